@@ -1,0 +1,563 @@
+"""The plugin's command: `doctor`, `generate` and `bench`. None of them needs exo to be installed."""
+
+import argparse
+import asyncio
+import inspect
+import os
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+PACKAGE = __name__.partition(".")[0]
+PROGRAM = PACKAGE.replace("_", "-")
+GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
+GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
+OK, NOTE, FAIL = "ok", "note", "fail"
+
+
+class CommandError(RuntimeError):
+    """A sentence for the user: what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class LocalShard:
+    """All layers of one model: what exo's `Shard` would be on a single node."""
+
+    model_id: str
+    start_layer: int
+    end_layer: int
+    n_layers: int
+
+    def is_first_layer(self) -> bool:
+        """Whether this shard takes token ids."""
+        return self.start_layer == 0
+
+    def is_last_layer(self) -> bool:
+        """Whether this shard gives the next token."""
+        return self.end_layer == self.n_layers - 1
+
+    def get_layer_count(self) -> int:
+        """How many layers this shard has."""
+        return self.end_layer - self.start_layer + 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of `doctor`. `advice` says what to do about a row that is not ok."""
+
+    check: str
+    state: str
+    text: str
+    advice: str = ""
+
+
+async def settle(value: Awaitable[T] | T) -> T:
+    """The result of a backend's method, which may be plain or async."""
+    if inspect.isawaitable(value):
+        result: T = await value
+        return result
+    return value
+
+
+def sentence(error: BaseException) -> str:
+    """An error on one line, named by its type where it has no text of its own."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) or not text:
+        return f"{type(error).__name__}: {text}".rstrip(": ")
+    return text
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def check_device() -> Finding:
+    """What this machine's hardware is, as far as the plugin can see."""
+    from .detection import detect_device
+
+    device = detect_device()
+    if device:
+        return Finding("device", OK, device)
+    return Finding(
+        "device", NOTE, "none found here", "This is fine where the device is on another machine."
+    )
+
+
+async def check_backend() -> Finding:
+    """What the backend says of its device or server. Loads no model."""
+    from .backend import Backend
+
+    try:
+        backend: Any = Backend()
+        try:
+            return Finding("backend", OK, await settle(backend.check()))
+        finally:
+            await settle(backend.close())
+    except Exception as error:
+        return Finding("backend", FAIL, "not usable", sentence(error))
+
+
+def check_exo() -> Finding:
+    """Which `exo` this environment has: PyPI's package of that name is another project."""
+    try:
+        spec = find_spec("exo")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return Finding("exo", FAIL, "not installed", f"Install exo with: {GET_EXO}")
+    try:
+        discovery = find_spec("exo.inference.plugin_discovery")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("exo"):
+            advice = f"Install what exo needs, or exo again with: {GET_EXO}"
+            return Finding("exo", FAIL, f"incomplete: {sentence(error)}", advice)
+        discovery = None
+    except Exception as error:
+        advice = f"Install exo again with: {GET_EXO}"
+        return Finding("exo", FAIL, f"does not import: {sentence(error)}", advice)
+    if discovery is None:
+        advice = (
+            "This 'exo' has no plugin support (the one on PyPI is another project). "
+            f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
+        )
+        return Finding("exo", FAIL, "a wrong 'exo'", advice)
+    return Finding("exo", OK, "with plugin support")
+
+
+def check_entry_points(exo: bool) -> Finding:
+    """Whether the installed metadata leads exo to this package, and exo really takes it."""
+    ours = {group: [p for p in entry_points(group=group) if owned(p.module)] for group in GROUPS}
+    missing = [group for group, points in ours.items() if not points]
+    if missing:
+        advice = "Install this plugin where exo is installed: pip install -e . in its folder."
+        return Finding("entry points", FAIL, f"missing: {', '.join(missing)}", advice)
+    names = sorted({point.name for points in ours.values() for point in points})
+    if exo:
+        taken = [point.name for point in ours[GROUPS[0]] if not exo_takes(point.name)]
+        if taken:
+            advice = "exo has another engine of this name: choose another name in pyproject.toml."
+            return Finding("entry points", FAIL, f"hidden by exo: {', '.join(taken)}", advice)
+    return Finding("entry points", OK, f"{', '.join(names)} in {len(GROUPS)} groups")
+
+
+def owned(module: str) -> bool:
+    """Whether a dotted module name belongs to this package."""
+    return module.partition(".")[0] == PACKAGE
+
+
+def exo_takes(name: str) -> bool:
+    """Whether exo's own discovery leads `name` to this package."""
+    from exo.inference.plugin_discovery import discover_inference_engines
+
+    found: Any = discover_inference_engines()
+    return name in found and owned(found[name][0])
+
+
+def check_models(exo: bool) -> Finding:
+    """Whether the plugin's models are where exo looks them up."""
+    from .models import MODELS
+
+    count = f"{len(MODELS)} of this plugin"
+    if not MODELS:
+        return Finding("models", FAIL, "none", "Name at least one model in models.py.")
+    if not exo:
+        return Finding("models", OK, count)
+    try:
+        from exo.models import model_cards
+    except Exception as error:
+        return Finding("models", FAIL, "exo's list does not import", sentence(error))
+    hidden = [model for model in MODELS if repo_of(model) not in repos(model_cards.get(model))]
+    if hidden:
+        advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
+        return Finding("models", FAIL, f"{count}, {len(hidden)} not in exo", advice)
+    return Finding("models", OK, f"{count}, all known to exo")
+
+
+def repos(card: Any) -> list[str]:
+    """The repositories of one of exo's model cards."""
+    return list(card["repo"].values()) if card else []
+
+
+def check_tokenizers() -> Finding:
+    """For which models a tokenizer is on this machine. Downloads nothing."""
+    from .models import MODELS
+
+    with offline():
+        from .tokenizer import TokenizerError, find_tokenizer
+
+        found = []
+        for model in MODELS:
+            try:
+                find_tokenizer(repo_of(model))
+            except (TokenizerError, OSError):
+                continue
+            found.append(model)
+    if found:
+        return Finding("tokenizer", OK, f"here for {', '.join(found)}")
+    advice = "A model's tokenizer is downloaded at its first use; that needs the network."
+    return Finding("tokenizer", NOTE, f"here for none of {len(MODELS)} models", advice)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the Hugging Face hub from the network for a while, imported already or not."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import constants
+
+    flag = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        # Imported just above, the module may have read our value and not the user's.
+        constants.HF_HUB_OFFLINE = flag if before is not None else flag and in_use(before)
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def in_use(value: str | None) -> bool:
+    """Whether an on/off variable of the environment is on."""
+    return (value or "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+async def doctor(_: argparse.Namespace) -> int:
+    """Say what is there and what is missing; 0 when exo can answer with this plugin."""
+    from rich.console import Console
+    from rich.table import Table
+
+    exo = check_exo()
+    right = exo.state == OK
+    findings = [
+        guarded("device", check_device),
+        await check_backend(),
+        exo,
+        guarded("entry points", lambda: check_entry_points(right)),
+        guarded("models", lambda: check_models(right)),
+        guarded("tokenizer", check_tokenizers),
+    ]
+    colours = {OK: "green", NOTE: "yellow", FAIL: "red"}
+    table = Table("check", "", "found")
+    for row in findings:
+        table.add_row(row.check, f"[{colours[row.state]}]{row.state}[/]", escaped(row.text))
+    console = Console()
+    console.print(table)
+    for row in findings:
+        if row.advice:
+            line = f"{row.check}: {row.advice}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return int(any(row.state == FAIL for row in findings))
+
+
+def guarded(check: str, find: Callable[[], Finding]) -> Finding:
+    """The finding, or the error that kept us from it: a doctor never falls over."""
+    try:
+        return find()
+    except Exception as error:
+        return Finding(check, FAIL, "the check failed", sentence(error))
+
+
+def escaped(text: str) -> str:
+    """Text in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+# --- generate and bench ---------------------------------------------------------------------------
+
+
+def repo_of(model: str) -> str:
+    """The repository of a model of this plugin."""
+    from .models import MODELS
+
+    if model not in MODELS:
+        known = ", ".join(MODELS) or "none"
+        raise CommandError(f"There is no model {model!r} here. This plugin's models: {known}.")
+    repo: str = next(iter(MODELS[model]["repo"].values()))
+    return repo
+
+
+def first_model() -> str:
+    """The model that is used where none is named."""
+    from .models import MODELS
+
+    if not MODELS:
+        raise CommandError("This plugin has no models. Name at least one in models.py.")
+    return next(iter(MODELS))
+
+
+def whole(model: str) -> LocalShard:
+    """The shard of all layers of a model."""
+    from .models import MODELS
+
+    layers: int = MODELS[model]["layers"]
+    return LocalShard(model, 0, layers - 1, layers)
+
+
+def model_files(repo: str, named: Path | None) -> Path:
+    """The folder of a model's files: the one named, exo's downloads, or the hub's cache."""
+    if named is not None:
+        if not named.is_dir():
+            raise CommandError(f"There is no folder {named}. Give --files the model's folder.")
+        return named
+    home = Path(os.environ.get("EXO_HOME") or Path.home() / ".cache" / "exo")
+    local = home / "downloads" / repo.replace("/", "--")
+    if any(local.glob("*.safetensors")):
+        return local
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repo))
+
+
+def templated(tokenizer: "Tokenizer", prompt: str) -> str:
+    """The prompt as exo would send it: inside the model's chat template, where it has one."""
+    if tokenizer.chat_template is None:
+        return prompt
+    try:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        return prompt
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
+    return environment.from_string(tokenizer.chat_template).render(
+        messages=[{"role": "user", "content": prompt}],
+        add_generation_prompt=True,
+        **tokenizer.special_tokens,
+    )
+
+
+def refuse(message: str) -> None:
+    """What a chat template calls to refuse a conversation."""
+    raise CommandError(f"The model's chat template refuses this prompt: {message}")
+
+
+def first_input(backend: Any, tokenizer: "Tokenizer", prompt: str) -> "np.ndarray":
+    """The first x of a request: uint8 (1, N) bytes where the backend takes text, else ids (1, S)."""
+    import numpy as np
+
+    if backend.takes_text:
+        return np.frombuffer(prompt.encode("utf-8", "surrogatepass"), np.uint8).reshape(1, -1)
+    return np.array([tokenizer.encode(prompt)], dtype=np.int64)
+
+
+@dataclass
+class Session:
+    """A loaded backend, driven as exo would drive it, on one node and without exo."""
+
+    backend: Any
+    tokenizer: "Tokenizer"
+    temperature: float
+
+    async def ids(self, request_id: str, prompt: str, limit: int) -> AsyncIterator[int]:
+        """The ids of an answer, without the one that ends it."""
+        import numpy as np
+
+        from .sampling import sample
+
+        rng = np.random.default_rng()
+        x = first_input(self.backend, self.tokenizer, prompt)
+        try:
+            for _ in range(limit):
+                out = np.asarray(await settle(self.backend.forward(request_id, x)))
+                if np.issubdtype(out.dtype, np.integer):
+                    token = int(out.reshape(-1)[-1])
+                else:
+                    # (1, S, V): the last position's logits are the next token's.
+                    token = sample(out[:, -1:, :], self.temperature, 1.0, rng)
+                if token in self.tokenizer.eos_token_ids:
+                    return
+                yield token
+                x = np.array([[token]], dtype=np.int64)
+        finally:
+            await settle(self.backend.forget(request_id))
+
+
+async def open_session(arguments: argparse.Namespace) -> Session:
+    """Load the model that the command line names; the caller closes `session.backend`."""
+    from .backend import Backend
+    from .tokenizer import Tokenizer, find_tokenizer
+
+    model = arguments.model or first_model()
+    repo = repo_of(model)
+    folder = arguments.files if has_tokenizer(arguments.files) else find_tokenizer(repo)
+    tokenizer = Tokenizer.from_folder(folder)
+    backend: Any = Backend()
+    try:
+        files = model_files(repo, arguments.files) if backend.needs_files else None
+        await settle(backend.load(whole(model), files, tokenizer))
+    except BaseException:
+        await settle(backend.close())
+        raise
+    return Session(backend, tokenizer, arguments.temperature)
+
+
+def has_tokenizer(folder: Path | None) -> bool:
+    """Whether a folder that the user named holds a tokenizer of its own."""
+    return folder is not None and (folder / "tokenizer.json").is_file()
+
+
+class TextStream:
+    """Text from ids as they come: a character of several tokens waits until it is whole."""
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self.decode = decode
+        self.ids: list[int] = []
+        self.shown = ""
+
+    def feed(self, token: int) -> str:
+        """What can be shown after one more id."""
+        self.ids.append(token)
+        text = self.decode(self.ids)
+        if text.endswith("\ufffd"):
+            return ""
+        new = text[len(self.shown) :]
+        # Keep the last id as context: many decoders treat the first token of a text differently.
+        self.ids = [token]
+        self.shown = self.decode(self.ids)
+        if self.shown.endswith("\ufffd"):
+            # Half a character can't be context; start over after it.
+            self.ids, self.shown = [], ""
+        return new
+
+    def rest(self) -> str:
+        """What is left at the end: a character that never became whole."""
+        return self.decode(self.ids)[len(self.shown) :] if self.ids else ""
+
+
+async def generate(arguments: argparse.Namespace) -> int:
+    """Answer one prompt, text as it comes."""
+    session = await open_session(arguments)
+    try:
+        tokenizer = session.tokenizer
+        prompt = arguments.prompt if arguments.raw else templated(tokenizer, arguments.prompt)
+        stream = TextStream(tokenizer.decode)
+        async with aclosing(session.ids("generate", prompt, arguments.max_tokens)) as ids:
+            async for token in ids:
+                show(stream.feed(token))
+        show(stream.rest() + "\n")
+    finally:
+        await settle(session.backend.close())
+    return 0
+
+
+def show(text: str) -> None:
+    """Text to stdout at once; what the terminal can't spell is replaced."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+async def bench(arguments: argparse.Namespace) -> int:
+    """Tokens a second of prefill and of decode, the median of some runs after a warm-up."""
+    from statistics import median
+
+    session = await open_session(arguments)
+    try:
+        prompt = templated(session.tokenizer, arguments.prompt)
+        length = len(session.tokenizer.encode(prompt))
+        await timed(session, prompt, 2)
+        runs = [await timed(session, prompt, arguments.max_tokens) for _ in range(arguments.runs)]
+    finally:
+        await settle(session.backend.close())
+    first = median(run[0] for run in runs)
+    print(f"prefill {length / first:10.1f} tokens/s  ({length} tokens, {first * 1e3:.1f} ms)")
+    rates = [(count - 1) / seconds for _, seconds, count in runs if count > 1 and seconds > 0]
+    if rates:
+        tokens = sum(run[2] for run in runs)
+        print(f"decode  {median(rates):10.1f} tokens/s  ({tokens} tokens in {len(runs)} runs)")
+    else:
+        print("decode  not measured: the answer has one token; ask something longer.")
+    return 0
+
+
+async def timed(session: Session, prompt: str, limit: int) -> tuple[float, float, int]:
+    """One answer: seconds to the first token, seconds from there to the last, tokens."""
+    start = time.perf_counter()
+    first = last = start
+    count = 0
+    async with aclosing(session.ids("bench", prompt, limit)) as ids:
+        async for _ in ids:
+            last = time.perf_counter()
+            first = first if count else last
+            count += 1
+    if not count:
+        raise CommandError("The model answered nothing. Give `bench` another --prompt.")
+    return first - start, last - first, count
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog=PROGRAM, description="An inference engine plugin of exo.")
+    commands = top.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("doctor", help="say what is there and what is missing")
+    command.set_defaults(run=doctor)
+
+    command = commands.add_parser("generate", help="answer a prompt without exo")
+    command.add_argument("prompt")
+    command.add_argument("--raw", action="store_true", help="don't use the chat template")
+    model_options(command, 256)
+    command.set_defaults(run=generate)
+
+    command = commands.add_parser("bench", help="measure tokens a second")
+    command.add_argument("--prompt", default="Explain in detail how a rainbow comes about.")
+    command.add_argument("--runs", type=positive, default=3)
+    model_options(command, 64)
+    command.set_defaults(run=bench)
+    return top
+
+
+def model_options(command: argparse.ArgumentParser, tokens: int) -> None:
+    """The options of the commands that load a model."""
+    command.add_argument("--model", metavar="ID", help="default: the first of this plugin's models")
+    command.add_argument("--files", type=Path, metavar="FOLDER", help="the model's files")
+    command.add_argument("--max-tokens", type=positive, default=tokens, metavar="N")
+    command.add_argument("--temperature", type=float, default=0.0, metavar="T")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; every error is one sentence on stderr and exit code 1."""
+    arguments = parser().parse_args(argv)
+    warnings.simplefilter("ignore")
+    try:
+        code: int = asyncio.run(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader is gone; give Python a stdout that it can flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        print(f"{PROGRAM}: {sentence(error)}", file=sys.stderr)
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
