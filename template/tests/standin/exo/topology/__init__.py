@@ -1,0 +1,1 @@
+"""Stand-in package: see exo/__init__.py."""

@@ -1,0 +1,129 @@
+"""What the RKLLM plugin costs over its server: ratios against the raw HTTP stream, in one run.
+
+Run by hand, in an environment in which a rendered exo-rkllm and its test extra are installed:
+
+    python tests/benchmarks/rkllm.py path/to/exo-rkllm
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL, SERVED = "qwen2.5-1.5b-instruct-rkllama", "Qwen2.5-1.5B-Instruct"
+PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@dataclass
+class Timing:
+    """Seconds to the first token and to the end, and how many tokens came."""
+
+    first: float
+    whole: float
+    tokens: int
+
+
+async def raw_stream(url: str) -> Timing:
+    """The peer: the same request over aiohttp, each line parsed and nothing else."""
+    import aiohttp
+
+    body = {
+        "model": SERVED,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "think": False,
+        "options": {"num_predict": 4096},
+    }
+    begun, first, count = time.perf_counter(), 0.0, 0
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/api/chat", json=body) as reply,
+    ):
+        async for line in reply.content:
+            if line.strip() and json.loads(line)["message"]["content"]:
+                first = first or time.perf_counter() - begun
+                count += 1
+    return Timing(first, time.perf_counter() - begun, count)
+
+
+async def through_engine(engine, shard, request_id: str) -> Timing:
+    """One answer as exo's node asks for it."""
+    begun = time.perf_counter()
+    result, _ = await engine.infer_prompt(request_id, shard, PROMPT, None)
+    first, count = time.perf_counter() - begun, 0
+    while True:
+        token = await engine.sample(result, temp=0.0)
+        await engine.ensure_shard(shard)
+        if token.item() == engine.tokenizer.eos_token_id:
+            return Timing(first, time.perf_counter() - begun, count)
+        count += 1
+        result, _ = await engine.infer_tensor(request_id, shard, token.reshape(1, -1), None)
+
+
+async def compare(server, speed: float | None, chunks: int, rounds: int) -> None:
+    from exo.inference.plugin_discovery import load_inference_engine
+    from exo.inference.shard import Shard
+
+    server.tokens_per_second = speed
+    server.default_answer = ["word "] * chunks
+    engine = load_inference_engine("rkllama", None)
+    shard = Shard(MODEL, 0, 27, 28)
+    await engine.ensure_shard(shard)
+    raws, engines = [], []
+    for i in range(rounds):
+        raws.append(await raw_stream(server.url))
+        engines.append(await through_engine(engine, shard, f"bench{i}"))
+    await engine.close()
+    report("unthrottled" if speed is None else f"{speed:g} tokens/s", raws, engines)
+
+
+def report(name: str, raws: list[Timing], engines: list[Timing]) -> None:
+    median = statistics.median
+    first = median(e.first for e in engines) - median(r.first for r in raws)
+    raw, ours = median(r.whole for r in raws), median(e.whole for e in engines)
+    tokens = engines[0].tokens
+    print(
+        f"{name:>14}: first token +{first * 1e3:.1f} ms; whole answer {ours / raw:.3f} of raw HTTP "
+        f"({ours:.3f} s, {raw:.3f} s); {(ours - raw) / tokens * 1e3:.3f} ms a token over {tokens}"
+    )
+
+
+def import_seconds(environ: dict[str, str]) -> float:
+    code = "import time; t = time.perf_counter(); import exo_rkllm; print(time.perf_counter() - t)"
+    runs = [
+        float(subprocess.check_output([sys.executable, "-c", code], env=environ)) for _ in range(5)
+    ]
+    return statistics.median(runs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("plugin", type=Path, help="a rendered exo-rkllm")
+    tests = parser.parse_args().plugin / "tests"
+    sys.path[:0] = [str(tests), str(tests / "standin")]
+    from server import FakeServer
+    from tokenizers_for_tests import byte_level_bpe
+
+    print(f"import exo_rkllm: {import_seconds(dict(os.environ)):.4f} s")
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / "downloads" / "Qwen--Qwen2.5-1.5B-Instruct"
+        folder.mkdir(parents=True)
+        byte_level_bpe(folder)
+        server = FakeServer(kind="rkllama", models=[SERVED]).start()
+        os.environ |= {"EXO_HOME": home, "HF_HUB_OFFLINE": "1", "RKLLM_SERVER_URL": server.url}
+        try:
+            asyncio.run(compare(server, 8, 24, rounds=3))
+            asyncio.run(compare(server, None, 2000, rounds=5))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
