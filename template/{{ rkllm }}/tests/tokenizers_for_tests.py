@@ -52,7 +52,9 @@ def sentencepiece_style(folder: Path) -> Tokenizer:
     fast.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", vocab["<s>"])]
     )
-    fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    fast.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special]
+    )
     return _write(folder, fast, bos="<s>", eos="</s>", other_eos=None)
 
 
@@ -63,13 +65,13 @@ def _byte_level(special: list[str]) -> Tokenizer:
     fast = Tokenizer(BPE(vocab=vocab, merges=merges))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
-    fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    fast.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special]
+    )
     return fast
 
 
-def _vocabulary(
-    base: list[str], words: list[str]
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _vocabulary(base: list[str], words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Grow a vocabulary by the words: each is merged from its left end."""
     vocab = {piece: index for index, piece in enumerate(base)}
     merges: list[tuple[str, str]] = []

@@ -71,7 +71,9 @@ class Answer:
         self._held += text
         if self._held.startswith(_ABORTED):
             raise ServerError(f"the server gave up: {self._held.strip()}")
-        if len(re.findall(r"\[PAD\d*\]", self._held)) >= _PADDINGS and _PADDING.fullmatch(self._held):
+        if len(re.findall(r"\[PAD\d*\]", self._held)) >= _PADDINGS and _PADDING.fullmatch(
+            self._held
+        ):
             raise _padding_error()
         if not (_ABORTED.startswith(self._held) or _PADDING.fullmatch(self._held)):
             self._release()

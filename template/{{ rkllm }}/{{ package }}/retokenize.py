@@ -50,9 +50,7 @@ class _Table:
 
     def missing(self, needed: frozenset[int]) -> int:
         """Count the needed bytes that no piece spells."""
-        return sum(
-            byte not in self.bytes and bytes((byte,)) not in self.pieces for byte in needed
-        )
+        return sum(byte not in self.bytes and bytes((byte,)) not in self.pieces for byte in needed)
 
 
 class Retokenizer:

@@ -199,9 +199,7 @@ class Node:
         else:
             self.outstanding_requests[request_id] = "waiting"
             following = self.get_partition_index(offset=1)
-            self._later(
-                self.forward_tensor(shard, forward, request_id, following, inference_state)
-            )
+            self._later(self.forward_tensor(shard, forward, request_id, following, inference_state))
         return np.array(ids)
 
     async def forward_prompt(
