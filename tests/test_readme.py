@@ -34,7 +34,9 @@ def test_the_variants_table_has_every_variant() -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    install, test = re.search(r"^\$ (pip install '\.\[test\]') && (pytest.*)$", README, re.M).groups()
+    install, test = re.search(
+        r"^\$ (pip install '\.\[test\]') && (pytest.*)$", README, re.M
+    ).groups()
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     commands = [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
     assert install in commands

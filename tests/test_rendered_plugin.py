@@ -33,14 +33,18 @@ EXO_PINS = {
 
 def uv() -> str:
     """The uv of this environment, else the one on PATH."""
-    found = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    found = shutil.which(
+        "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert found, "uv is not here; install this repository's test extra"
     return found
 
 
 def run(*command: str | Path, cwd: Path | None = None, seconds: float = 300) -> str:
     """The output of a command that has to succeed, without the caller's Python settings."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "UV_"))}
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "UV_"))
+    }
     env = {k: v for k, v in env.items() if not k.startswith(("RKLLM_", "PYTEST_", "COV_"))}
     done = subprocess.run(
         [str(part) for part in command],

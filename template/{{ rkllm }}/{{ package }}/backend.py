@@ -167,5 +167,5 @@ class Backend:
         """The server's kind, version and models. Raises ServerError."""
         settings = Settings.from_env(os.environ)
         server = await probe(Client(settings))
-        names = await server.models()
-        return f"{server.name} {await server.version()} at {settings.url}: {', '.join(names) or 'no models'}"
+        names = ", ".join(await server.models()) or "no models"
+        return f"{server.name} {await server.version()} at {settings.url}: {names}"

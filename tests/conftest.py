@@ -1,0 +1,80 @@
+"""The template, rendered in-process as a user without `--trust` would render it."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import copier
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parent.parent
+LIST_FILES = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+Render = Callable[..., Path]
+
+
+def questions() -> dict[str, dict[str, object]]:
+    """The questions of copier.yml that a user is asked, in their order."""
+    config = yaml.safe_load((REPOSITORY / "copier.yml").read_text(encoding="utf-8"))
+    return {
+        name: value
+        for name, value in config.items()
+        if not name.startswith("_") and value.get("when") is not False
+    }
+
+
+def _files_of_template() -> list[str]:
+    """Every file that git tracks or could track, so that an uncommitted one is rendered too."""
+    listing = subprocess.run(
+        [*LIST_FILES, "--", "copier.yml", "hooks", "template"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+    )
+    return [name for name in listing.stdout.decode().split("\0") if name]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it stands in the working tree, in a folder that is no git repository."""
+    folder = tmp_path_factory.mktemp("template")
+    for name in _files_of_template():
+        source = REPOSITORY / name
+        if source.is_file():  # a deleted file is still listed
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    return folder
+
+
+def render_into(template: Path, destination: Path, **answers: str) -> Path:
+    """Render the template with these answers and defaults for the rest.
+
+    Raises:
+        ValueError: an answer belongs to no question, or a validator refused it.
+    """
+    unknown = answers.keys() - questions().keys()
+    if unknown:
+        # copier itself takes them silently, and the test would prove nothing.
+        raise ValueError(f"These answers are no questions of copier.yml: {sorted(unknown)}")
+    copier.run_copy(
+        str(template), destination, data=answers, defaults=True, quiet=True, unsafe=False
+    )
+    return destination
+
+
+@pytest.fixture
+def render(template: Path, tmp_path: Path) -> Render:
+    """Function `render(folder_name, **answers)` that gives the folder of the rendered plugin."""
+
+    def render_one(name: str = "exo-myengine", **answers: str) -> Path:
+        return render_into(template, tmp_path / name, **answers)
+
+    return render_one
+
+
+@pytest.fixture(scope="session")
+def rkllm_plugin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The RKLLM plugin with every default; tests must not write into it."""
+    return render_into(template, tmp_path_factory.mktemp("plugin") / "exo-rkllm", variant="rkllm")
