@@ -64,7 +64,7 @@ def answer_in_metadata(plugin: Path, question: str) -> str:
     project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     engines: dict[str, str] = project["entry-points"]["exo.inference_engines"]
     [(engine_name, target)] = engines.items()
-    return {
+    answers: dict[str, str] = {
         "project_name": project["name"],
         "engine_name": engine_name,
         "engine_class": target.partition(":")[2],
@@ -72,7 +72,8 @@ def answer_in_metadata(plugin: Path, question: str) -> str:
         "user_name": project["authors"][0]["name"],
         "user_email": project["authors"][0]["email"],
         "repository_url": project["urls"]["Repository"],
-    }[question]
+    }
+    return answers[question]
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

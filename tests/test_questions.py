@@ -38,8 +38,9 @@ def answers_of(plugin: Path) -> dict[str, str]:
 
 def project_of(plugin: Path) -> dict[str, Any]:
     """The [project] table of the plugin."""
-    project: dict[str, Any] = tomllib.loads((plugin / "pyproject.toml").read_text("utf-8"))
-    return project["project"]  # type: ignore[no-any-return]  # tomllib knows no schema
+    text = (plugin / "pyproject.toml").read_text(encoding="utf-8")
+    project: dict[str, Any] = tomllib.loads(text)["project"]
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_engine_name_comes_from_the_project_name(
 
 def test_folder_that_is_no_name_still_renders(render: Render) -> None:
     plugin = render("My Ünusual folder!")
-    assert answers_of(plugin)["project_name"] == "exo-my-nusual-folder"
+    assert answers_of(plugin)["project_name"] == "my-nusual-folder"
     assert answers_of(plugin)["engine_name"] == "my_nusual_folder"
 
 

@@ -1,7 +1,7 @@
 """The rendered plugin on a real exo: its tests, one node, and a cluster of two on loopback.
 
-Set EXO_PYTHON to the Python of an environment that has exo with plugin support. Nothing is installed
-into that environment: the tests make one of their own on top of it.
+Set EXO_PYTHON to the Python of an environment that has exo with plugin support. Nothing is
+installed into that environment: the tests make one of their own on top of it.
 """
 
 import json
@@ -53,7 +53,8 @@ def host(rkllm_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
     """exo's packages, seen through a .pth file, and on top of them the wheel and pytest."""
     folder = tmp_path_factory.mktemp("real-exo")
     wheel = build_wheel(rkllm_plugin, folder / "dist")
-    where = "import json, sysconfig as s; print(json.dumps([s.get_path(n) for n in ('purelib', 'platlib')]))"
+    where = "import json, sysconfig as s; "
+    where += "print(json.dumps([s.get_path(name) for name in ('purelib', 'platlib')]))"
     sites = dict.fromkeys(json.loads(run(EXO_PYTHON, "-c", where)))
     run(EXO_PYTHON, "-m", "venv", "--without-pip", folder / "venv")
     python = python_of(folder / "venv")

@@ -1,4 +1,4 @@
-"""The rendered RKLLM plugin as a user has it: its wheel, its tests, its linters, its requirements."""
+"""The rendered RKLLM plugin as a user has it: its wheel, tests, linters and requirements."""
 
 import json
 import os
@@ -114,7 +114,8 @@ def test_the_wheel_and_the_sdist_hold_what_they_should(wheel: Path) -> None:
     assert "exo_rkllm/py.typed" in names
     assert "exo_rkllm-0.1.0.dist-info/licenses/LICENSE" in names
     [sdist] = wheel.parent.glob("*.tar.gz")
-    inside = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml", "tests/server.py"} <= inside
     assert not any("_variant" in name for name in inside | set(names))
 
@@ -135,7 +136,7 @@ def test_its_tests_pass_with_the_lowest_versions(
     every = [*needs["dependencies"], *needs["optional-dependencies"]["test"]]
     run(uv(), "pip", "install", "--quiet", "--python", python, *low, *every)
     run(uv(), "pip", "install", "--quiet", "--python", python, "--no-deps", wheel)
-    listed = json.loads(run(uv(), "pip", "list", "--python", python, "--format", "json"))
+    listed = json.loads(run(uv(), "pip", "list", "--quiet", "--python", python, "--format", "json"))
     versions = {package["name"]: package["version"] for package in listed}
     assert versions["tokenizers"] == "0.20.0"
     assert versions["aiohttp"] == "3.10.11"
@@ -205,7 +206,7 @@ def test_importing_the_package_is_quick_and_loads_nothing_heavy(installed: Path)
 
 def test_models_and_detection_load_nothing_of_exo_or_the_network(installed: Path) -> None:
     code = (
-        "import sys, exo_rkllm; exo_rkllm.MODELS; exo_rkllm.PRETTY_NAMES; exo_rkllm.detect_device();"
+        "import sys; from exo_rkllm import MODELS, PRETTY_NAMES, detect_device; detect_device();"
         "print(sorted({'exo', 'aiohttp', 'tokenizers'} & set(sys.modules)))"
     )
     assert run(installed, "-c", code).strip() == "[]"
@@ -236,7 +237,8 @@ def test_doctor_says_what_is_missing(installed: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == ""
     assert 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"' in done.stdout
-    assert f"backend: {NOBODY}" in done.stdout or f"{NOBODY}" in done.stdout
+    [backend] = [line for line in done.stdout.splitlines() if line.startswith("backend: ")]
+    assert NOBODY in backend
     assert "rkllama in 3 groups" in done.stdout
 
 

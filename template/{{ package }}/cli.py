@@ -1,4 +1,4 @@
-"""The plugin's command: `doctor`, `generate` and `bench`. None of them needs exo to be installed."""
+"""The plugin's command: `doctor`, `generate` and `bench`. None of them needs exo."""
 
 import argparse
 import asyncio
@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -98,9 +98,9 @@ def check_device() -> Finding:
 
 async def check_backend() -> Finding:
     """What the backend says of its device or server. Loads no model."""
-    from .backend import Backend
-
     try:
+        from .backend import Backend
+
         backend: Any = Backend()
         try:
             return Finding("backend", OK, await settle(backend.check()))
@@ -213,27 +213,15 @@ def check_tokenizers() -> Finding:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Keep the Hugging Face hub from the network for a while, imported already or not."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    """Keep the Hugging Face hub from the network for a while."""
     from huggingface_hub import constants
 
-    flag = constants.HF_HUB_OFFLINE
+    before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        # Imported just above, the module may have read our value and not the user's.
-        constants.HF_HUB_OFFLINE = flag if before is not None else flag and in_use(before)
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before
-
-
-def in_use(value: str | None) -> bool:
-    """Whether an on/off variable of the environment is on."""
-    return (value or "").upper() in {"1", "ON", "YES", "TRUE"}
+        constants.HF_HUB_OFFLINE = before
 
 
 async def doctor(_: argparse.Namespace) -> int:
@@ -348,7 +336,7 @@ def refuse(message: str) -> None:
 
 
 def first_input(backend: Any, tokenizer: "Tokenizer", prompt: str) -> "np.ndarray":
-    """The first x of a request: uint8 (1, N) bytes where the backend takes text, else ids (1, S)."""
+    """The first x of a request: ids (1, S), or the UTF-8 bytes (1, N) for a `takes_text`."""
     import numpy as np
 
     if backend.takes_text:
@@ -364,7 +352,7 @@ class Session:
     tokenizer: "Tokenizer"
     temperature: float
 
-    async def ids(self, request_id: str, prompt: str, limit: int) -> AsyncIterator[int]:
+    async def ids(self, request_id: str, prompt: str, limit: int) -> AsyncGenerator[int, None]:
         """The ids of an answer, without the one that ends it."""
         import numpy as np
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import product
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -163,10 +163,10 @@ class PromptReader:
         self._special_tokens = dict(special_tokens)
         self._marks: _Marks | None = None
         self._logged = False
+        self._template: Template | None = None
         try:
             self._template = _environment().from_string(template)
         except TemplateError as error:
-            self._template = None
             self._log(f"the chat template cannot be compiled ({error})")
 
     def read(self, prompt: str) -> list[Message]:

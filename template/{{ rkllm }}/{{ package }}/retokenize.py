@@ -37,7 +37,7 @@ class _Table:
     """What bytes each id of the base vocabulary decodes to, the other way round."""
 
     pieces: dict[bytes, int] = field(default_factory=dict)
-    bytes: dict[int, int] = field(default_factory=dict)  # ids for one byte of a character
+    singles: dict[int, int] = field(default_factory=dict)  # ids for one byte of a character
     longest: list[int] = field(default_factory=lambda: [0] * 256)  # by first byte
 
     def add(self, piece: bytes, token_id: int) -> None:
@@ -50,7 +50,9 @@ class _Table:
 
     def missing(self, needed: frozenset[int]) -> int:
         """Count the needed bytes that no piece spells."""
-        return sum(byte not in self.bytes and bytes((byte,)) not in self.pieces for byte in needed)
+        return sum(
+            byte not in self.singles and bytes((byte,)) not in self.pieces for byte in needed
+        )
 
 
 class Retokenizer:
@@ -64,7 +66,7 @@ class Retokenizer:
         self._fast = fast
         self._logged = False
         self._table = _build_table(fast)
-        self._space_id = self._table.pieces.get(SPACE, self._table.bytes.get(SPACE[0], -1))
+        self._space_id = self._table.pieces.get(SPACE, self._table.singles.get(SPACE[0], -1))
         self._lead = self._find_lead()
         self._check()
 
@@ -102,7 +104,7 @@ class Retokenizer:
 
     def _spell_character(self, character: bytes) -> list[int]:
         """Spell one character that has no piece of its own."""
-        single = self._table.bytes
+        single = self._table.singles
         try:
             return [single[byte] for byte in character]
         except KeyError:
@@ -122,7 +124,7 @@ class Retokenizer:
 
     def _find_lead(self) -> list[int]:
         """Return what to put before a first space: one more, where the decoder drops the first."""
-        letter_id = self._table.pieces.get(b"a", self._table.bytes.get(ord("a"), -1))
+        letter_id = self._table.pieces.get(b"a", self._table.singles.get(ord("a"), -1))
         lead_is_lost = self._decode([self._space_id, letter_id]) == "a"
         return [self._space_id] if lead_is_lost else []
 
@@ -266,7 +268,7 @@ def _piecewise_table(
     marks_space = any(content == " " for _, content in replacements)
     for piece, token_id in vocab.items():
         if byte_fallback and (found := _BYTE_PIECE.fullmatch(piece)):
-            table.bytes[int(found[1], 16)] = token_id
+            table.singles[int(found[1], 16)] = token_id
             continue
         if marks_space and " " in piece:  # a decoder treats such a space unlike a marked one
             continue

@@ -44,5 +44,6 @@ class NoopShardDownloader(ShardDownloader):
         self, inference_engine_name: str
     ) -> AsyncIterator[tuple[Path, Any]]:
         """Tell nothing."""
-        for nothing in ():
-            yield nothing
+        nothing: tuple[tuple[Path, Any], ...] = ()
+        for status in nothing:
+            yield status

@@ -1,0 +1,63 @@
+"""Where the server is and how patient to be, from the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+KINDS = ("auto", "legacy", "rkllama", "openai")
+
+
+class SettingsError(ValueError):
+    """An environment variable holds what it can't."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All times in seconds; max_tokens is the server's own limit for one answer."""
+
+    url: str
+    kind: str = "auto"
+    model: str | None = None
+    max_tokens: int = 4096
+    connect_seconds: float = 5.0
+    silence_seconds: float = 240.0
+    drain_seconds: float = 15.0
+    load_seconds: float = 300.0
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read RKLLM_*; host and port as exo's own engine names them. Raises SettingsError."""
+        kind = environ.get("RKLLM_SERVER_KIND", "auto")
+        if kind not in KINDS:
+            raise SettingsError(
+                f"RKLLM_SERVER_KIND is {kind!r}; set it to one of {', '.join(KINDS)}"
+            )
+        return cls(
+            url=_url(environ),
+            kind=kind,
+            model=environ.get("RKLLM_MODEL") or None,
+            max_tokens=int(_positive(environ, "RKLLM_MAX_TOKENS", cls.max_tokens)),
+            connect_seconds=_positive(environ, "RKLLM_CONNECT_SECONDS", cls.connect_seconds),
+            silence_seconds=_positive(environ, "RKLLM_SILENCE_SECONDS", cls.silence_seconds),
+            drain_seconds=_positive(environ, "RKLLM_DRAIN_SECONDS", cls.drain_seconds),
+            load_seconds=_positive(environ, "RKLLM_LOAD_SECONDS", cls.load_seconds),
+        )
+
+
+def _url(environ: Mapping[str, str]) -> str:
+    host = environ.get("RKLLM_SERVER_HOST", "localhost")
+    port = environ.get("RKLLM_SERVER_PORT", "8080")
+    url = environ.get("RKLLM_SERVER_URL") or f"http://{host}:{port}"
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"RKLLM_SERVER_URL is {url!r}; it starts with http:// or https://")
+    return url.rstrip("/")
+
+
+def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name)
+    try:
+        value = default if not text else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise SettingsError(f"{name} is {text!r}; set it to a number above 0")
+    return value
