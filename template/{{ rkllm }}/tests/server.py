@@ -293,9 +293,9 @@ class FakeServer:
             if fault == "task_error":
                 return _cut(request, response)
             if fault != "no_final":
-                zero = fault in ("zero_counts", "timeout_sentence", "empty")
-                full = fault == "lost_last_chunk"
-                await response.write(last(0 if zero else limit if full else sent))
+                zero = fault in ("zero_counts", "timeout_sentence")
+                special = {"lost_last_chunk": limit, "empty": 5}
+                await response.write(last(0 if zero else special.get(fault, sent)))
             await response.write_eof()
             return response
         except (ConnectionError, asyncio.CancelledError):

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -172,6 +172,13 @@ class OpenAI(Dialect):
             yield Chunk("", final=True, count=count)
 
 
+_KINDS: dict[str, Callable[[Client], Dialect]] = {
+    "legacy": Legacy,
+    "rkllama": Rkllama,
+    "openai": OpenAI,
+}
+
+
 def alternating(messages: Messages) -> Messages:
     """For legacy: the system text in the first user message, neighbours of one role merged."""
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
@@ -209,10 +216,8 @@ def _names(reply: Any, key: str) -> list[str]:
 
 async def probe(client: Client) -> Dialect:
     """Find out which kind of server it is; RKLLM_SERVER_KIND overrides. Raises ServerError."""
-    forced = {"legacy": Legacy, "rkllama": Rkllama, "openai": OpenAI}.get(client.settings.kind)
-    if forced is not None:
-        dialect: Dialect = forced(client)
-        return dialect
+    if client.settings.kind in _KINDS:
+        return _KINDS[client.settings.kind](client)
     paths = ("/", "/api/version", "/current_model", "/v1/models")
     root, version, current, listed = await asyncio.gather(*(client.get(path) for path in paths))
     greeting = str(root.json.get("message", "")) if isinstance(root.json, dict) else ""
