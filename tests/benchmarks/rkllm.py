@@ -14,11 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 MODEL, SERVED = "qwen2.5-1.5b-instruct-rkllama", "Qwen2.5-1.5B-Instruct"
-PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+PROMPT = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n"
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+)
+PIECE = "a"  # one id of the small tokenizer, as a server's piece is one id of the model's
 
 
 @dataclass
@@ -67,21 +73,31 @@ async def through_engine(engine, shard, request_id: str) -> Timing:
         result, _ = await engine.infer_tensor(request_id, shard, token.reshape(1, -1), None)
 
 
-async def compare(server, speed: float | None, chunks: int, rounds: int) -> None:
+async def compare(url: str, name: str, rounds: int) -> None:
     from exo.inference.plugin_discovery import load_inference_engine
     from exo.inference.shard import Shard
 
-    server.tokens_per_second = speed
-    server.default_answer = ["word "] * chunks
+    os.environ["RKLLM_SERVER_URL"] = url
     engine = load_inference_engine("rkllama", None)
     shard = Shard(MODEL, 0, 27, 28)
     await engine.ensure_shard(shard)
     raws, engines = [], []
     for i in range(rounds):
-        raws.append(await raw_stream(server.url))
+        raws.append(await raw_stream(url))
         engines.append(await through_engine(engine, shard, f"bench{i}"))
     await engine.close()
-    report("unthrottled" if speed is None else f"{speed:g} tokens/s", raws, engines)
+    report(name, raws, engines)
+
+
+@contextmanager
+def serve(tests: Path, *arguments: str) -> Iterator[str]:
+    """The test server in a process of its own, as a real one would be."""
+    command = [sys.executable, str(tests / "server.py"), "--model", SERVED, "--pieces", PIECE]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 def report(name: str, raws: list[Timing], engines: list[Timing]) -> None:
@@ -108,7 +124,6 @@ def main() -> None:
     parser.add_argument("plugin", type=Path, help="a rendered exo-rkllm")
     tests = parser.parse_args().plugin / "tests"
     sys.path[:0] = [str(tests), str(tests / "standin")]
-    from server import FakeServer
     from tokenizers_for_tests import byte_level_bpe
 
     print(f"import exo_rkllm: {import_seconds(dict(os.environ)):.4f} s")
@@ -116,13 +131,11 @@ def main() -> None:
         folder = Path(home) / "downloads" / "Qwen--Qwen2.5-1.5B-Instruct"
         folder.mkdir(parents=True)
         byte_level_bpe(folder)
-        server = FakeServer(kind="rkllama", models=[SERVED]).start()
-        os.environ |= {"EXO_HOME": home, "HF_HUB_OFFLINE": "1", "RKLLM_SERVER_URL": server.url}
-        try:
-            asyncio.run(compare(server, 8, 24, rounds=3))
-            asyncio.run(compare(server, None, 2000, rounds=5))
-        finally:
-            server.stop()
+        os.environ |= {"EXO_HOME": home, "HF_HUB_OFFLINE": "1"}
+        with serve(tests, "--times", "24", "--tokens-per-second", "8") as url:
+            asyncio.run(compare(url, "8 tokens/s", rounds=3))
+        with serve(tests, "--times", "4000") as url:
+            asyncio.run(compare(url, "unthrottled", rounds=7))
 
 
 if __name__ == "__main__":

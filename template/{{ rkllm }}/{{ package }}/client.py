@@ -1,170 +1,110 @@
-"""HTTP to the RKLLM server: short calls, and streams read line by line."""
+"""HTTP to the server, with errors that a user can act on."""
 
-import html
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from .settings import Settings
 
-REPLY_SECONDS = 15.0  # for a call that makes the server do nothing
-MOST_BYTES = 16 * 2**20  # of one reply, or of one line of a stream
-SHOWN = 300  # characters of the server's words in an error
+if TYPE_CHECKING:
+    import aiohttp
+
+_SHOWN = 300  # characters of a server's words in an error
 
 
 class ServerError(RuntimeError):
-    """The server can't be used, or failed; the message says what it answered."""
-
-
-class UnreachableError(ServerError):
-    """There is no connection to the server."""
+    """The server is not there, refused, or broke off; the text says which and what it said."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answered: json is None where the body is not JSON."""
+    """A whole answer; `json` is None where the body is none."""
 
-    url: str
     status: int
     json: Any
     text: str
 
-    @property
-    def error(self) -> str | None:
-        """What went wrong in the server's words; None for a 200 without an error in it."""
-        said = error_in(self.json)
-        if said is None and self.status != 200:
-            said = shortened(self.text) or "nothing"
-        return said
-
-    def checked(self) -> "Reply":
-        """The same reply.
-
-        Raises:
-            ServerError: the server says that it failed.
-        """
-        if self.error is not None:
-            raise ServerError(f"{self.url} answered HTTP {self.status}: {self.error}")
-        return self
+    def said(self) -> str:
+        """What the server said, short: the JSON's error, or the text without HTML."""
+        if isinstance(self.json, dict) and "error" in self.json:
+            error = self.json["error"]
+            return str(error.get("message", error) if isinstance(error, dict) else error)[:_SHOWN]
+        return " ".join(re.sub(r"<[^>]*>", " ", self.text).split())[:_SHOWN] or "nothing"
 
 
 class Client:
-    """Talks to one server. Each call has its own connection: the servers close it anyway."""
+    """One session a call: the servers close every connection, so nothing stays open."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     async def get(self, path: str) -> Reply:
-        """GET path. Any HTTP status is a reply; ServerError if there is none."""
-        async with self._open("GET", path, None, total=REPLY_SECONDS) as response:
-            return await _reply(self._url(path), response)
+        """GET. Raises ServerError where no answer comes."""
+        return await self._whole("GET", path, None, self.settings.connect_seconds * 2)
 
-    async def post(
-        self, path: str, payload: Mapping[str, Any], seconds: float = REPLY_SECONDS
-    ) -> Reply:
-        """POST JSON. Any HTTP status is a reply; ServerError if there is none in time."""
-        async with self._open("POST", path, payload, total=seconds) as response:
-            return await _reply(self._url(path), response)
+    async def post(self, path: str, body: Any, seconds: float) -> Reply:
+        """POST JSON, within so many seconds. Raises ServerError where no answer comes."""
+        return await self._whole("POST", path, body, seconds)
 
-    async def lines(self, path: str, payload: Mapping[str, Any]) -> AsyncGenerator[str, None]:
-        """POST JSON and hand out the lines of the answer as they come, blank ones left out.
+    async def _whole(self, method: str, path: str, body: Any, seconds: float) -> Reply:
+        async with self._answer(method, path, body, seconds) as response:
+            text = await response.text(errors="replace")
+        return _reply(response.status, text)
 
-        Closing the generator early closes the connection.
-
-        Raises:
-            ServerError: a status other than 200, a broken or a silent stream.
-        """
-        async with self._open("POST", path, payload, total=None) as response:
+    async def lines(self, path: str, body: Any) -> AsyncGenerator[bytes]:
+        """The lines of a streamed POST, however long it takes while bytes keep coming."""
+        async with self._answer("POST", path, body, None) as response:
             if response.status != 200:
-                (await _reply(self._url(path), response)).checked()
-                raise ServerError(f"{self._url(path)} answered HTTP {response.status}.")
-            rest = bytearray()
-            async for block in response.content.iter_any():
-                rest += block
-                if b"\n" in block:
-                    *whole, last = rest.split(b"\n")
-                    for line in whole:
-                        if line := line.strip():
-                            yield line.decode("utf-8", "replace")
-                    rest = bytearray(last)
-                elif len(rest) > MOST_BYTES:
-                    raise ServerError(f"{self._url(path)} sent a line that is too long.")
-            if rest := rest.strip():
-                yield rest.decode("utf-8", "replace")
+                reply = _reply(response.status, await response.text(errors="replace"))
+                raise ServerError(f"{self._name(path)} answered {reply.status}: {reply.said()}")
+            buffer = b""
+            async for data in response.content.iter_any():
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield line
+            if buffer.strip():
+                yield buffer
 
-    def _url(self, path: str) -> str:
-        """For messages: without the password that an address may carry."""
-        return re.sub(r"//[^/@]*@", "//", self.settings.url) + path
+    def _name(self, path: str) -> str:
+        return f"{self.settings.url}{path}"
 
     @asynccontextmanager
-    async def _open(
-        self, method: str, path: str, payload: Mapping[str, Any] | None, total: float | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request; what aiohttp raises, then or while the body is read, is a ServerError."""
-        settings = self.settings
+    async def _answer(
+        self, method: str, path: str, body: Any, seconds: float | None
+    ) -> AsyncIterator["aiohttp.ClientResponse"]:
+        import aiohttp
+
         timeout = aiohttp.ClientTimeout(
-            total=total,
-            connect=settings.connect_seconds,
-            sock_connect=settings.connect_seconds,
-            sock_read=settings.silence_seconds if total is None else None,
+            total=seconds,
+            sock_connect=self.settings.connect_seconds,
+            sock_read=self.settings.silence_seconds if seconds is None else None,
         )
-        url = self._url(path)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.request(method, settings.url + path, json=payload) as response,
+                aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20) as session,
+                session.request(method, self._name(path), json=body) as response,
             ):
                 yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise UnreachableError(
-                f"Can't connect to {url}: {_reason(error)}. Start the server there, "
-                "or set RKLLM_SERVER_URL to where it is."
-            ) from error
         except TimeoutError as error:
-            waited = settings.silence_seconds if total is None else total
-            setting = " (RKLLM_SILENCE_SECONDS)" if total is None else ""
-            raise ServerError(f"{url} was silent for {waited:g} s{setting}.") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ServerError(f"{url} broke the connection: {_reason(error)}.") from error
+            raise ServerError(
+                f"{self._name(path)} was silent for too long; see the server's log"
+            ) from error
+        except (aiohttp.ClientConnectorError, OSError) as error:
+            raise ServerError(
+                f"no server at {self._name(path)} ({error}); start it, or set RKLLM_SERVER_URL"
+            ) from error
+        except aiohttp.ClientError as error:
+            raise ServerError(
+                f"{self._name(path)} broke the connection off: {error or repr(error)}"
+            ) from error
 
 
-def error_in(data: object) -> str | None:
-    """The error that a JSON answer carries, or None: {"error": "text"}, {"error": {"message"}}."""
-    if not isinstance(data, dict) or not data.get("error"):
-        return None
-    error = data["error"]
-    if isinstance(error, dict) and error.get("message"):
-        error = error["message"]
-    return shortened(error if isinstance(error, str) else json.dumps(error))
-
-
-def shortened(text: str) -> str:
-    """Text for an error: without HTML, on one line, not long."""
-    if re.search(r"<(!doctype|html|body|h1|p)\b", text, re.IGNORECASE):
-        text = re.sub(r"<(script|style)\b.*?</\1\s*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-        text = html.unescape(re.sub(r"<[^>]*>", " ", text))
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-
-
-async def _reply(url: str, response: aiohttp.ClientResponse) -> Reply:
-    body = bytearray()
-    async for block in response.content.iter_any():
-        body += block
-        if len(body) > MOST_BYTES:
-            raise ServerError(f"{url} sent a reply that is too long.")
-    text = body.decode("utf-8", "replace")
+def _reply(status: int, text: str) -> Reply:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = None
-    return Reply(url, response.status, data, text)
-
-
-def _reason(error: BaseException) -> str:
-    return shortened(str(error)).rstrip(".") or type(error).__name__
+        return Reply(status, json.loads(text), text)
+    except ValueError:
+        return Reply(status, None, text)

@@ -1,32 +1,29 @@
-"""Is there a Rockchip NPU that RKLLM models run on?"""
+"""Which Rockchip NPU this machine has."""
 
 from pathlib import Path
 
-CHIPS = ("rk3588s", "rk3588", "rk3576")
-LIBRARY = "librkllmrt.so"
+# Names as the kernel's device trees have them, the longer first.
+_CHIPS = ("rk3588s", "rk3588", "rk3576")
+_LIBRARIES = ("usr/lib", "usr/local/lib")
 
 
 def detect_device(root: Path = Path("/")) -> str | None:
-    """The chip's name with a capital RK, or None. Never raises.
-
-    root is where the file system begins; the tests give another one.
-    """
+    """The chip's name, or "rockchip-npu" where only its runtime library is there; else None."""
     try:
-        compatible = (root / "proc/device-tree/compatible").read_bytes()
-    except (OSError, ValueError):
-        return None
-    chips = {
-        entry.rpartition(",")[2].strip().lower()
-        for entry in compatible.decode("ascii", "replace").split("\0")
-    }
-    return next((f"RK{chip[2:].upper()}" for chip in CHIPS if chip in chips), None)
+        names = (root / "proc/device-tree/compatible").read_bytes().lower().split(b"\0")
+    except OSError:
+        names = []
+    chips = {name.rpartition(b",")[2].decode("ascii", "replace") for name in names}
+    found = next((chip for chip in _CHIPS if chip in chips), None)
+    return found or ("rockchip-npu" if library(root) else None)
 
 
-def find_library(root: Path = Path("/"), home: Path | None = None) -> Path | None:
-    """Where the RKLLM runtime library lies on this machine, or None. Never raises."""
+def library(root: Path = Path("/")) -> Path | None:
+    """Where librkllmrt.so is, the runtime that a server on this machine needs."""
+    folders = [root / folder for folder in _LIBRARIES]
+    if root == Path("/"):
+        folders.append(Path.home() / "RKLLAMA" / "lib")
     try:
-        folders = [root / "usr/lib", root / "usr/local/lib"]
-        folders.append((home or Path.home()) / "RKLLAMA/lib")
-        return next((path for f in folders if (path := f / LIBRARY).is_file()), None)
-    except (OSError, RuntimeError, ValueError):
+        return next((f / "librkllmrt.so" for f in folders if (f / "librkllmrt.so").exists()), None)
+    except OSError:
         return None

@@ -1,25 +1,21 @@
-"""The three ways that RKLLM servers are spoken to, and how to tell which one it is."""
+"""The three kinds of server: what to ask, and how their streams read."""
 
 import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .client import Client, Reply, ServerError, UnreachableError, error_in, shortened
+from .client import Client, Reply, ServerError
 
 Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of an answer. count is the server's own count of the answer's tokens, if it gave one.
-
-    legacy counts up with every chunk and has no final one.
-    """
+    """A piece of an answer; count is the server's own number of tokens, where it tells."""
 
     text: str
     final: bool = False
@@ -27,416 +23,248 @@ class Chunk:
 
 
 class Dialect(ABC):
-    """One kind of server. The caller sees to it that one request runs at a time."""
+    """How one kind of server is spoken to. Every method raises ServerError."""
 
     name: ClassVar[str]
     ends_with_event: ClassVar[bool] = True
 
     def __init__(self, client: Client) -> None:
-        self.client = client
-        # Parallel loads start workers that rkllama can't unload any more.
-        self._loading = asyncio.Lock()
+        self._client = client
 
     @abstractmethod
     async def version(self) -> str:
-        """The server's name and version in one line; ServerError if it doesn't answer."""
+        """The server's version, or nothing where it tells none."""
 
     @abstractmethod
     async def models(self) -> list[str]:
-        """The names of the models that the server has."""
+        """What it can load, in its own names."""
+
+    async def load(self, model: str) -> None:  # noqa: B027 - a server that loads by itself
+        """Have the model ready."""
+
+    async def recover(self, model: str) -> None:  # noqa: B027 - a server that needs none
+        """After a cut answer: make sure that the next one is whole and its own."""
+
+    @abstractmethod
+    def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
+        """One answer of at most limit tokens."""
+
+    async def _ask(self, path: str, body: Any = None) -> Reply:
+        reply = await self._reply(path, body)
+        if reply.status != 200:
+            raise self._refused(path, reply)
+        return reply
+
+    async def _reply(self, path: str, body: Any = None) -> Reply:
+        if body is None:
+            return await self._client.get(path)
+        return await self._client.post(path, body, self._client.settings.load_seconds)
+
+    def _refused(self, path: str, reply: Reply) -> ServerError:
+        url = self._client.settings.url
+        return ServerError(f"{url}{path} answered {reply.status}: {reply.said()}")
+
+
+class Legacy(Dialect):
+    """jfreed-dev/rkllama: one model at a time, text in one buffer for all requests."""
+
+    name = "legacy rkllama"
+    ends_with_event = False
+
+    async def version(self) -> str:
+        return ""
+
+    async def models(self) -> list[str]:
+        return _names((await self._ask("/models")).json, "models")
 
     async def load(self, model: str) -> None:
-        """Get the model ready. Calling it again changes nothing.
-
-        Raises:
-            ServerError: the server could not load it.
-        """
-        async with self._loading:
-            await self._load(model)
+        current = await self._reply("/current_model")
+        if current.status == 200 and isinstance(current.json, dict):
+            if current.json.get("model_name") == model:
+                return
+            await self._ask("/unload_model", {})
+        await self._ask("/load_model", {"model_name": model})
 
     async def recover(self, model: str) -> None:
-        """Make the server usable after an answer that was cut or abandoned.
+        """Load anew, then ask for a short answer and drop it: the old one's rest opens it."""
+        await self._reply("/unload_model", {})
+        await self._ask("/load_model", {"model_name": model})
+        question = [{"role": "user", "content": "Say OK."}]
+        await self._ask("/generate", {"messages": question, "stream": False})
 
-        Raises:
-            ServerError: the model could not be loaded anew.
-        """
-        async with self._loading:
-            await self._recover(model)
-
-    @abstractmethod
-    async def _load(self, model: str) -> None: ...
-
-    @abstractmethod
-    async def _recover(self, model: str) -> None: ...
-
-    @abstractmethod
-    def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk, None]:
-        """The answer of at most limit tokens (legacy can't be limited), piece by piece.
-
-        Raises:
-            ServerError: the server refused, reported an error, broke off or fell silent.
-        """
-
-    async def _list(self, path: str, key: str) -> list[Any]:
-        """GET a JSON object and hand out the list under key."""
-        reply = (await self.client.get(path)).checked()
-        return _list_in(reply, key)
+    async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
+        body = {"messages": alternating(messages), "stream": True}
+        async for line in self._client.lines("/generate", body):
+            event = _event(line)
+            choice = event["choices"][0]
+            yield Chunk(choice["content"], count=event["usage"]["completion_tokens"])
 
 
 class Rkllama(Dialect):
-    """NotPunchnox/rkllama: Ollama's API, one worker process a model."""
+    """NotPunchnox/rkllama: Ollama's chat, newline-delimited JSON."""
 
     name = "rkllama"
 
     async def version(self) -> str:
-        reply = (await self.client.get("/api/version")).checked()
-        found = reply.json.get("version") if isinstance(reply.json, dict) else None
-        if not isinstance(found, str):
-            raise ServerError(f"{reply.url} gave no version: {shortened(reply.text)}")
-        return f"rkllama {found}"
+        return str((await self._ask("/api/version")).json.get("version", ""))
 
     async def models(self) -> list[str]:
-        return _names(await self._list("/models", "models"))
+        return _names((await self._ask("/models")).json, "models")
 
-    async def loaded(self) -> list[str]:
-        """The models that have a worker (a dead one is listed too)."""
-        return _names(await self._list("/api/ps", "models"))
+    async def load(self, model: str) -> None:
+        reply = await self._ask("/load_model", {"model_name": model})
+        said = str(reply.json.get("error", "")) if isinstance(reply.json, dict) else ""
+        if said and "already loaded" not in said:
+            raise self._refused("/load_model", reply)
 
-    async def _load(self, model: str) -> None:
-        reply = await self._post("/load_model", model)
-        # "already loaded" comes with 200 and is about this very model.
-        if reply.status != 200 or not _says(reply, "already loaded"):
-            _loaded_or_raise(reply, model)
+    async def recover(self, model: str) -> None:
+        """A cut stream kills the model's worker; unloading and loading makes a new one."""
+        await self._reply("/unload_model", {"model_name": model})
+        await self.load(model)
 
-    async def _recover(self, model: str) -> None:
-        reply = await self._post("/unload_model", model)
-        if not _says(reply, "currently loaded"):  # "No model X are currently loaded."
-            reply.checked()
-        await self._load(model)
-
-    async def stream(
-        self, model: str, messages: Messages, limit: int
-    ) -> AsyncGenerator[Chunk, None]:
-        payload = {
+    async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
+        body = {
             "model": model,
             "messages": messages,
             "stream": True,
             "think": False,
             "options": {"num_predict": limit},
         }
-        async with aclosing(self.client.lines("/api/chat", payload)) as lines:
-            async for line in lines:
-                event = _event(line)
-                final = event.get("done") is True
-                count = event.get("eval_count") if final else None
-                yield Chunk(
-                    _content(event.get("message")), final, count if _is_count(count) else None
-                )
-                if final:
-                    return
-
-    async def _post(self, path: str, model: str) -> Reply:
-        return await self.client.post(
-            path, {"model_name": model}, self.client.settings.load_seconds
-        )
-
-
-class Legacy(Dialect):
-    """jfreed-dev/rkllama: one model, one text buffer for all requests, no last event."""
-
-    name = "legacy"
-    ends_with_event = False
-
-    async def version(self) -> str:
-        reply = (await self.client.get("/")).checked()
-        return f"legacy rkllama ({_message(reply) or shortened(reply.text)})"
-
-    async def models(self) -> list[str]:
-        return _names(await self._list("/models", "models"))
-
-    async def loaded(self) -> list[str]:
-        """The one model that is loaded, or nothing."""
-        reply = await self.client.get("/current_model")
-        if reply.status == 404 and isinstance(reply.json, dict):
-            return []
-        name = reply.checked().json.get("model_name") if isinstance(reply.json, dict) else None
-        if not isinstance(name, str):
-            raise ServerError(f"{reply.url} named no model: {shortened(reply.text)}")
-        return [name]
-
-    async def _load(self, model: str) -> None:
-        loaded = await self.loaded()
-        if loaded == [model]:
-            return
-        if loaded:
-            await self._unload()
-        reply = await self._post("/load_model", {"model_name": model})
-        # Another client may have been quicker: fine if it wanted the same model.
-        if not (_says(reply, "already loaded") and await self.loaded() == [model]):
-            _loaded_or_raise(reply, model)
-
-    async def _recover(self, model: str) -> None:
-        await self._unload()
-        await self._load(model)
-        # What is left of the old answer opens the next one, whatever model is loaded. A request
-        # that doesn't stream loses nothing and takes it along.
-        messages = [{"role": "user", "content": "Answer with one word: OK"}]
-        (await self._post("/generate", {"messages": messages, "stream": False})).checked()
-
-    async def _unload(self) -> None:
-        reply = await self._post("/unload_model", {})
-        if not _says(reply, "currently loaded"):  # "No models are currently loaded."
-            reply.checked()
-
-    async def stream(
-        self, model: str, messages: Messages, limit: int
-    ) -> AsyncGenerator[Chunk, None]:
-        payload = {"messages": alternating(messages), "stream": True}
-        async with aclosing(self.client.lines("/generate", payload)) as lines:
-            async for line in lines:
-                event = _event(line)
-                usage = event.get("usage")
-                count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-                text = _content(_first(event.get("choices")))
-                yield Chunk(text, count=count if _is_count(count) else None)
-
-    async def _post(self, path: str, payload: dict[str, Any]) -> Reply:
-        return await self.client.post(path, payload, self.client.settings.load_seconds)
+        async for line in self._client.lines("/api/chat", body):
+            event = _event(line)
+            text = event["message"]["content"]
+            if event.get("done"):
+                yield Chunk(text, final=True, count=event.get("eval_count"))
+            else:
+                yield Chunk(text)
 
 
 class OpenAI(Dialect):
-    """Any OpenAI-compatible server. It sees to its models and to abandoned answers itself."""
+    """Any OpenAI-compatible server: server-sent events."""
 
     name = "openai"
 
     async def version(self) -> str:
-        await self.models()
-        return "OpenAI-compatible server"
+        return ""
 
     async def models(self) -> list[str]:
-        return _names(await self._list("/v1/models", "data"))
+        models = (await self._ask("/v1/models")).json.get("data", [])
+        return [m["id"] for m in models if isinstance(m, dict) and "id" in m]
 
-    async def _load(self, model: str) -> None:
-        return None
-
-    async def _recover(self, model: str) -> None:
-        return None
-
-    async def stream(
-        self, model: str, messages: Messages, limit: int
-    ) -> AsyncGenerator[Chunk, None]:
-        payload = {"model": model, "messages": messages, "stream": True, "max_tokens": limit}
-        finished, count = False, None
-        async with aclosing(self.client.lines("/v1/chat/completions", payload)) as lines:
-            async for line in lines:
-                data = _sse_data(line)
-                if data is None:
-                    continue
-                if data == "[DONE]":
-                    finished = True
-                    break
-                event = _event(data)
-                usage = event.get("usage")
-                if isinstance(usage, dict) and _is_count(usage.get("completion_tokens")):
-                    count = usage["completion_tokens"]
-                choice = _first(event.get("choices"))  # none in a usage chunk
-                text = _content(choice.get("delta") or choice.get("message"))
-                finished = finished or choice.get("finish_reason") is not None
-                if text:
+    async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
+        body = {"model": model, "messages": messages, "stream": True, "max_tokens": limit}
+        ended, count = False, None
+        async for line in self._client.lines("/v1/chat/completions", body):
+            data = line.strip().removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                ended = True
+                continue
+            if not data.startswith(b"{"):
+                continue
+            event = _event(data)
+            if usage := event.get("usage"):
+                count = usage.get("completion_tokens")
+            for choice in event.get("choices", []):
+                ended = ended or bool(choice.get("finish_reason"))
+                if text := (choice.get("delta") or {}).get("content"):
                     yield Chunk(text)
-        if finished:
+        if ended:
             yield Chunk("", final=True, count=count)
 
 
-async def probe(client: Client) -> Dialect:
-    """Find out which kind of server answers; RKLLM_SERVER_KIND overrides it.
-
-    Raises:
-        ServerError: nothing there, or nothing known; the message says what each call answered.
-    """
-    kinds: dict[str, type[Dialect]] = {"rkllama": Rkllama, "legacy": Legacy, "openai": OpenAI}
-    if client.settings.kind in kinds:
-        return kinds[client.settings.kind](client)
-    said: list[str] = []
-    version = await _ask(client, "/api/version", said)
-    root = await _ask(client, "/", said)
-    welcome = _message(root) if root else None
-    if (
-        version is not None
-        and version.status == 200
-        and isinstance(version.json, dict)
-        and version.json.get("version")
-        and welcome is not None
-        and "rkllama" in welcome.lower()
-    ):
-        return Rkllama(client)
-    if welcome is not None and "welcome to rkllama" in welcome.lower():
-        current = await _ask(client, "/current_model", said)
-        if current and current.status in (200, 404) and isinstance(current.json, dict):
-            return Legacy(client)
-    models = await _ask(client, "/v1/models", said)
-    if models and models.status == 200 and isinstance(models.json, dict) and "data" in models.json:
-        return OpenAI(client)
-    raise ServerError(
-        "No RKLLM server that this plugin knows: "
-        + "; ".join(said)
-        + ". Correct RKLLM_SERVER_URL, or set RKLLM_SERVER_KIND to legacy, rkllama or openai."
-    )
-
-
-def choose_model(model_id: str, repo: str, names: Iterable[str]) -> str:
-    """The server's name for a model: the same name, else the one name that begins with it.
-
-    Raises:
-        ServerError: no name fits, or several do.
-    """
-    names = sorted(set(names))
-    wanted = list(dict.fromkeys([model_id, repo, repo.rsplit("/", 1)[-1]]))
-    folded = {word.casefold() for word in wanted}
-    full = [_tokens(word) for word in wanted]
-    bare = [[token for token in tokens if token != "instruct"] for tokens in full]
-    for found in (
-        [name for name in names if name in wanted],
-        [name for name in names if name.casefold() in folded],
-        [name for name in names if _begins(name, full)],
-        [name for name in names if _begins(name, bare)],
-    ):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ServerError(
-                f"Several of the server's models fit {model_id}: {', '.join(found)}. "
-                "Set RKLLM_MODEL to the one to use."
-            )
-    raise ServerError(
-        f"The server has no model that fits {model_id} ({repo}). "
-        f"It has: {', '.join(names) or 'none'}. "
-        "Install the model there, or set RKLLM_MODEL to the one to use."
-    )
+_KINDS: dict[str, Callable[[Client], Dialect]] = {
+    "legacy": Legacy,
+    "rkllama": Rkllama,
+    "openai": OpenAI,
+}
 
 
 def alternating(messages: Messages) -> Messages:
-    """The same conversation without system messages, and no two neighbours of one role.
-
-    The legacy server puts its own system message in front, and refuses both.
-    """
+    """For legacy: the system text in the first user message, neighbours of one role merged."""
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     folded: Messages = []
-    system: list[str] = []
     for message in messages:
-        role, content = message["role"], message["content"]
-        if role == "system":
-            system.append(content)
+        if message["role"] == "system":
             continue
-        if role == "user" and system:
-            content = "\n\n".join([*system, content])
-            system = []
-        if folded and folded[-1]["role"] == role:
-            folded[-1]["content"] += "\n\n" + content
+        if folded and folded[-1]["role"] == message["role"]:
+            folded[-1]["content"] += f"\n\n{message['content']}"
         else:
-            folded.append({"role": role, "content": content})
-    if system:  # no user message after it
-        return alternating([*folded, {"role": "user", "content": "\n\n".join(system)}])
+            folded.append(dict(message))
+    if not system:
+        return folded
+    if not folded or folded[0]["role"] != "user":
+        return [{"role": "user", "content": system}, *folded]
+    folded[0]["content"] = f"{system}\n\n{folded[0]['content']}"
     return folded
 
 
-# Words after a model's name that make it another model, not another build of the same one.
-_OTHER = frozenset({"base", "coder", "embedding", "math", "reranker", "thinking", "vl", "2507"})
-
-
-def _tokens(name: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", name.rsplit("/", 1)[-1].casefold())
-
-
-def _begins(name: str, wanted: list[list[str]]) -> bool:
-    tokens = _tokens(name)
-    return any(
-        word and tokens[: len(word)] == word and _OTHER.isdisjoint(tokens[len(word) :])
-        for word in wanted
-    )
-
-
-async def _ask(client: Client, path: str, said: list[str]) -> Reply | None:
-    """GET for the probe: notes what was answered; only a missing connection ends it."""
-    try:
-        reply = await client.get(path)
-    except UnreachableError:
-        raise
-    except ServerError as error:
-        said.append(f"{path}: {error}")
-        return None
-    said.append(f"GET {reply.url} -> {reply.status} {shortened(reply.text)[:80] or '(empty)'}")
-    return reply
-
-
-def _message(reply: Reply) -> str | None:
-    message = reply.json.get("message") if isinstance(reply.json, dict) else None
-    return message if isinstance(message, str) and reply.status == 200 else None
-
-
-def _says(reply: Reply, words: str) -> bool:
-    """Is it a 200 or 400 whose error has these words?"""
-    return reply.status in (200, 400) and words in (error_in(reply.json) or "").lower()
-
-
-def _loaded_or_raise(reply: Reply, model: str) -> None:
-    if reply.error is not None:
-        raise ServerError(
-            f"The server could not load {model}: HTTP {reply.status}: {reply.error}. "
-            "Look into its log; the model must be compiled for its runtime and chip."
-        )
-
-
-def _list_in(reply: Reply, key: str) -> list[Any]:
-    found = reply.json.get(key) if isinstance(reply.json, dict) else None
-    if not isinstance(found, list):
-        raise ServerError(f"{reply.url} gave no list of models: {shortened(reply.text)}")
-    return found
-
-
-def _names(found: list[Any]) -> list[str]:
-    """Model names of a list of strings or of objects."""
-    names = [
-        item.get("id") or item.get("name") if isinstance(item, dict) else item for item in found
-    ]
-    return [name for name in names if isinstance(name, str)]
-
-
-def _event(line: str) -> dict[str, Any]:
-    """One JSON object of a stream; an error in it is raised."""
+def _event(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except (ValueError, RecursionError):
-        event = None
-    if not isinstance(event, dict):
-        raise ServerError(f"The server sent something that is not an answer: {shortened(line)}")
-    if (said := error_in(event)) is not None:
-        raise ServerError(f"The server ended the answer with an error: {said}")
+    except ValueError as error:
+        raise ServerError(f"the server's stream has no JSON: {line[:200]!r}") from error
+    if not isinstance(event, dict) or "error" in event:
+        said = Reply(200, event, line.decode("utf-8", "replace")).said()
+        raise ServerError(f"the server broke the answer off: {said}")
     return event
 
 
-def _sse_data(line: str) -> str | None:
-    """What a line of server-sent events carries; None for comments and other fields."""
-    if line.startswith("data:"):
-        return line[5:].strip()
-    if line.startswith("{"):  # the server doesn't stream: the whole answer as one object
-        return line
-    if line.startswith("error:"):
-        raise ServerError(f"The server ended the answer with an error: {shortened(line[6:])}")
-    if line.startswith((":", "event:", "id:", "retry:")):
-        return None
-    raise ServerError(f"The server sent something that is not an answer: {shortened(line)}")
+def _names(reply: Any, key: str) -> list[str]:
+    names = reply.get(key, []) if isinstance(reply, dict) else []
+    return [str(n.get("name", n)) if isinstance(n, dict) else str(n) for n in names]
 
 
-def _first(choices: object) -> dict[str, Any]:
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return choices[0]
-    return {}
+async def probe(client: Client) -> Dialect:
+    """Find out which kind of server it is; RKLLM_SERVER_KIND overrides. Raises ServerError."""
+    if client.settings.kind in _KINDS:
+        return _KINDS[client.settings.kind](client)
+    paths = ("/", "/api/version", "/current_model", "/v1/models")
+    root, version, current, listed = await asyncio.gather(*(client.get(path) for path in paths))
+    greeting = str(root.json.get("message", "")) if isinstance(root.json, dict) else ""
+    if isinstance(version.json, dict) and "version" in version.json and "RKLLama" in greeting:
+        return Rkllama(client)
+    if (
+        greeting == "Welcome to RKLLama !"
+        and current.json is not None
+        and current.status in (200, 404)
+    ):
+        return Legacy(client)
+    if listed.status == 200 and isinstance(listed.json, dict):
+        return OpenAI(client)
+    replies = zip(paths, (root, version, current, listed), strict=True)
+    told = "; ".join(f"{path} answered {r.status} {r.said()[:60]!r}" for path, r in replies)
+    raise ServerError(
+        f"{client.settings.url} is no server that this plugin knows: {told}. "
+        "Set RKLLM_SERVER_URL, or RKLLM_SERVER_KIND to legacy, rkllama or openai"
+    )
 
 
-def _content(message: object) -> str:
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else ""
+def choose_model(model_id: str, repo: str, names: list[str]) -> str:
+    """The server's name for a model: the same, without case, or that name and more after it.
+
+    Raises ServerError where there is none or more than one.
+    """
+    base = repo.rsplit("/", 1)[-1]
+    wanted = [model_id, base, repo]
+    for same in (str, str.lower, _plain):
+        if found := [n for n in names if same(n.rsplit("/", 1)[-1]) in {same(w) for w in wanted}]:
+            return _only(model_id, found, names)
+    plain = _plain(base)
+    for start in (plain, plain.removesuffix("-instruct")):
+        if found := [n for n in names if _plain(n.rsplit("/", 1)[-1]).startswith(start + "-")]:
+            return _only(model_id, found, names)
+    return _only(model_id, [], names)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def _only(model_id: str, found: list[str], names: list[str]) -> str:
+    if len(found) == 1:
+        return found[0]
+    problem = f"has several for {model_id}: {', '.join(found)}" if found else f"has no {model_id}"
+    raise ServerError(
+        f"the server {problem}; its models are: {', '.join(names) or 'none'}. "
+        "Set RKLLM_MODEL to the one that you mean"
+    )
