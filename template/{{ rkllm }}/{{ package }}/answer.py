@@ -19,7 +19,7 @@ _PADDINGS = 3  # so many at the start of an answer are no accident
 class Answer:
     """Ids of one answer, and the rules that tell an answer from a failure.
 
-    The text's start is held back only while it may still be one of the server's failures.
+    The text's start is held back only while it may still be nothing but [PAD] tokens.
     """
 
     def __init__(self, spelling: Spelling) -> None:
@@ -55,6 +55,8 @@ class Answer:
             raise ServerError(
                 f"the NPU runtime failed in this answer ({_TASK_ERROR}); see the server's log"
             )
+        if chunk.text.startswith(_ABORTED):
+            raise ServerError(f"the server gave up: {chunk.text.strip()}")
         if chunk.text:
             self._text_seen = True
             self._take(chunk.text)
@@ -69,13 +71,11 @@ class Answer:
             self._hand_out(text)
             return
         self._held += text
-        if self._held.startswith(_ABORTED):
-            raise ServerError(f"the server gave up: {self._held.strip()}")
         if len(re.findall(r"\[PAD\d*\]", self._held)) >= _PADDINGS and _PADDING.fullmatch(
             self._held
         ):
             raise _padding_error()
-        if not (_ABORTED.startswith(self._held) or _PADDING.fullmatch(self._held)):
+        if not _PADDING.fullmatch(self._held):
             self._release()
 
     def _release(self) -> None:
