@@ -51,7 +51,10 @@ class Dialect(ABC):
 
     async def _ask(self, path: str, body: Any = None) -> Reply:
         reply = await self._reply(path, body)
-        if reply.status != 200:
+        if reply.status != 200 or not isinstance(reply.json, dict):
+            raise self._refused(path, reply)
+        said = str(reply.json.get("error") or "")
+        if said and "already loaded. Nothing" not in said:
             raise self._refused(path, reply)
         return reply
 
@@ -96,8 +99,9 @@ class Legacy(Dialect):
         body = {"messages": alternating(messages), "stream": True}
         async for line in self._client.lines("/generate", body):
             event = _event(line)
-            choice = event["choices"][0]
-            yield Chunk(choice["content"], count=event["usage"]["completion_tokens"])
+            count = (event.get("usage") or {}).get("completion_tokens")
+            for choice in event.get("choices") or []:
+                yield Chunk(choice.get("content") or "", count=count)
 
 
 class Rkllama(Dialect):
@@ -112,10 +116,7 @@ class Rkllama(Dialect):
         return _names((await self._ask("/models")).json, "models")
 
     async def load(self, model: str) -> None:
-        reply = await self._ask("/load_model", {"model_name": model})
-        said = str(reply.json.get("error", "")) if isinstance(reply.json, dict) else ""
-        if said and "already loaded" not in said:
-            raise self._refused("/load_model", reply)
+        await self._ask("/load_model", {"model_name": model})
 
     async def recover(self, model: str) -> None:
         """A cut stream kills the model's worker; unloading and loading makes a new one."""
@@ -132,7 +133,7 @@ class Rkllama(Dialect):
         }
         async for line in self._client.lines("/api/chat", body):
             event = _event(line)
-            text = event["message"]["content"]
+            text = (event.get("message") or {}).get("content") or ""
             if event.get("done"):
                 yield Chunk(text, final=True, count=event.get("eval_count"))
             else:
@@ -164,7 +165,7 @@ class OpenAI(Dialect):
             event = _event(data)
             if usage := event.get("usage"):
                 count = usage.get("completion_tokens")
-            for choice in event.get("choices", []):
+            for choice in event.get("choices") or []:
                 ended = ended or bool(choice.get("finish_reason"))
                 if text := (choice.get("delta") or {}).get("content"):
                     yield Chunk(text)
@@ -177,6 +178,25 @@ _KINDS: dict[str, Callable[[Client], Dialect]] = {
     "rkllama": Rkllama,
     "openai": OpenAI,
 }
+
+
+# After a model's name these words make it another model.
+_OTHER_MODELS = frozenset(
+    [
+        "base",
+        "coder",
+        "embedding",
+        "math",
+        "reranker",
+        "thinking",
+        "vl",
+        "2507",
+        "instruct",
+        "chat",
+        "omni",
+        "audio",
+    ]
+)
 
 
 def alternating(messages: Messages) -> Messages:
@@ -203,7 +223,7 @@ def _event(line: bytes) -> dict[str, Any]:
         event = json.loads(line)
     except ValueError as error:
         raise ServerError(f"the server's stream has no JSON: {line[:200]!r}") from error
-    if not isinstance(event, dict) or "error" in event:
+    if not isinstance(event, dict) or event.get("error"):
         said = Reply(200, event, line.decode("utf-8", "replace")).said()
         raise ServerError(f"the server broke the answer off: {said}")
     return event
@@ -251,9 +271,15 @@ def choose_model(model_id: str, repo: str, names: list[str]) -> str:
             return _only(model_id, found, names)
     plain = _plain(base)
     for start in (plain, plain.removesuffix("-instruct")):
-        if found := [n for n in names if _plain(n.rsplit("/", 1)[-1]).startswith(start + "-")]:
+        if found := [n for n in names if _is_build(_plain(n.rsplit("/", 1)[-1]), start)]:
             return _only(model_id, found, names)
     return _only(model_id, [], names)
+
+
+def _is_build(name: str, model: str) -> bool:
+    """Whether a directory's name is the model's and a build's marks, no other model's."""
+    rest = name.removeprefix(model + "-")
+    return rest != name and not _OTHER_MODELS & set(rest.split("-"))
 
 
 def _plain(name: str) -> str:

@@ -26,7 +26,7 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """Read RKLLM_*; host and port as exo's own engine names them. Raises SettingsError."""
-        kind = environ.get("RKLLM_SERVER_KIND", "auto")
+        kind = environ.get("RKLLM_SERVER_KIND") or "auto"
         if kind not in KINDS:
             raise SettingsError(
                 f"RKLLM_SERVER_KIND is {kind!r}; set it to one of {', '.join(KINDS)}"
@@ -35,7 +35,7 @@ class Settings:
             url=_url(environ),
             kind=kind,
             model=environ.get("RKLLM_MODEL") or None,
-            max_tokens=int(_positive(environ, "RKLLM_MAX_TOKENS", cls.max_tokens)),
+            max_tokens=max(1, int(_positive(environ, "RKLLM_MAX_TOKENS", cls.max_tokens))),
             connect_seconds=_positive(environ, "RKLLM_CONNECT_SECONDS", cls.connect_seconds),
             silence_seconds=_positive(environ, "RKLLM_SILENCE_SECONDS", cls.silence_seconds),
             drain_seconds=_positive(environ, "RKLLM_DRAIN_SECONDS", cls.drain_seconds),
@@ -44,12 +44,15 @@ class Settings:
 
 
 def _url(environ: Mapping[str, str]) -> str:
-    host = environ.get("RKLLM_SERVER_HOST", "localhost")
-    port = environ.get("RKLLM_SERVER_PORT", "8080")
+    host = environ.get("RKLLM_SERVER_HOST") or "localhost"
+    port = environ.get("RKLLM_SERVER_PORT") or "8080"
+    if not port.isdigit():
+        raise SettingsError(f"RKLLM_SERVER_PORT is {port!r}; set it to a number, such as 8080")
+    host = f"[{host}]" if ":" in host else host
     url = environ.get("RKLLM_SERVER_URL") or f"http://{host}:{port}"
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"RKLLM_SERVER_URL is {url!r}; it starts with http:// or https://")
-    return url.rstrip("/")
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
