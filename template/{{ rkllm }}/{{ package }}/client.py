@@ -93,11 +93,11 @@ class Client:
             raise ServerError(
                 f"{self._name(path)} was silent for too long; see the server's log"
             ) from error
-        except (aiohttp.ClientConnectorError, OSError) as error:
+        except aiohttp.ClientConnectorError as error:
             raise ServerError(
                 f"no server at {self._name(path)} ({error}); start it, or set RKLLM_SERVER_URL"
             ) from error
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise ServerError(
                 f"{self._name(path)} broke the connection off: {error or repr(error)}"
             ) from error
