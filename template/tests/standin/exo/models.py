@@ -3,7 +3,6 @@
 from typing import Any
 
 from exo.inference.plugin_discovery import discover_models
-from exo.inference.rkllm.models import RKLLM_MODELS, RKLLM_PRETTY_NAMES
 from exo.inference.shard import Shard
 
 
@@ -11,6 +10,15 @@ def _card(layers: int, mlx_repo: str) -> dict[str, Any]:
     """Return a card of exo's MLX engine."""
     return {"layers": layers, "repo": {"MLXDynamicShardInferenceEngine": mlx_repo}}
 
+
+_RKLLM = {
+    "qwen2.5-1.5b-rkllm": (28, "Qwen/Qwen2.5-1.5B-Instruct", "Qwen 2.5 1.5B (RKLLM)"),
+    "qwen2.5-1.5b-instruct-rkllm": (28, "Qwen/Qwen2.5-1.5B-Instruct", "Qwen 2.5 1.5B Instruct"),
+    "qwen2.5-3b-rkllm": (36, "Qwen/Qwen2.5-3B-Instruct", "Qwen 2.5 3B (RKLLM)"),
+    "qwen2.5-7b-rkllm": (28, "Qwen/Qwen2.5-7B-Instruct", "Qwen 2.5 7B (RKLLM)"),
+    "deepseek-r1-1.5b-rkllm": (28, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "R1 1.5B (RKLLM)"),
+    "phi-3-mini-rkllm": (32, "microsoft/Phi-3-mini-4k-instruct", "Phi-3 Mini (RKLLM)"),
+}
 
 model_cards: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": {
@@ -27,7 +35,12 @@ model_cards: dict[str, dict[str, Any]] = {
     "phi-3.5-mini": _card(32, "mlx-community/Phi-3.5-mini-instruct-4bit"),
     "dummy": {"layers": 8, "repo": {"DummyInferenceEngine": "dummy"}},
 }
-model_cards.update(RKLLM_MODELS)
+model_cards.update(
+    {
+        model_id: {"layers": layers, "repo": {"RKLLMInferenceEngine": repo}}
+        for model_id, (layers, repo, _) in _RKLLM.items()
+    }
+)
 # A plugin's models module is imported here, while this module is only half made.
 model_cards.update(discover_models())
 
@@ -38,7 +51,7 @@ pretty_name = {
     "qwen-2.5-1.5b": "Qwen 2.5 1.5B",
     "qwen-2.5-7b": "Qwen 2.5 7B",
     "phi-3.5-mini": "Phi-3.5 Mini",
-    **RKLLM_PRETTY_NAMES,
+    **{model_id: name for model_id, (*_, name) in _RKLLM.items()},
 }
 
 

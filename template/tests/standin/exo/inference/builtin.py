@@ -1,9 +1,8 @@
-"""What the stand-in's built-in engines have in common: they load, and echo."""
+"""exo's own engines, under the names that it keeps for itself: they load, and echo."""
 
 from typing import Any
 
 import numpy as np
-
 from exo.inference.inference_engine import Array, InferenceEngine, State
 from exo.inference.shard import Shard
 
@@ -59,3 +58,19 @@ class BuiltInEngine(InferenceEngine):
     async def load_checkpoint(self, shard: Shard, path: str) -> None:
         """Remember the shard."""
         await self.ensure_shard(shard)
+
+
+class MLXDynamicShardInferenceEngine(BuiltInEngine):
+    """`mlx`."""
+
+
+class TinygradDynamicShardInferenceEngine(BuiltInEngine):
+    """`tinygrad`, which exo puts in a plugin's place."""
+
+
+class RKLLMInferenceEngine(BuiltInEngine):
+    """`rkllm`."""
+
+
+class DummyInferenceEngine(BuiltInEngine):
+    """`dummy`."""

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-
 from exo.download.shard_download import ShardDownloader
 from exo.inference.plugin_discovery import discover_inference_engines, load_inference_engine
 from exo.inference.shard import Shard

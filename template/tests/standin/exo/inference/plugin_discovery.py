@@ -9,11 +9,13 @@ from exo.helpers import DEBUG
 
 Found = tuple[str, str, bool]
 
+_BUILT_IN = "exo.inference.builtin"  # exo has a module for each
+
 BUILTIN_ENGINES: dict[str, Found] = {
-    "mlx": ("exo.inference.mlx.sharded_inference_engine", "MLXDynamicShardInferenceEngine", True),
-    "tinygrad": ("exo.inference.tinygrad.inference", "TinygradDynamicShardInferenceEngine", True),
-    "rkllm": ("exo.inference.rkllm.rkllm_engine", "RKLLMInferenceEngine", True),
-    "dummy": ("exo.inference.dummy_inference_engine", "DummyInferenceEngine", False),
+    "mlx": (_BUILT_IN, "MLXDynamicShardInferenceEngine", True),
+    "tinygrad": (_BUILT_IN, "TinygradDynamicShardInferenceEngine", True),
+    "rkllm": (_BUILT_IN, "RKLLMInferenceEngine", True),
+    "dummy": (_BUILT_IN, "DummyInferenceEngine", False),
 }
 
 

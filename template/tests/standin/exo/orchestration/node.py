@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 
 import numpy as np
-
 from exo.download.shard_download import ShardDownloader
 from exo.helpers import AsyncCallbackSystem
 from exo.inference.inference_engine import Array, State, get_inference_engine
