@@ -29,6 +29,7 @@ class FakeServer:
         self.kind = kind
         self.models = models if models is not None else ["Qwen2.5-1.5B-Instruct"]
         self.fault = ""
+        self.hanging: set[str] = set()  # paths that never answer
         self.tokens_per_second: float | None = None
         self.default_answer: list[str] = list(DEFAULT)
         self.loaded: list[str] = []
@@ -104,6 +105,8 @@ class FakeServer:
         if request.method == "POST":
             body = await request.json()
             self.requests.append(body)
+        if request.path in self.hanging:
+            await self._quit.wait()
         answers = {"rkllama": self._rkllama, "legacy": self._legacy, "openai": self._openai}
         play = answers.get(self.kind)
         if play is None:

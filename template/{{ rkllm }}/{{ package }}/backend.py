@@ -44,6 +44,7 @@ class Backend:
         self._spell: Retokenizer | None = None
         self._prompts: PromptReader | None = None
         self._answers: dict[str, Answer] = {}
+        self._reading: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._stale = False
@@ -89,6 +90,8 @@ class Backend:
         messages = self._prompts.read(prompt)
         self._answers[request_id] = answer
         answer.task = asyncio.create_task(self._read(answer, messages))
+        self._reading.add(answer.task)
+        answer.task.add_done_callback(self._reading.discard)
         return answer
 
     async def _read(self, answer: Answer, messages: list[dict[str, str]]) -> None:
@@ -156,9 +159,9 @@ class Backend:
         answer.task.add_done_callback(lambda _: timer.cancel())
 
     async def close(self) -> None:
-        """Cut what is still being read; the server keeps its model."""
-        tasks = [a.task for a in self._answers.values() if a.task is not None]
+        """Cut what is still being read, dropped answers too; the server keeps its model."""
         self._answers.clear()
+        tasks = list(self._reading)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,4 +171,4 @@ class Backend:
         settings = Settings.from_env(os.environ)
         server = await probe(Client(settings))
         names = ", ".join(await server.models()) or "no models"
-        return f"{server.name} {await server.version()} at {settings.url}: {names}"
+        return f"{server.name} {await server.version()} at {settings.shown_url}: {names}"

@@ -70,7 +70,7 @@ class Client:
                 yield buffer
 
     def _name(self, path: str) -> str:
-        return f"{self.settings.url}{path}"
+        return f"{self.settings.shown_url}{path}"
 
     @asynccontextmanager
     async def _answer(
@@ -86,7 +86,7 @@ class Client:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20) as session,
-                session.request(method, self._name(path), json=body) as response,
+                session.request(method, f"{self.settings.url}{path}", json=body) as response,
             ):
                 yield response
         except TimeoutError as error:

@@ -5,12 +5,15 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .client import Client, Reply, ServerError
 
 Messages = list[dict[str, str]]
+
+_NO_REPLY = 0  # no status of HTTP
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Dialect(ABC):
         return await self._client.post(path, body, self._client.settings.load_seconds)
 
     def _refused(self, path: str, reply: Reply) -> ServerError:
-        url = self._client.settings.url
+        url = self._client.settings.shown_url
         return ServerError(f"{url}{path} answered {reply.status}: {reply.said()}")
 
 
@@ -97,11 +100,12 @@ class Legacy(Dialect):
 
     async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
         body = {"messages": alternating(messages), "stream": True}
-        async for line in self._client.lines("/generate", body):
-            event = _event(line)
-            count = (event.get("usage") or {}).get("completion_tokens")
-            for choice in event.get("choices") or []:
-                yield Chunk(choice.get("content") or "", count=count)
+        async with aclosing(self._client.lines("/generate", body)) as lines:
+            async for line in lines:
+                event = _event(line)
+                count = (event.get("usage") or {}).get("completion_tokens")
+                for choice in event.get("choices") or []:
+                    yield Chunk(choice.get("content") or "", count=count)
 
 
 class Rkllama(Dialect):
@@ -131,13 +135,14 @@ class Rkllama(Dialect):
             "think": False,
             "options": {"num_predict": limit},
         }
-        async for line in self._client.lines("/api/chat", body):
-            event = _event(line)
-            text = (event.get("message") or {}).get("content") or ""
-            if event.get("done"):
-                yield Chunk(text, final=True, count=event.get("eval_count"))
-            else:
-                yield Chunk(text)
+        async with aclosing(self._client.lines("/api/chat", body)) as lines:
+            async for line in lines:
+                event = _event(line)
+                text = (event.get("message") or {}).get("content") or ""
+                if event.get("done"):
+                    yield Chunk(text, final=True, count=event.get("eval_count"))
+                else:
+                    yield Chunk(text)
 
 
 class OpenAI(Dialect):
@@ -155,20 +160,20 @@ class OpenAI(Dialect):
     async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
         body = {"model": model, "messages": messages, "stream": True, "max_tokens": limit}
         ended, count = False, None
-        async for line in self._client.lines("/v1/chat/completions", body):
-            data = line.strip().removeprefix(b"data:").strip()
-            if data == b"[DONE]":
-                ended = True
-                continue
-            if not data.startswith(b"{"):
-                continue
-            event = _event(data)
-            if usage := event.get("usage"):
-                count = usage.get("completion_tokens")
-            for choice in event.get("choices") or []:
-                ended = ended or bool(choice.get("finish_reason"))
-                if text := (choice.get("delta") or {}).get("content"):
-                    yield Chunk(text)
+        async with aclosing(self._client.lines("/v1/chat/completions", body)) as lines:
+            async for line in lines:
+                data = line.strip().removeprefix(b"data:").strip()
+                if data == b"[DONE]":
+                    ended = True
+                if not data.startswith(b"{"):
+                    continue
+                event = _event(data)
+                if usage := event.get("usage"):
+                    count = usage.get("completion_tokens")
+                for choice in event.get("choices") or []:
+                    ended = ended or bool(choice.get("finish_reason"))
+                    if text := (choice.get("delta") or {}).get("content"):
+                        yield Chunk(text)
         if ended:
             yield Chunk("", final=True, count=count)
 
@@ -181,21 +186,8 @@ _KINDS: dict[str, Callable[[Client], Dialect]] = {
 
 
 # After a model's name these words make it another model.
-_OTHER_MODELS = frozenset(
-    [
-        "base",
-        "coder",
-        "embedding",
-        "math",
-        "reranker",
-        "thinking",
-        "vl",
-        "2507",
-        "instruct",
-        "chat",
-        "omni",
-        "audio",
-    ]
+_OTHER_MODEL = re.compile(
+    r"(^|-)(2507|audio|base|chat|coder|embedding|instruct|math|omni|reranker|thinking|vl)(-|$)"
 )
 
 
@@ -239,7 +231,9 @@ async def probe(client: Client) -> Dialect:
     if client.settings.kind in _KINDS:
         return _KINDS[client.settings.kind](client)
     paths = ("/", "/api/version", "/current_model", "/v1/models")
-    root, version, current, listed = await asyncio.gather(*(client.get(path) for path in paths))
+    root, version, current, listed = await asyncio.gather(*(_try(client, path) for path in paths))
+    if root.status == version.status == current.status == listed.status == _NO_REPLY:
+        raise ServerError(root.text)
     greeting = str(root.json.get("message", "")) if isinstance(root.json, dict) else ""
     if isinstance(version.json, dict) and "version" in version.json and "RKLLama" in greeting:
         return Rkllama(client)
@@ -254,9 +248,17 @@ async def probe(client: Client) -> Dialect:
     replies = zip(paths, (root, version, current, listed), strict=True)
     told = "; ".join(f"{path} answered {r.status} {r.said()[:60]!r}" for path, r in replies)
     raise ServerError(
-        f"{client.settings.url} is no server that this plugin knows: {told}. "
+        f"{client.settings.shown_url} is no server that this plugin knows: {told}. "
         "Set RKLLM_SERVER_URL, or RKLLM_SERVER_KIND to legacy, rkllama or openai"
     )
+
+
+async def _try(client: Client, path: str) -> Reply:
+    """A reply, or the reason why there is none: one path that hangs must not hide the others."""
+    try:
+        return await client.get(path)
+    except ServerError as error:
+        return Reply(_NO_REPLY, None, str(error))
 
 
 def choose_model(model_id: str, repo: str, names: list[str]) -> str:
@@ -279,7 +281,7 @@ def choose_model(model_id: str, repo: str, names: list[str]) -> str:
 def _is_build(name: str, model: str) -> bool:
     """Whether a directory's name is the model's and a build's marks, no other model's."""
     rest = name.removeprefix(model + "-")
-    return rest != name and not _OTHER_MODELS & set(rest.split("-"))
+    return rest != name and not _OTHER_MODEL.search(rest)
 
 
 def _plain(name: str) -> str:

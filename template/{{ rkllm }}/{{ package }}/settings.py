@@ -1,5 +1,6 @@
 """Where the server is and how patient to be, from the environment."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ class Settings:
     silence_seconds: float = 240.0
     drain_seconds: float = 15.0
     load_seconds: float = 300.0
+
+    @property
+    def shown_url(self) -> str:
+        """The address as errors may show it, without a user's password."""
+        return _without_password(self.url)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -51,8 +57,13 @@ def _url(environ: Mapping[str, str]) -> str:
     host = f"[{host}]" if ":" in host else host
     url = environ.get("RKLLM_SERVER_URL") or f"http://{host}:{port}"
     if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"RKLLM_SERVER_URL is {url!r}; it starts with http:// or https://")
+        shown = _without_password(url)
+        raise SettingsError(f"RKLLM_SERVER_URL is {shown!r}; it starts with http:// or https://")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(?:(?<=//)|^)[^/@]*@", "", url)
 
 
 def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
