@@ -10,12 +10,16 @@ def sample(
     """Choose the next id from the logits of the last position.
 
     logits: (..., V), any float dtype. Temperature 0 is argmax; else nucleus sampling
-    (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration").
+    (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"). Raises ValueError where
+    the device gave NaN.
     """
     last = logits.reshape(-1, logits.shape[-1])[-1]  # [..., V] -> [V]
+    best = int(np.argmax(last))  # of NaN and numbers, NaN
+    if np.isnan(last[best]):
+        raise ValueError("the logits hold NaN: the device or the model's weights are at fault")
     if not temperature or temperature <= 0:
-        return int(np.argmax(last))
-    scaled = (last.astype(np.float64) - last.max()) / temperature
+        return best
+    scaled = (last.astype(np.float64) - last[best]) / temperature
     probabilities = np.exp(scaled)
     probabilities /= probabilities.sum()
     if top_p < 1:
