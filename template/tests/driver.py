@@ -14,7 +14,7 @@ from exo.inference.shard import Shard
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class RecordingDownloader(NoopShardDownloader):  # type: ignore[misc, unused-ignore]
+class RecordingDownloader(NoopShardDownloader):
     """Says where exo would have put a model, and keeps what it was asked."""
 
     def __init__(self) -> None:
