@@ -257,7 +257,8 @@ def test_doctor_knows_the_wrong_exo(installed: Path, tmp_path: Path, depth: str)
     ("arguments", "says"),
     [
         (["generate", "Hello", "--model", "nothing"], "There is no model 'nothing' here"),
-        (["generate", "Hello", "--files", "no-such-folder"], "tokenizer"),
+        (["generate", "Hello", "--model", "no/such/folder"], "and no such folder"),
+        (["generate", "Hello", "--model", "."], "reads no files"),
         (["bench"], "tokenizer"),
     ],
 )

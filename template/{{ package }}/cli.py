@@ -7,12 +7,21 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ T = TypeVar("T")
 
 PACKAGE = __name__.partition(".")[0]
 PROGRAM = PACKAGE.replace("_", "-")
+RANDOM = f"{PACKAGE}.random_checkpoint"  # where a variant has it
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
 OK, NOTE, FAIL = "ok", "note", "fail"
@@ -276,9 +286,53 @@ def repo_of(model: str) -> str:
 
     if model not in MODELS:
         known = ", ".join(MODELS) or "none"
-        raise CommandError(f"There is no model {model!r} here. This plugin's models: {known}.")
+        raise CommandError(
+            f"There is no model {model!r} here, and no such folder. This plugin's models: {known}."
+        )
     repo: str = next(iter(MODELS[model]["repo"].values()))
     return repo
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a backend loads. `files` is None where it brings its own."""
+
+    shard: LocalShard
+    tokenizer: Path
+    files: Path | None
+
+
+def known_model(model: str, needs_files: bool) -> Model:
+    """A model of this plugin, from exo's downloads or the Hugging Face hub."""
+    from .models import MODELS
+    from .tokenizer import find_tokenizer
+
+    repo = repo_of(model)
+    layers: int = MODELS[model]["layers"]
+    files = model_files(repo) if needs_files else None
+    return Model(whole(model, layers), find_tokenizer(repo), files)
+
+
+def folder_model(folder: Path, needs_files: bool) -> Model:
+    """The model whose files are in a Hugging Face folder."""
+    import json
+
+    if not needs_files:
+        raise CommandError("This plugin's backend reads no files. Give --model one of its ids.")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        layers = int(config["num_hidden_layers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandError(
+            f"{folder} has no config.json with num_hidden_layers ({sentence(error)}). "
+            "Give --model a folder as the Hugging Face hub has it."
+        ) from error
+    return Model(whole(folder.name, layers), folder, folder)
+
+
+def whole(model: str, layers: int) -> LocalShard:
+    """The shard of all layers of a model."""
+    return LocalShard(model, 0, layers - 1, layers)
 
 
 def first_model() -> str:
@@ -290,49 +344,33 @@ def first_model() -> str:
     return next(iter(MODELS))
 
 
-def whole(model: str) -> LocalShard:
-    """The shard of all layers of a model."""
-    from .models import MODELS
+def model_files(repo: str) -> Path:
+    """The folder of a repository's files: exo's downloads, or the hub's cache."""
+    from .tokenizer import downloads_folder
 
-    layers: int = MODELS[model]["layers"]
-    return LocalShard(model, 0, layers - 1, layers)
-
-
-def model_files(repo: str, named: Path | None) -> Path:
-    """The folder of a model's files: the one named, exo's downloads, or the hub's cache."""
-    if named is not None:
-        if not named.is_dir():
-            raise CommandError(f"There is no folder {named}. Give --files the model's folder.")
-        return named
-    home = Path(os.environ.get("EXO_HOME") or Path.home() / ".cache" / "exo")
-    local = home / "downloads" / repo.replace("/", "--")
+    local = downloads_folder() / repo.replace("/", "--")
     if any(local.glob("*.safetensors")):
         return local
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repo))
+    return Path(snapshot_download(repo, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
 
 
-def templated(tokenizer: "Tokenizer", prompt: str) -> str:
+def templated(arguments: argparse.Namespace, tokenizer: "Tokenizer") -> str:
     """The prompt as exo would send it: inside the model's chat template, where it has one."""
-    if tokenizer.chat_template is None:
+    prompt: str = arguments.prompt
+    if arguments.raw or tokenizer.chat_template is None:
         return prompt
+    from .chat_template import compiled, render
+
+    messages = [{"role": "user", "content": prompt}]
     try:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        return prompt
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
-    return environment.from_string(tokenizer.chat_template).render(
-        messages=[{"role": "user", "content": prompt}],
-        add_generation_prompt=True,
-        **tokenizer.special_tokens,
-    )
-
-
-def refuse(message: str) -> None:
-    """What a chat template calls to refuse a conversation."""
-    raise CommandError(f"The model's chat template refuses this prompt: {message}")
+        return render(compiled(tokenizer.chat_template), messages, tokenizer.special_tokens)
+    except Exception as error:
+        raise CommandError(
+            f"The model's chat template refuses this prompt ({sentence(error)}). "
+            "--raw sends it as it is."
+        ) from error
 
 
 def first_input(backend: Any, tokenizer: "Tokenizer", prompt: str) -> "np.ndarray":
@@ -376,28 +414,35 @@ class Session:
             await settle(self.backend.forget(request_id))
 
 
-async def open_session(arguments: argparse.Namespace) -> Session:
-    """Load the model that the command line names; the caller closes `session.backend`."""
+@asynccontextmanager
+async def open_session(arguments: argparse.Namespace) -> AsyncIterator[Session]:
+    """Load the model that the command line names, and close the backend at the end."""
     from .backend import Backend
-    from .tokenizer import Tokenizer, find_tokenizer
+    from .tokenizer import Tokenizer
 
-    model = arguments.model or first_model()
-    repo = repo_of(model)
-    folder = arguments.files if has_tokenizer(arguments.files) else find_tokenizer(repo)
-    tokenizer = Tokenizer.from_folder(folder)
     backend: Any = Backend()
-    try:
-        files = model_files(repo, arguments.files) if backend.needs_files else None
-        await settle(backend.load(whole(model), files, tokenizer))
-    except BaseException:
-        await settle(backend.close())
-        raise
-    return Session(backend, tokenizer, arguments.temperature)
+    with chosen_model(arguments, backend.needs_files) as model:
+        tokenizer = Tokenizer.from_folder(model.tokenizer)
+        try:
+            await settle(backend.load(model.shard, model.files, tokenizer))
+            yield Session(backend, tokenizer, arguments.temperature)
+        finally:
+            await settle(backend.close())
 
 
-def has_tokenizer(folder: Path | None) -> bool:
-    """Whether a folder that the user named holds a tokenizer of its own."""
-    return folder is not None and (folder / "tokenizer.json").is_file()
+@contextmanager
+def chosen_model(arguments: argparse.Namespace, needs_files: bool) -> Iterator[Model]:
+    """The model that the command line names; one of random weights is removed at the end."""
+    if getattr(arguments, "random_weights", False):
+        with TemporaryDirectory(prefix=f"{PROGRAM}-") as folder:
+            import_module(RANDOM).write_checkpoint(Path(folder))
+            yield folder_model(Path(folder), needs_files)
+        return
+    name = arguments.model or first_model()
+    if name and Path(name).is_dir():
+        yield folder_model(Path(name), needs_files)
+    else:
+        yield known_model(name, needs_files)
 
 
 class TextStream:
@@ -430,17 +475,14 @@ class TextStream:
 
 async def generate(arguments: argparse.Namespace) -> int:
     """Answer one prompt, text as it comes."""
-    session = await open_session(arguments)
-    try:
+    async with open_session(arguments) as session:
         tokenizer = session.tokenizer
-        prompt = arguments.prompt if arguments.raw else templated(tokenizer, arguments.prompt)
+        prompt = templated(arguments, tokenizer)
         stream = TextStream(tokenizer.decode)
         async with aclosing(session.ids("generate", prompt, arguments.max_tokens)) as ids:
             async for token in ids:
                 show(stream.feed(token))
         show(stream.rest() + "\n")
-    finally:
-        await settle(session.backend.close())
     return 0
 
 
@@ -455,14 +497,11 @@ async def bench(arguments: argparse.Namespace) -> int:
     """Tokens a second of prefill and of decode, the median of some runs after a warm-up."""
     from statistics import median
 
-    session = await open_session(arguments)
-    try:
-        prompt = templated(session.tokenizer, arguments.prompt)
+    async with open_session(arguments) as session:
+        prompt = templated(arguments, session.tokenizer)
         length = len(session.tokenizer.encode(prompt))
         await timed(session, prompt, 2)
         runs = [await timed(session, prompt, arguments.max_tokens) for _ in range(arguments.runs)]
-    finally:
-        await settle(session.backend.close())
     first = median(run[0] for run in runs)
     print(f"prefill {length / first:10.1f} tokens/s  ({length} tokens, {first * 1e3:.1f} ms)")
     rates = [(count - 1) / seconds for _, seconds, count in runs if count > 1 and seconds > 0]
@@ -509,7 +548,6 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("generate", help="answer a prompt without exo")
     command.add_argument("prompt")
-    command.add_argument("--raw", action="store_true", help="don't use the chat template")
     model_options(command, 256)
     command.set_defaults(run=generate)
 
@@ -523,8 +561,15 @@ def parser() -> argparse.ArgumentParser:
 
 def model_options(command: argparse.ArgumentParser, tokens: int) -> None:
     """The options of the commands that load a model."""
-    command.add_argument("--model", metavar="ID", help="default: the first of this plugin's models")
-    command.add_argument("--files", type=Path, metavar="FOLDER", help="the model's files")
+    command.add_argument(
+        "--model",
+        metavar="ID|FOLDER",
+        help="an id, or a Hugging Face folder; default: the first of this plugin's models",
+    )
+    if find_spec(RANDOM):
+        text = "a tiny model of random weights, made on the spot: noise, but no download"
+        command.add_argument("--random-weights", action="store_true", help=text)
+    command.add_argument("--raw", action="store_true", help="don't use the chat template")
     command.add_argument("--max-tokens", type=positive, default=tokens, metavar="N")
     command.add_argument("--temperature", type=float, default=0.0, metavar="T")
 

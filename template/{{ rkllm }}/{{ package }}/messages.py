@@ -6,19 +6,15 @@ itself, by rendering conversations of known words; a reading counts only when re
 gives the very same prompt.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import product
-from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
+
+from .chat_template import compiled, render
 
 logger = logging.getLogger(__name__)
 
@@ -43,55 +39,6 @@ PREFIXES: tuple[tuple[str, ...], ...] = (
     ("system", "user"),
     ("system", "user", "assistant"),
 )
-
-
-class _Generation(Extension):
-    """The `{% generation %}` block of Hugging Face templates: its body is rendered as it is."""
-
-    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Drop the two tags and keep what is between them."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    """Let a template refuse a conversation."""
-    raise TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    """Let a template write today's date."""
-    return datetime.now().strftime(form)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Write JSON as chat templates expect it: Jinja's own filter would escape it for HTML."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Make the environment that chat templates are written for."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-    )
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    environment.filters["tojson"] = _to_json
-    return environment
 
 
 @dataclass(frozen=True)
@@ -165,7 +112,7 @@ class PromptReader:
         self._logged = False
         self._template: Template | None = None
         try:
-            self._template = _environment().from_string(template)
+            self._template = compiled(template)
         except TemplateError as error:
             self._log(f"the chat template cannot be compiled ({error})")
 
@@ -204,13 +151,7 @@ class PromptReader:
         if self._template is None:
             return None
         try:
-            return self._template.render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=True,
-                tools=None,
-                documents=None,
-                **self._special_tokens,
-            )
+            return render(self._template, messages, self._special_tokens)
         except Exception:  # a template is foreign code: it can fail in any way it likes
             return None
 
