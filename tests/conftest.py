@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import copier
@@ -74,7 +75,26 @@ def render(template: Path, tmp_path: Path) -> Render:
     return render_one
 
 
+def variants() -> list[str]:
+    """The variants that copier.yml offers."""
+    choices = questions()["variant"]["choices"]
+    assert isinstance(choices, dict)
+    return list(choices.values())
+
+
 @pytest.fixture(scope="session")
-def rkllm_plugin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plugin_of(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Function `plugin_of(variant)`: exo-<variant> with every default; nobody may write into it."""
+
+    @cache
+    def rendered(variant: str) -> Path:
+        folder = tmp_path_factory.mktemp("plugin") / f"exo-{variant}"
+        return render_into(template, folder, variant=variant)
+
+    return rendered
+
+
+@pytest.fixture(scope="session")
+def rkllm_plugin(plugin_of: Callable[[str], Path]) -> Path:
     """The RKLLM plugin with every default; tests must not write into it."""
-    return render_into(template, tmp_path_factory.mktemp("plugin") / "exo-rkllm", variant="rkllm")
+    return plugin_of("rkllm")

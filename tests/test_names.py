@@ -4,13 +4,10 @@ import subprocess
 import sys
 
 import pytest
-import yaml
-from conftest import REPOSITORY, Render
-
-VARIANTS = yaml.safe_load((REPOSITORY / "copier.yml").read_text("utf-8"))["variant"]["choices"]
+from conftest import Render, variants
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values())
+@pytest.mark.parametrize("variant", variants())
 @pytest.mark.parametrize("length", [1, 20, 40])
 def test_names_of_any_length_render_clean_code(render: Render, variant: str, length: int) -> None:
     plugin = render(

@@ -9,7 +9,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from conftest import Render, render_into
+from conftest import REPOSITORY, Render, render_into
 from copier.errors import CopierError
 from jinja2 import FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
@@ -223,6 +223,15 @@ def test_standard_library_is_pythons_own(macros: Any) -> None:
     assert listed - own <= REMOVED
 
 
+def test_no_project_has_the_name_of_one_of_its_test_modules(macros: Any) -> None:
+    files = [path for path in REPOSITORY.glob("template/**/tests/*.py*") if path.is_file()]
+    modules = {path.name.partition(".")[0] for path in files}
+    assert {"conftest", "driver", "server", "test_engine"} <= modules
+    assert [
+        name for name in modules if not macros.project_name_problem(name.replace("_", "-"))
+    ] == []
+
+
 def test_message_after_copy_gives_the_next_commands(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,3 +241,11 @@ def test_message_after_copy_gives_the_next_commands(
     assert f"cd '{destination}'\n" in message
     assert "pip install -e '.[test]' && pytest\n" in message
     assert "exo --inference-engine my_engine\n" in message
+
+
+def test_the_default_variant_is_numpy(render: Render) -> None:
+    plugin = render("exo-myengine")
+    answers = answers_of(plugin)
+    assert (answers["variant"], answers["engine_name"]) == ("numpy", "myengine")
+    assert (plugin / "exo_myengine" / "llama.py").is_file()
+    assert not (plugin / "exo_myengine" / "dialects.py").exists()

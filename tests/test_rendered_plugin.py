@@ -1,16 +1,20 @@
-"""The rendered RKLLM plugin as a user has it: its wheel, tests, linters and requirements."""
+"""The rendered plugins as a user has them: their wheels, tests, linters and requirements."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import variants
 
 # What exo's setup.py pins, of what a plugin or its requirements might touch.
 EXO_PINS = {
@@ -77,9 +81,34 @@ def build_wheel(plugin: Path, out: Path) -> Path:
     return wheel
 
 
+@dataclass(frozen=True)
+class Plugin:
+    """A variant's plugin, rendered with every default."""
+
+    variant: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"exo-{self.variant}"
+
+    @property
+    def package(self) -> str:
+        return f"exo_{self.variant}"
+
+    @property
+    def engine_name(self) -> str:
+        return {"rkllm": "rkllama"}.get(self.variant, self.variant)  # exo has one called rkllm
+
+
+@pytest.fixture(scope="session", params=variants())
+def plugin(request: pytest.FixtureRequest, plugin_of: Callable[[str], Path]) -> Plugin:
+    return Plugin(request.param, plugin_of(request.param))
+
+
 @pytest.fixture(scope="session")
-def wheel(rkllm_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(rkllm_plugin, tmp_path_factory.mktemp("dist"))
+def wheel(plugin: Plugin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(plugin.folder, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +117,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = make_venv(tmp_path_factory.mktemp("installed") / "venv")
     run(uv(), "pip", "install", "--quiet", "--python", python, f"{wheel}[test]")
     return python
+
+
+def only(variant: str) -> pytest.MarkDecorator:
+    """Run a test on the plugin of one variant."""
+    return pytest.mark.parametrize("plugin", [variant], indirect=True)
 
 
 def copy_tests(plugin: Path, folder: Path) -> Path:
@@ -107,56 +141,56 @@ def run_its_tests(python: Path, plugin: Path, folder: Path) -> str:
     return output
 
 
-def test_the_wheel_and_the_sdist_hold_what_they_should(wheel: Path) -> None:
+def test_the_wheel_and_the_sdist_hold_what_they_should(plugin: Plugin, wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"exo_rkllm", "exo_rkllm-0.1.0.dist-info"}
-    assert "exo_rkllm/py.typed" in names
-    assert "exo_rkllm-0.1.0.dist-info/licenses/LICENSE" in names
+    assert tops == {plugin.package, f"{plugin.package}-0.1.0.dist-info"}
+    assert f"{plugin.package}/py.typed" in names
+    assert f"{plugin.package}-0.1.0.dist-info/licenses/LICENSE" in names
     [sdist] = wheel.parent.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "tests/server.py"} <= inside
+    assert {"LICENSE", "README.md", "pyproject.toml", "tests/test_backend.py"} <= inside
     assert not any("_variant" in name for name in inside | set(names))
 
 
 def test_its_tests_pass_with_the_newest_versions(
-    installed: Path, rkllm_plugin: Path, tmp_path: Path
+    installed: Path, plugin: Plugin, tmp_path: Path
 ) -> None:
-    run_its_tests(installed, rkllm_plugin, tmp_path)
+    run_its_tests(installed, plugin.folder, tmp_path)
 
 
 def test_its_tests_pass_with_the_lowest_versions(
-    wheel: Path, rkllm_plugin: Path, tmp_path: Path
+    wheel: Path, plugin: Plugin, tmp_path: Path
 ) -> None:
     python = make_venv(tmp_path / "venv")
     low = ["--resolution", "lowest-direct", "--only-binary", ":all:"]
     # A wheel as the direct requirement would leave its own requirements at their newest.
-    needs = tomllib.loads((rkllm_plugin / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = tomllib.loads((plugin.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     every = [*needs["dependencies"], *needs["optional-dependencies"]["test"]]
     run(uv(), "pip", "install", "--quiet", "--python", python, *low, *every)
     run(uv(), "pip", "install", "--quiet", "--python", python, "--no-deps", wheel)
     listed = json.loads(run(uv(), "pip", "list", "--quiet", "--python", python, "--format", "json"))
     versions = {package["name"]: package["version"] for package in listed}
     assert versions["tokenizers"] == "0.20.2"
-    assert versions["aiohttp"] == "3.10.11"
-    run_its_tests(python, rkllm_plugin, tmp_path / "tests")
+    assert versions["prometheus-client"] == "0.20.0"
+    run_its_tests(python, plugin.folder, tmp_path / "tests")
 
 
-def test_ruff_and_mypy_are_content(installed: Path, rkllm_plugin: Path) -> None:
-    run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=rkllm_plugin)
-    run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", cwd=rkllm_plugin)
+def test_ruff_and_mypy_are_content(installed: Path, plugin: Plugin) -> None:
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=plugin.folder)
+    run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", cwd=plugin.folder)
     mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
-    output = run(*mypy, "--python-executable", installed, cwd=rkllm_plugin)
+    output = run(*mypy, "--python-executable", installed, cwd=plugin.folder)
     assert "no issues found" in output
 
 
 def test_mypy_bites_when_a_backend_breaks_the_contract(
-    installed: Path, rkllm_plugin: Path, tmp_path: Path
+    installed: Path, plugin: Plugin, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
-    shutil.copytree(rkllm_plugin, broken)
-    backend = broken / "exo_rkllm" / "backend.py"
+    shutil.copytree(plugin.folder, broken)
+    backend = broken / plugin.package / "backend.py"
     source = backend.read_text(encoding="utf-8")
     assert "def forget(" in source
     backend.write_text(source.replace("def forget(", "def forgot("), encoding="utf-8")
@@ -166,21 +200,23 @@ def test_mypy_bites_when_a_backend_breaks_the_contract(
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="exo's numpy 2.0.0 is not for Python 3.13")
-def test_exos_pins_admit_it_and_stay_as_they_are(wheel: Path, tmp_path: Path) -> None:
+def test_exos_pins_admit_it_and_stay_as_they_are(
+    plugin: Plugin, wheel: Path, tmp_path: Path
+) -> None:
     pins = tmp_path / "pins.txt"
     pins.write_text("".join(f"{name}=={version}\n" for name, version in EXO_PINS.items()))
     resolve = [uv(), "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
     resolve += ["--python", sys.executable, "--only-binary", ":all:"]
     before = set(run(*resolve, pins).splitlines())
     both = tmp_path / "both.txt"
-    both.write_text(pins.read_text() + f"exo-rkllm @ {wheel.as_uri()}\n")
+    both.write_text(pins.read_text() + f"{plugin.name} @ {wheel.as_uri()}\n")
     after = set(run(*resolve, both).splitlines())
     assert before <= after
-    assert [line.partition(" ")[0] for line in after - before] == ["exo-rkllm"]
+    assert [line.partition(" ")[0] for line in after - before] == [plugin.name]
 
 
-def test_exo_is_not_among_its_requirements(rkllm_plugin: Path) -> None:
-    text = (rkllm_plugin / "pyproject.toml").read_text(encoding="utf-8")
+def test_exo_is_not_among_its_requirements(plugin: Plugin) -> None:
+    text = (plugin.folder / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     extras = project["optional-dependencies"].values()
     every = [*project["dependencies"], *(need for extra in extras for need in extra)]
@@ -191,34 +227,43 @@ IMPORT = """
 import sys, time
 import importlib.metadata
 start = time.perf_counter()
-import exo_rkllm
+import {package}
 seconds = time.perf_counter() - start
-heavy = sorted({"tokenizers", "aiohttp", "exo", "numpy", "huggingface_hub"} & set(sys.modules))
+heavy = sorted({{"tokenizers", "aiohttp", "exo", "numpy", "huggingface_hub"}} & set(sys.modules))
 print(seconds, ",".join(heavy))
 """
 
 
-def test_importing_the_package_is_quick_and_loads_nothing_heavy(installed: Path) -> None:
-    lines = [run(installed, "-c", IMPORT).strip("\n").split(" ") for _ in range(3)]
+def test_importing_the_package_is_quick_and_loads_nothing_heavy(
+    plugin: Plugin, installed: Path
+) -> None:
+    code = IMPORT.format(package=plugin.package)
+    lines = [run(installed, "-c", code).strip("\n").split(" ") for _ in range(3)]
     assert [heavy for _, heavy in lines] == [""] * 3
     assert min(float(seconds) for seconds, _ in lines) <= 0.25
 
 
-def test_models_and_detection_load_nothing_of_exo_or_the_network(installed: Path) -> None:
+def test_models_and_detection_load_nothing_of_exo_or_the_network(
+    plugin: Plugin, installed: Path
+) -> None:
     code = (
-        "import sys; from exo_rkllm import MODELS, PRETTY_NAMES, detect_device; detect_device();"
-        "print(sorted({'exo', 'aiohttp', 'tokenizers'} & set(sys.modules)))"
+        "import sys; "
+        f"from {plugin.package} import MODELS, PRETTY_NAMES, detect_device; detect_device(); "
+        "print(sorted({'exo', 'aiohttp', 'numpy', 'tokenizers'} & set(sys.modules)))"
     )
     assert run(installed, "-c", code).strip() == "[]"
 
 
-def test_the_version_is_the_distributions(installed: Path) -> None:
-    assert run(installed, "-c", "import exo_rkllm; print(exo_rkllm.__version__)") == "0.1.0\n"
+def test_the_version_is_the_distributions(plugin: Plugin, installed: Path) -> None:
+    code = f"import {plugin.package} as package; print(package.__version__)"
+    assert run(installed, "-c", code) == "0.1.0\n"
 
 
-def command(installed: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def command(
+    plugin: Plugin, installed: Path, *arguments: str, **env: str
+) -> subprocess.CompletedProcess[str]:
     """The plugin's own command, with a home in which there is nothing."""
-    script = installed.parent / ("exo-rkllm.exe" if os.name == "nt" else "exo-rkllm")
+    script = installed.parent / (f"{plugin.name}.exe" if os.name == "nt" else plugin.name)
     base = {k: v for k, v in os.environ.items() if not k.startswith(("RKLLM_", "PYTHON"))}
     return subprocess.run(
         [str(script), *arguments],
@@ -232,25 +277,41 @@ def command(installed: Path, *arguments: str, **env: str) -> subprocess.Complete
 NOBODY = "http://127.0.0.1:9"
 
 
-def test_doctor_says_what_is_missing(installed: Path, tmp_path: Path) -> None:
-    done = command(installed, "doctor", RKLLM_SERVER_URL=NOBODY, EXO_HOME=str(tmp_path))
+def test_doctor_says_what_is_missing(plugin: Plugin, installed: Path, tmp_path: Path) -> None:
+    done = command(plugin, installed, "doctor", RKLLM_SERVER_URL=NOBODY, EXO_HOME=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == ""
     assert 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"' in done.stdout
+    assert f"{plugin.engine_name} in 3 groups" in done.stdout
+
+
+@only("rkllm")
+def test_doctor_names_the_server_that_is_not_there(plugin: Plugin, installed: Path) -> None:
+    done = command(plugin, installed, "doctor", RKLLM_SERVER_URL=NOBODY)
     [backend] = [line for line in done.stdout.splitlines() if line.startswith("backend: ")]
     assert NOBODY in backend
-    assert "rkllama in 3 groups" in done.stdout
 
 
 @pytest.mark.parametrize("depth", ["exo", "exo/inference"])
-def test_doctor_knows_the_wrong_exo(installed: Path, tmp_path: Path, depth: str) -> None:
+def test_doctor_knows_the_wrong_exo(
+    plugin: Plugin, installed: Path, tmp_path: Path, depth: str
+) -> None:
     for folder in (tmp_path / "exo", tmp_path / depth):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").touch()
-    done = command(installed, "doctor", RKLLM_SERVER_URL=NOBODY, PYTHONPATH=str(tmp_path))
+    done = command(plugin, installed, "doctor", RKLLM_SERVER_URL=NOBODY, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "a wrong 'exo'" in done.stdout
     assert "pip uninstall exo" in done.stdout
+
+
+def check_sentence(plugin: Plugin, done: subprocess.CompletedProcess[str], says: str) -> None:
+    """The command failed with one sentence, and this is in it."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{plugin.name}: ")
+    assert says in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -258,16 +319,49 @@ def test_doctor_knows_the_wrong_exo(installed: Path, tmp_path: Path, depth: str)
     [
         (["generate", "Hello", "--model", "nothing"], "There is no model 'nothing' here"),
         (["generate", "Hello", "--model", "no/such/folder"], "and no such folder"),
-        (["generate", "Hello", "--model", "."], "reads no files"),
-        (["bench"], "tokenizer"),
+        (["bench"], "Hugging Face hub"),
     ],
 )
 def test_an_error_is_one_sentence(
-    installed: Path, tmp_path: Path, arguments: list[str], says: str
+    plugin: Plugin, installed: Path, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    done = command(installed, *arguments, RKLLM_SERVER_URL=NOBODY, EXO_HOME=str(tmp_path))
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("exo-rkllm: ")
-    assert says in done.stderr
+    nowhere = {"RKLLM_SERVER_URL": NOBODY, "EXO_HOME": str(tmp_path), "HF_HOME": str(tmp_path)}
+    check_sentence(plugin, command(plugin, installed, *arguments, **nowhere), says)
+
+
+@only("rkllm")
+def test_a_folder_is_refused_by_a_backend_that_reads_no_files(
+    plugin: Plugin, installed: Path, tmp_path: Path
+) -> None:
+    done = command(plugin, installed, "generate", "Hello", "--model", str(tmp_path))
+    check_sentence(plugin, done, "reads no files")
+
+
+@only("numpy")
+def test_a_folder_without_a_model_is_an_error(
+    plugin: Plugin, installed: Path, tmp_path: Path
+) -> None:
+    done = command(plugin, installed, "generate", "Hello", "--model", str(tmp_path))
+    check_sentence(plugin, done, "has no config.json with num_hidden_layers")
+
+
+@only("numpy")
+def test_random_weights_generate_without_exo_download_or_device(
+    plugin: Plugin, installed: Path, tmp_path: Path
+) -> None:
+    alone = {"EXO_HOME": str(tmp_path), "TMPDIR": str(tmp_path), "HF_ENDPOINT": NOBODY}
+    arguments = ["generate", "Hello", "--random-weights", "--max-tokens", "20"]
+    done = command(plugin, installed, *arguments, **alone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.strip()) >= 10
+    assert list(tmp_path.iterdir()) == []
+    assert command(plugin, installed, *arguments, **alone).stdout == done.stdout
+
+
+@only("numpy")
+def test_bench_measures_prefill_and_decode(plugin: Plugin, installed: Path) -> None:
+    done = command(plugin, installed, "bench", "--random-weights", "--max-tokens", "8")
+    assert done.returncode == 0, done.stderr
+    rates = re.findall(r"^(prefill|decode) +([0-9.]+) tokens/s", done.stdout, re.MULTILINE)
+    assert [name for name, _ in rates] == ["prefill", "decode"]
+    assert all(float(rate) > 0 for _, rate in rates)

@@ -345,7 +345,7 @@ def first_model() -> str:
 
 
 def model_files(repo: str) -> Path:
-    """The folder of a repository's files: exo's downloads, or the hub's cache."""
+    """The folder of a repository's files: exo's downloads, or the Hugging Face hub's cache."""
     from .tokenizer import downloads_folder
 
     local = downloads_folder() / repo.replace("/", "--")
@@ -353,7 +353,13 @@ def model_files(repo: str) -> Path:
         return local
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repo, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+    try:
+        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+    except Exception as error:
+        raise CommandError(
+            f"{repo} is not in {local}, and the Hugging Face hub gave nothing ({sentence(error)}). "
+            "Give --model a folder that has the model's files."
+        ) from error
 
 
 def templated(arguments: argparse.Namespace, tokenizer: "Tokenizer") -> str:

@@ -1,0 +1,83 @@
+"""The NumPy variant's logits against those of transformers; reference/make.py made them."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from conftest import render_into
+from reference.cases import CASES, DECODED, PROMPT
+
+DATA = Path(__file__).parent / "reference"
+
+
+@pytest.fixture(scope="module")
+def plugin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A rendered plugin's package, by its name, on the path."""
+    folder = render_into(
+        template, tmp_path_factory.mktemp("plugin") / "exo-reference", variant="numpy"
+    )
+    sys.path.insert(0, str(folder))
+    yield "exo_reference"
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def backend(plugin: str) -> ModuleType:
+    return import_module(f"{plugin}.backend")
+
+
+class Whole:
+    """All layers of a case, as exo's Shard."""
+
+    model_id = "reference"
+    start_layer = 0
+
+    def __init__(self, layers: int) -> None:
+        self.n_layers, self.end_layer = layers, layers - 1
+
+
+@pytest.fixture(params=CASES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def loaded(name: str, plugin: str, backend: ModuleType, tmp_path: Path):
+    """A backend with the case's checkpoint."""
+    write_checkpoint = import_module(f"{plugin}.random_checkpoint").write_checkpoint
+    write_checkpoint(tmp_path, CASES[name].config, **CASES[name].files)
+    made = backend.Backend()
+    made.load(Whole(CASES[name].config["num_hidden_layers"]), tmp_path, None)
+    yield made
+    made.close()
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The worst row's largest difference over its largest logit."""
+    return float((np.abs(found - expected).max(-1) / np.abs(expected).max(-1)).max())
+
+
+def run(backend, steps: list[np.ndarray]) -> np.ndarray:
+    """The last position's logits of each step, [steps, V]."""
+    return np.stack([backend.forward("request", step[None])[0, 0] for step in steps])
+
+
+def test_a_prompt_and_decoded_tokens_have_the_reference_logits(name: str, loaded) -> None:
+    data = np.load(DATA / f"{name}.npz")
+    ids, expected = data["ids"], data["logits"]
+    assert len(ids) == PROMPT + DECODED
+    found = run(loaded, [ids[:PROMPT], *np.split(ids[PROMPT:], DECODED)])
+    assert relative_error(found, expected[PROMPT - 1 :]) <= 1e-4
+
+
+def test_every_position_has_the_reference_logits_token_by_token(name: str, loaded) -> None:
+    data = np.load(DATA / f"{name}.npz")
+    found = run(loaded, np.split(data["ids"], PROMPT + DECODED))
+    assert relative_error(found, data["logits"]) <= 1e-4
+
+
+def test_every_case_has_its_data() -> None:
+    assert {path.stem for path in DATA.glob("*.npz")} == set(CASES)
