@@ -365,3 +365,40 @@ def test_bench_measures_prefill_and_decode(plugin: Plugin, installed: Path) -> N
     rates = re.findall(r"^(prefill|decode) +([0-9.]+) tokens/s", done.stdout, re.MULTILINE)
     assert [name for name, _ in rates] == ["prefill", "decode"]
     assert all(float(rate) > 0 for _, rate in rates)
+
+
+@only("numpy")
+def test_an_author_replaces_operations_and_the_parity_tests_watch(
+    plugin: Plugin, installed: Path, tmp_path: Path
+) -> None:
+    """Steps 3 and 4 of the plugin's README."""
+    mine = tmp_path / "mine"
+    shutil.copytree(plugin.folder, mine)
+    package = mine / plugin.package
+    source = (package / "llama.py").read_text(encoding="utf-8")
+    before, rest = source.split("Weights = dict[str, Array]", 1)
+    _, after = rest.split("    head: Array | None  # [V, D]\n", 1)
+    before = before.replace(
+        "from .config import Config\n",
+        "from .config import Config\nfrom .llama import Model, Weights\n",
+    ).replace("from dataclasses import dataclass\n", "")
+    operations = before.rstrip() + "\n" + after
+    (package / "operations.py").write_text(operations, encoding="utf-8")
+    backend = package / "backend.py"
+    text = backend.read_text(encoding="utf-8")
+    text = text.replace("from . import llama", "from . import llama, operations")
+    assert "y = llama.forward(" in text
+    backend.write_text(text.replace("y = llama.forward(", "y = operations.forward("), "utf-8")
+    parity = [installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_backend.py"]
+    run(*parity, cwd=mine)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
+    run(*mypy, "--python-executable", installed, cwd=mine)
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=mine)
+
+    halves = operations.replace(
+        "    y = x @ w[", "    x = x.astype(np.float16).astype(np.float32)\n    y = x @ w["
+    )
+    assert halves != operations
+    (package / "operations.py").write_text(halves, encoding="utf-8")
+    with pytest.raises(AssertionError, match="test_a_prompt_has_the_logits_of_llama_py"):
+        run(*parity, cwd=mine)
