@@ -119,6 +119,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.fixture(scope="session")
+def check_types(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Function `check_types(folder)`: what mypy --strict prints of a plugin that it accepts."""
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed]
+    mypy += ["--cache-dir", tmp_path_factory.mktemp("mypy")]  # NumPy's stubs take seconds
+    return lambda folder: run(*mypy, cwd=folder)
+
+
 def only(variant: str) -> pytest.MarkDecorator:
     """Run a test on the plugin of one variant."""
     return pytest.mark.parametrize("plugin", [variant], indirect=True)
@@ -177,16 +185,14 @@ def test_its_tests_pass_with_the_lowest_versions(
     run_its_tests(python, plugin.folder, tmp_path / "tests")
 
 
-def test_ruff_and_mypy_are_content(installed: Path, plugin: Plugin) -> None:
+def test_ruff_and_mypy_are_content(check_types: Callable[[Path], str], plugin: Plugin) -> None:
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=plugin.folder)
     run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", cwd=plugin.folder)
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
-    output = run(*mypy, "--python-executable", installed, cwd=plugin.folder)
-    assert "no issues found" in output
+    assert "no issues found" in check_types(plugin.folder)
 
 
 def test_mypy_bites_when_a_backend_breaks_the_contract(
-    installed: Path, plugin: Plugin, tmp_path: Path
+    check_types: Callable[[Path], str], plugin: Plugin, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(plugin.folder, broken)
@@ -194,9 +200,8 @@ def test_mypy_bites_when_a_backend_breaks_the_contract(
     source = backend.read_text(encoding="utf-8")
     assert "def forget(" in source
     backend.write_text(source.replace("def forget(", "def forgot("), encoding="utf-8")
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
     with pytest.raises(AssertionError, match="forget"):
-        run(*mypy, "--python-executable", installed, cwd=broken)
+        check_types(broken)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="exo's numpy 2.0.0 is not for Python 3.13")
@@ -369,7 +374,7 @@ def test_bench_measures_prefill_and_decode(plugin: Plugin, installed: Path) -> N
 
 @only("numpy")
 def test_an_author_replaces_operations_and_the_parity_tests_watch(
-    plugin: Plugin, installed: Path, tmp_path: Path
+    plugin: Plugin, installed: Path, check_types: Callable[[Path], str], tmp_path: Path
 ) -> None:
     """Steps 3 and 4 of the plugin's README."""
     mine = tmp_path / "mine"
@@ -391,8 +396,7 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     backend.write_text(text.replace("y = llama.forward(", "y = operations.forward("), "utf-8")
     parity = [installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_backend.py"]
     run(*parity, cwd=mine)
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
-    run(*mypy, "--python-executable", installed, cwd=mine)
+    check_types(mine)
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=mine)
 
     halves = operations.replace(
@@ -401,4 +405,4 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     assert halves != operations
     (package / "operations.py").write_text(halves, encoding="utf-8")
     with pytest.raises(AssertionError, match="test_a_prompt_has_the_logits_of_llama_py"):
-        run(*parity, cwd=mine)
+        run(*parity, "-x", cwd=mine)
