@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import llama
+from .cache import Cache
 from .config import CheckpointError, Config
 from .weights import load_model
 
@@ -62,31 +63,4 @@ class Backend:
         blas = built["Build Dependencies"]["blas"]
         names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
         threads = next((os.environ[name] for name in names if os.environ.get(name)), os.cpu_count())
-        return f"NumPy {np.__version__}, {blas['name']} {blas['version']}, {threads} threads"
-
-
-class Cache:
-    """The keys and values of one request; the first `length` positions are filled."""
-
-    def __init__(self, config: Config, layers: int) -> None:
-        self.length = 0
-        self.limit = config.context_length
-        # Keys lie by position inside each channel: BLAS is slow on queries @ transposed keys.
-        self.keys = np.empty((layers, config.kv_heads, config.head_dim, 0), np.float32)
-        self.values = np.empty((layers, config.kv_heads, 0, config.head_dim), np.float32)
-
-    def make_room(self, more: int) -> None:
-        """Room for more positions; it doubles, so that a token costs no copy of all before it."""
-        needed, room = self.length + more, self.keys.shape[-1]
-        if needed > self.limit:
-            what = "answer" if self.length else "prompt"
-            raise ValueError(
-                f"the {what} is too long: with it there are {needed} tokens, and the model's "
-                f"context ends at {self.limit}"
-            )
-        if needed > room:
-            room = min(self.limit, max(needed, 2 * room, 64))
-            keys, values = self.keys[..., : self.length], self.values[:, :, : self.length]
-            self.keys = np.empty((*keys.shape[:3], room), np.float32)  # [L, K, E, room]
-            self.values = np.empty((*values.shape[:2], room, values.shape[3]), np.float32)
-            self.keys[..., : self.length], self.values[:, :, : self.length] = keys, values
+        return f"NumPy {np.__version__}, {blas['name']} {blas['version']}, threads: {threads}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .config import Config
 
-BLOCK = 512  # a long prompt runs in blocks, so that its scores need [H, BLOCK, T], not [H, T, T]
+BLOCK = 256  # a long prompt runs in blocks, so that its scores need [H, BLOCK, T], not [H, T, T]
 
 Array = NDArray[np.float32]
 Weights = dict[str, Array]
