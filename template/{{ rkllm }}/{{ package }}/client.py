@@ -99,7 +99,7 @@ class Client:
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise ServerError(
-                f"{self._name(path)} broke the connection off: {error or repr(error)}"
+                f"{self._name(path)} broke the connection off: {str(error) or repr(error)}"
             ) from error
 
 

@@ -1,0 +1,66 @@
+"""EX0: the project can be read."""
+
+from collections.abc import Iterator
+
+from ..findings import Check, Finding, Place, reports
+from ..plugin import Plugin
+
+
+class Project(Check):
+    family = "exo-project"
+
+
+class EX001(Project):
+    "The project's metadata can be read"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """
+        pip can't build or install what it can't read, and exo finds a plugin only through the
+        entry points of an installed distribution (plugin_discovery.py:60). Mend the file; the
+        build says the same: `python -m build`.
+        """
+        yield from exo_plugin.problems
+
+
+class EX002(Project):
+    "Every module of the package can be read"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """
+        A module that Python can't parse fails when it is imported: exo passes over models and
+        detectors with no word below DEBUG=1 (plugin_discovery.py:118,142), and an engine ends exo
+        at its start (plugin_discovery.py:184). Mend the file, or take it out of the package.
+        """
+        for module in exo_plugin.package:
+            _ = module.tree
+            if module.problem:
+                yield Finding(Place(module.path, module.problem_line), module.problem)
+
+
+class EX003(Project):
+    "Every ignored check has a reason"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """
+        Nobody can tell later whether an ignore without a reason may go. Write the reason beside the
+        id, as a table: `[tool.exo-engine.ignore]` with `EX501 = "the SDK can't be asked"`.
+        `[tool.repo-review.ignore]` has the same form, and is read too.
+        """
+        from . import repo_review_checks
+
+        known = repo_review_checks()
+        for table in ("exo-engine", "repo-review"):
+            tool = exo_plugin.pyproject.get("tool")
+            section = tool.get(table) if isinstance(tool, dict) else None
+            ignore = section.get("ignore", {}) if isinstance(section, dict) else {}
+            listed = ignore if isinstance(ignore, list) else []
+            reasons = ignore if isinstance(ignore, dict) else dict.fromkeys(map(str, listed), "")
+            for name, reason in reasons.items():
+                place = exo_plugin.line("tool", table, "ignore", name)
+                if table == "exo-engine" and name not in known:
+                    yield Finding(place, f"there is no check {name}")
+                elif name in known and not (isinstance(reason, str) and reason.strip()):
+                    yield Finding(place, f"{name} is ignored without a reason")

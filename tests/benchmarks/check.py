@@ -1,0 +1,79 @@
+"""What `exo-engine check` takes: whole processes, median of several, with the limits of the issue.
+
+Run by hand, in an environment in which this repository and its test extra are installed:
+
+    python tests/benchmarks/check.py [--python PYTHON_WITH_EXO]
+"""
+
+import argparse
+import compileall
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+import copier
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = Path(sys.executable).with_name("exo-engine")
+RUNS = 7
+
+
+def seconds(*arguments: str | Path) -> float:
+    """The median of whole processes, each of which has to find nothing."""
+    taken = []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        done = subprocess.run(
+            [COMMAND, "check", *arguments], capture_output=True, encoding="utf-8", timeout=60
+        )
+        taken.append(time.perf_counter() - begun)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return statistics.median(taken)
+
+
+def render(folder: Path, variant: str) -> Path:
+    """A plugin of the committed template."""
+    plugin = folder / f"exo-{variant}"
+    copier.run_copy(
+        str(ROOT), plugin, data={"variant": variant}, defaults=True, quiet=True, vcs_ref="HEAD"
+    )
+    return plugin
+
+
+def fill(plugin: Path, count: int) -> None:
+    """Give a plugin so many files: a third in its package, the rest where nobody should look."""
+    package = plugin / "exo_rkllm" / "more"
+    places = [package, plugin / "docs", plugin / ".venv" / "lib" / "site-packages" / "x"]
+    source = (plugin / "exo_rkllm" / "sampling.py").read_text(encoding="utf-8")
+    for number in range(count):
+        place = places[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"m{number}.py").write_text(source, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--python", default=sys.executable, help="for --import")
+    python = parser.parse_args().python
+    # As after pip: the first run of an environment that uv made compiles everything.
+    compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2)
+    compileall.compile_dir(ROOT / "hooks", quiet=2)
+    with tempfile.TemporaryDirectory() as name:
+        plugin = render(Path(name), "rkllm")
+        rows = [
+            ("static check of a rendered plugin", seconds(plugin), 0.5),
+            ("--import", seconds(plugin, "--import", "--python", python), 3.0),
+        ]
+        fill(plugin, 2000)
+        rows.append(("static check of 2,000 files", seconds(plugin), 3.0))
+    for what, taken, limit in rows:
+        verdict = "ok" if taken <= limit else "TOO SLOW"
+        print(f"{what:40} {taken:6.2f} s   at most {limit:.1f} s   {verdict}")
+
+
+if __name__ == "__main__":
+    main()
