@@ -6,7 +6,15 @@ import pytest
 import yaml
 from conftest import REPOSITORY, questions
 
-SETTINGS = {"_min_copier_version", "_subdirectory", "_envops", "_exclude", "_message_after_copy"}
+SETTINGS = {
+    "_envops",
+    "_exclude",
+    "_external_data",
+    "_message_after_copy",
+    "_min_copier_version",
+    "_subdirectory",
+}
+IDENTITY = {"project_name", "variant", "engine_name", "engine_class"}
 QUESTION_KEYS = {"type", "help", "default", "validator", "choices", "when"}
 CONFIG: dict[str, Any] = yaml.safe_load((REPOSITORY / "copier.yml").read_text(encoding="utf-8"))
 ALL = {name: value for name, value in CONFIG.items() if not name.startswith("_")}
@@ -69,4 +77,6 @@ def test_default_is_a_choice(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ALL if "validator" in ALL[name]])
 def test_validator_checks_its_own_question(name: str) -> None:
     calls = ALL[name]["validator"].rpartition("{{")[2]
-    assert f"_problem({name}" in calls
+    identity = f'identity_problem(_copier_conf, _external_data, "{name}", {name})'
+    assert (identity in calls) == (name in IDENTITY)
+    assert f"_problem({name}" in calls or "choices" in ALL[name]
