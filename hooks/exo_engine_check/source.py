@@ -459,6 +459,16 @@ def is_self(node: ast.expr, function: Function) -> bool:
     return isinstance(node, ast.Name) and bool(arguments) and node.id == arguments[0].arg
 
 
+def own_nodes(function: Function) -> Iterator[ast.AST]:
+    """What runs when the function does: its body, without the bodies of inner functions."""
+    pending: list[ast.AST] = list(function.body)
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+
+
 def decorators(function: Function) -> set[str]:
     """The last part of each decorator's name."""
     found = set()

@@ -233,3 +233,22 @@ def test_repo_review_has_nothing_to_say(variant: Path) -> None:
     checks = json.loads(done.stdout)["checks"]
     assert [name for name, found in checks.items() if found["result"] is False] == []
     assert {"PY001", "EX101"} <= checks.keys()
+
+
+def test_an_inner_function_may_block_on_a_thread(tmp_path: Path) -> None:
+    plugin = guide.mended(tmp_path)
+    engine = plugin / "exo_myengine" / "engine.py"
+    method = """
+    async def extra(self):
+        import asyncio, time
+
+        def work():
+            time.sleep(1)
+
+        {}
+"""
+    source = engine.read_text(encoding="utf-8")
+    engine.write_text(source + method.format("await asyncio.to_thread(work)"), encoding="utf-8")
+    assert ids(plugin) == []
+    engine.write_text(source + method.format("time.sleep(1)"), encoding="utf-8")
+    assert ids(plugin) == ["EX311"]

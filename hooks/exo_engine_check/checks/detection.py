@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .. import host
 from ..findings import Check, Finding, reports
 from ..plugin import Plugin
-from ..source import STANDARD_LIBRARY, Function, Module, is_plain
+from ..source import STANDARD_LIBRARY, Function, Module, is_plain, own_nodes
 
 
 class Detection(Check):
@@ -57,7 +57,7 @@ class EX502(Detection):
                 place = module.place(function)
                 yield Finding(place, f"{function.name}() returns {said}, not str | None")
                 continue
-            for node in _inside(function):
+            for node in own_nodes(function):
                 if isinstance(node, ast.Return) and _is_no_name(node.value):
                     assert node.value is not None
                     message = f"{function.name}() returns {ast.unparse(node.value)}, no name"
@@ -78,17 +78,6 @@ def _is_no_name(value: ast.expr | None) -> bool:
             "is_available",
         } or (getattr(value.func, "id", "") in {"bool", "int", "any", "all"})
     return isinstance(value, ast.Compare | ast.List | ast.Dict | ast.Set | ast.Tuple)
-
-
-def _inside(function: Function) -> Iterator[ast.AST]:
-    """The function's own statements, without those of inner functions."""
-    pending: list[ast.AST] = list(function.body)
-    while pending:
-        node = pending.pop()
-        yield node
-        for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                pending.append(child)
 
 
 class EX503(Detection):
@@ -227,7 +216,7 @@ class EX504(Detection):
         of the system, or give the program a `timeout` of a second.
         """
         for module, function in _detectors(exo_plugin):
-            for node in _inside(function):
+            for node in own_nodes(function):
                 if not isinstance(node, ast.Call):
                     continue
                 name = exo_plugin.package.dotted(module, node.func)

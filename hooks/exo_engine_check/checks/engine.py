@@ -16,6 +16,7 @@ from ..source import (
     decorators,
     is_plain,
     is_self,
+    own_nodes,
     parameters,
 )
 
@@ -82,21 +83,12 @@ class EX303(Engine):
         for engine in exo_plugin.engines:
             for name, module, function in _called(engine):
                 if isinstance(function, ast.AsyncFunctionDef):
-                    if _yields(function):
+                    if any(
+                        isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)
+                    ):
                         yield Finding(module.place(function), f"{name}() is an async generator")
                 elif not _awaitable(function):
                     yield Finding(module.place(function), f"{name}() is not async")
-
-
-def _yields(function: Function) -> bool:
-    pending: list[ast.AST] = list(function.body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Yield | ast.YieldFrom):
-            return True
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            pending += ast.iter_child_nodes(node)
-    return False
 
 
 def _awaitable(function: Function) -> bool:
@@ -266,7 +258,7 @@ class EX311(Engine):
         for module in exo_plugin.package.spelling("async "):
             for function in module.nodes:
                 if isinstance(function, ast.AsyncFunctionDef):
-                    for node in _awaited_body(function):
+                    for node in own_nodes(function):
                         if isinstance(node, ast.Call):
                             name = exo_plugin.package.dotted(module, node.func)
                             if _blocks(name):
@@ -292,17 +284,6 @@ _BLOCKING_CALLS = {
 def _blocks(name: str) -> bool:
     top, _, last = name.partition(".")
     return name in _BLOCKING or (top in _BLOCKING_MODULES and last in _BLOCKING_CALLS)
-
-
-def _awaited_body(function: ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """What runs on the loop: the body without inner functions, which may run on a thread."""
-    pending: list[ast.AST] = list(function.body)
-    while pending:
-        node = pending.pop()
-        yield node
-        for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                pending.append(child)
 
 
 class EX312(Engine):
