@@ -307,7 +307,7 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
         inside = {name.partition("/")[0] for name in archive.namelist()}
-    assert inside == {"exo_engine_check", "exo_engine_template-0.1.0.dist-info"}
+    assert inside == {"exo_engine_check", "exo_engine_template-0.0.0.dist-info"}  # no git, no tag
     code = "from exo_engine_check.importing import stand_in; print(stand_in())"
     shown = subprocess.run(
         [python, "-c", code], cwd=tmp_path / "installed", capture_output=True, encoding="utf-8"

@@ -1,0 +1,229 @@
+"""What a plugin's README and CONTRIBUTING say: their commands, their settings, their links."""
+
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, variants
+from test_rendered_plugin import make_venv, run
+from test_workflows import BASH, ELSEWHERE, bash, build_checker, here
+
+sys.path.insert(0, str(REPOSITORY / "tests/listing"))
+from update import files, lines
+
+PAGES = ("README.md", "CONTRIBUTING.md")
+# What a command may need that is not here. A comment says so (`# needs GitHub`), or it shows.
+NEEDS = {
+    "exo": r"^(DEBUG=2 )?exo |^curl http://localhost:52415/|^exo-\w+ doctor$",
+    "a server": r"^exo-rkllm generate ",
+    "a download": r"^exo-numpy .*--model smollm2-",
+    "GitHub": r"exo @ git\+https://|^copier update ",
+}
+SITES = (
+    "http://localhost:52415/",  # exo, in a command
+    "http://my-board:8080",
+    "https://docs.pypi.org/trusted-publishers/",
+    "https://github.com/NotPunchnox/rkllama",
+    "https://github.com/jfreed-dev/exo-rkllama",
+    "https://github.com/jfreed-dev/rkllama",
+    "https://github.com/org/exo-engine-template",
+)
+
+
+@dataclass
+class Command:
+    """One command of a page, what it needs, and the output that the page shows."""
+
+    text: str
+    needs: str = ""
+    output: list[str] = field(default_factory=list)
+
+
+def commands(page: str) -> Iterator[Command]:
+    """The commands in the console blocks of a page, a chain of `&&` as one each."""
+    for block in re.findall(r"^( *)```console\n(.*?)\n\1```$", page, re.M | re.S):
+        body = textwrap.dedent(block[1]).replace("\\\n", " ")
+        for part in re.split(r"^\$ ", body, flags=re.M)[1:]:
+            line, *output = part.splitlines()
+            text, _, comment = re.sub(r"\s{2,}# ", "\0", line, count=1).partition("\0")
+            marked = re.search(r"\bneeds (.+)$", comment)
+            *first, last = text.strip().split(" && ")
+            yield from (Command(one, needed(one)) for one in first)
+            yield Command(last, marked[1] if marked else needed(last), output)
+
+
+def needed(text: str) -> str:
+    """What a command plainly needs, or nothing."""
+    return next((what for what, pattern in NEEDS.items() if re.search(pattern, text)), "")
+
+
+def text_of(folder: Path, name: str) -> str:
+    return (folder / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=variants())
+def plugin(request: pytest.FixtureRequest, plugin_of: Callable[[str], Path]) -> Path:
+    return plugin_of(request.param)
+
+
+def shows(output: list[str]) -> str:
+    """A pattern for the output of a page: numbers and what stands for `…` may be others."""
+    pattern = re.escape("\n".join(output)).replace("…", ".*")
+    return re.sub(r"(\\ )+", r"\\s+", re.sub(r"\d+(\\\.\d+)?", r"[\\d.]+", pattern))
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not here")
+def test_every_command_works_or_says_what_it_needs(plugin: Path, tmp_path: Path) -> None:
+    folder, venv = shutil.copytree(plugin, tmp_path / plugin.name), tmp_path / "venv"
+    make_venv(venv)
+    prepare(folder)
+    checker = build_checker(tmp_path / "checker")
+    done: dict[str, str] = {}
+    pages = PAGES if folder.name == "exo-numpy" else PAGES[:1]  # the other is the same
+    for command in (c for page in pages for c in commands(text_of(folder, page))):
+        assert command.needs in {"", *NEEDS}, f"{command.text}: nobody can tell what this is"
+        if command.needs or command.text in ELSEWHERE:
+            continue
+        if command.text not in done:
+            done[command.text] = bash(venv, here(command.text, checker), folder)
+        output = done[command.text]
+        assert re.search(shows(command.output), output), f"{command.text}\n{output}"
+    assert len(done) >= 5
+    assert_doctor_has_the_rows_of_the_readme(folder, venv)
+
+
+def prepare(folder: Path) -> None:
+    """Make of a rendered plugin what its pages take for granted."""
+    run("git", "init", "--quiet", cwd=folder)
+    author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    run("git", *author, "commit", "--quiet", "--allow-empty", "--message", "A plugin", cwd=folder)
+    if "path/to/checkpoint" in text_of(folder, "README.md"):
+        (folder / "path/to").mkdir(parents=True)
+        write = "from exo_numpy.random_checkpoint import Path, write_checkpoint as write"
+        run(sys.executable, "-c", f"{write}; write(Path('path/to/checkpoint'))", cwd=folder)
+
+
+def assert_doctor_has_the_rows_of_the_readme(folder: Path, venv: Path) -> None:
+    printed = bash(venv, f"{folder.name} doctor || [ $? = 1 ]", folder)  # there is no exo
+    page = text_of(folder, "README.md").split("\n## Settings")[0]
+    told, found = (re.findall(r"^│ ([\w ]+?) +│", text, re.M) for text in (page, printed))
+    assert len(told) == 6
+    assert told == found
+
+
+def test_a_command_that_needs_something_is_known_by_its_comment_or_by_itself() -> None:
+    page = """
+```console
+$ one && exo --x     # comes last
+  out
+$ two \\
+    --long     # needs GitHub
+```
+1. Text
+   ```console
+   $ three  'a # b'
+   ```
+"""
+    assert [(c.text, c.needs, c.output) for c in commands(page)] == [
+        ("one", "", []),
+        ("exo --x", "exo", ["  out"]),
+        ("two      --long", "GitHub", []),
+        ("three  'a # b'", "", []),
+    ]
+
+
+def test_every_variant_has_the_same_contributing(plugin_of: Callable[[str], Path]) -> None:
+    [first, *rest] = [list(commands(text_of(plugin_of(v), PAGES[1]))) for v in variants()]
+    assert len(first) >= 8
+    assert all(other == first for other in rest)
+
+
+def test_each_need_is_one_of_some_page(plugin_of: Callable[[str], Path]) -> None:
+    pages = [text_of(plugin_of(variant), page) for variant in variants() for page in PAGES]
+    plain = {needed(c.text) for page in pages for c in commands(page)}
+    assert plain == {"", *NEEDS}
+
+
+def test_two_commands_lead_the_readme(plugin: Path) -> None:
+    first = text_of(plugin, "README.md").split("```console\n", 1)[1].split("```", 1)[0]
+    assert len(re.findall(r"^\$ ", first, re.M)) == 2
+    assert len([line for line in first.splitlines() if not line.startswith("$ ")]) >= 1
+
+
+def test_every_setting_that_the_code_reads_is_in_the_readme(plugin: Path) -> None:
+    sources = [path.read_text(encoding="utf-8") for path in plugin.glob("exo_*/*.py")]
+    asked = r"""environ(?:\.get\(|, |\[)"([A-Z_]+)"|\b(HF_HUB_OFFLINE)\b"""
+    read = {one or two for text in sources for one, two in re.findall(asked, text)}
+    page = text_of(plugin, "README.md")
+    told = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.M))
+    assert {"EXO_HOME", "EXO_PLUGIN_HOST_FIXES", "HF_HUB_OFFLINE"} <= read
+    assert read <= told
+    assert all(name in "".join(sources) for name in told)
+
+
+def anchor(heading: str) -> str:
+    """GitHub's anchor of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_lead_to_something(plugin: Path) -> None:
+    for page in PAGES:
+        text = text_of(plugin, page)
+        for target in re.findall(r"\]\(([^)]+)\)|<(https?://[^>]+)>", text):
+            link = target[0] or target[1]
+            if link.startswith(("http:", "https:")):
+                assert link in SITES, f"{page}: {link}"
+                continue
+            name, _, part = link.partition("#")
+            assert (plugin / (name or page)).exists(), f"{page}: {link}"
+            headings = re.findall(r"^#+ (.*)$", text_of(plugin, name or page), re.M)
+            assert not part or part in map(anchor, headings), f"{page}: {link}"
+
+
+def test_every_other_address_is_known_too(plugin: Path) -> None:
+    for page in PAGES:
+        for address in re.findall(r"https?://[^\s)>\"'`]+", text_of(plugin, page)):
+            assert address.startswith(SITES), f"{page}: {address}"
+
+
+def test_every_known_address_is_used(plugin_of: Callable[[str], Path]) -> None:
+    every = "".join(text_of(plugin_of(v), page) for v in variants() for page in PAGES)
+    assert [site for site in SITES if site not in every] == []
+
+
+def test_files_that_the_pages_name_exist(plugin: Path) -> None:
+    made = {"exo_numpy/operations.py"}  # step 3 makes it
+    for page in PAGES:
+        named = re.findall(r"`((?:exo_\w+|tests|\.github)/[\w./-]+)`", text_of(plugin, page))
+        assert [name for name in named if not (plugin / name).exists() and name not in made] == []
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_the_listing_has_every_file_and_says_what_it_is_for(
+    variant: str, plugin_of: Callable[[str], Path]
+) -> None:
+    """Mended by `python tests/listing/update.py`."""
+    listed = lines(REPOSITORY / f"tests/listing/{variant}.md")
+    assert list(listed) == files(plugin_of(variant))
+    assert [path for path, line in listed.items() if not line] == []
+
+
+def test_the_listing_is_regenerated_and_keeps_its_lines(template: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(template, tmp_path / "template")
+    shutil.copytree(REPOSITORY / "tests/listing", root / "tests/listing")
+    before = {v: lines(root / f"tests/listing/{v}.md") for v in variants()}
+    (root / "template/{{ numpy }}/new.txt").touch()
+    (root / "template/LICENSE.jinja").unlink()
+    script = root / "tests/listing/update.py"
+    subprocess.run([sys.executable, script], check=True, timeout=120)
+    after = {v: lines(root / f"tests/listing/{v}.md") for v in variants()}
+    for lost in before.values():
+        del lost["LICENSE"]
+    assert after["rkllm"] == before["rkllm"]
+    assert after["numpy"] == before["numpy"] | {"new.txt": ""}

@@ -1,0 +1,254 @@
+"""The workflows, a plugin's and this repository's: linted, and run without GitHub where it goes."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import copier
+import pytest
+import yaml
+from conftest import REPOSITORY, variants
+from test_rendered_plugin import make_venv, run, uv
+
+# A plugin's workflows run on Linux; the bash of Windows may be another system's.
+BASH = shutil.which("bash") if os.name == "posix" else None
+CHECKER = "exo-engine-template @ git+https://github.com/org/exo-engine-template"
+# These take long, and tests/test_rendered_plugin.py runs them on every variant.
+ELSEWHERE = {"mypy": '"-m", "mypy", "--strict"'}
+# Of the plugin's own tests that file runs all; here it is enough that the command works.
+PYTEST = "pytest tests/test_discovery.py"
+# What the weekly job does that needs root, GitHub or a real exo.
+NOT_HERE = [
+    "sudo apt-get update && sudo apt-get install --yes clang",
+    "pip install 'exo @ git+https://github.com/jfreed-dev/exo-rkllama'",
+    "python -c 'import exo.inference.plugin_discovery'",
+    "pip install copier",
+]
+
+
+@pytest.fixture(params=["this repository", *variants()])
+def project(request: pytest.FixtureRequest, plugin_of: Callable[[str], Path]) -> Path:
+    """A folder with workflows."""
+    return REPOSITORY if request.param == "this repository" else plugin_of(request.param)
+
+
+def workflows(folder: Path) -> dict[str, dict]:
+    """The parsed workflows by the names of their files."""
+    paths = sorted((folder / ".github/workflows").glob("*.yml"))
+    return {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def jobs(folder: Path) -> dict[str, dict]:
+    """Every job of every workflow, by `file/name`."""
+    found = workflows(folder).items()
+    return {f"{file}/{name}": job for file, flow in found for name, job in flow["jobs"].items()}
+
+
+def commands(folder: Path, job: str) -> list[str]:
+    """What a job runs, in its order."""
+    return [step["run"] for step in jobs(folder)[job]["steps"] if "run" in step]
+
+
+def tool(name: str) -> str:
+    """A command of this environment, else of PATH."""
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = shutil.which(name, path=beside)
+    if found is None:
+        pytest.skip(f"{name} is not here")
+    return found
+
+
+def zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
+    """What zizmor says of a folder without asking GitHub."""
+    options = ["--offline", "--no-progress", "--strict-collection", "--collect=all"]
+    return subprocess.run(
+        [tool("zizmor"), *options, "."],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def test_zizmor_finds_nothing(project: Path) -> None:
+    done = zizmor(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "audit"),
+    [
+        ("run: pytest", "run: echo ${{ github.head_ref }}", "template-injection"),
+        ("permissions:\n      contents: read", "permissions: write-all", "excessive-permissions"),
+        ("@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7", "unpinned-uses"),
+    ],
+)
+def test_zizmor_bites(rkllm_plugin: Path, tmp_path: Path, good: str, bad: str, audit: str) -> None:
+    shutil.copytree(rkllm_plugin / ".github", tmp_path / ".github")
+    path = tmp_path / ".github/workflows/ci.yml"
+    text = path.read_text(encoding="utf-8")
+    assert good in text
+    path.write_text(text.replace(good, bad), encoding="utf-8")
+    done = zizmor(tmp_path)
+    assert done.returncode != 0
+    assert audit in done.stdout
+
+
+def test_actionlint_finds_nothing(project: Path) -> None:
+    """On PyPI it is a script that loads a binary from GitHub, so it is not in the test extra."""
+    files = [str(path) for path in (project / ".github/workflows").glob("*.yml")]
+    run(tool("actionlint"), "-no-color", *files)
+
+
+def test_every_action_is_pinned_by_commit_with_its_version(plugin_of: Callable) -> None:
+    pins: dict[str, set[str]] = {}
+    folders = [REPOSITORY, *(plugin_of(variant) for variant in variants())]
+    for path in (path for folder in folders for path in folder.glob(".github/workflows/*.yml")):
+        for used in re.findall(r"uses: (.*)", path.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), path
+            action, _, pin = used.partition("@")
+            pins.setdefault(action, set()).add(pin)
+    assert {action for action, different in pins.items() if len(different) > 1} == set()
+    assert len(pins) == 5
+
+
+def test_a_job_may_only_read_and_only_publish_may_sign(project: Path) -> None:
+    assert {file: flow["permissions"] for file, flow in workflows(project).items()} == {
+        file: {} for file in workflows(project)
+    }
+    for name, job in jobs(project).items():
+        publishes = name == "release.yml/publish"
+        allowed = {"id-token": "write"} if publishes else {"contents": "read"}
+        assert job["permissions"] == allowed, name
+        assert job["timeout-minutes"] <= 30
+        checkouts = [s for s in job["steps"] if "actions/checkout" in s.get("uses", "")]
+        assert len(checkouts) == (0 if publishes else 1)
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def here(command: str, checker: Path) -> str:
+    """A command of the workflows or the docs as it is run here: from caches, without GitHub."""
+    command = command.replace(f"'{CHECKER}'", f'"{CHECKER}"')
+    command = command.replace(f'"{CHECKER}"', shlex.quote(str(checker)))
+    command = re.sub(r"\bpython -m build\b", f"{shlex.quote(uv())} build --quiet", command)
+    command = re.sub(r"\bpip install\b", f"{shlex.quote(uv())} pip install --quiet", command)
+    return PYTEST if command == "pytest" else command
+
+
+def bash(venv: Path, command: str, folder: Path) -> str:
+    """What a command prints that has to succeed in an environment, as a workflow runs it."""
+    assert BASH
+    script = f". {shlex.quote(str(venv / 'bin/activate'))}\n{command}"
+    return run(BASH, "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=folder)
+
+
+def build_checker(folder: Path) -> Path:
+    """The wheel of this repository."""
+    run(uv(), "build", "--quiet", "--wheel", "--python", sys.executable, "-o", folder, REPOSITORY)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not here")
+def test_the_commands_of_ci_and_release_work(
+    plugin_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plugin = shutil.copytree(plugin_of("numpy"), tmp_path / "exo-numpy")
+    checker = build_checker(tmp_path / "checker")
+    every = set(jobs(plugin))
+    installed = {"ci.yml/test", "ci.yml/lint", "ci.yml/check", "release.yml/build"}
+    assert every == installed | {"weekly.yml/exo", "weekly.yml/template", "release.yml/publish"}
+    for job in ("ci.yml/test", "ci.yml/lint", "ci.yml/check", "release.yml/build"):
+        make_venv(tmp_path / job)
+        for command in commands(plugin, job):
+            if command not in ELSEWHERE:
+                text = f"export GITHUB_REF_NAME=v0.1.0\n{here(command, checker)}"
+                bash(tmp_path / job, text, plugin)
+        shutil.rmtree(plugin / "dist", ignore_errors=True)  # a job begins with a clean checkout
+
+
+def test_every_variant_has_the_same_workflows(plugin_of: Callable[[str], Path]) -> None:
+    [first, *rest] = [workflows(plugin_of(variant)) for variant in variants()]
+    assert all(other == first for other in rest)
+
+
+def test_what_is_not_run_here_is_run_there() -> None:
+    source = (REPOSITORY / "tests/test_rendered_plugin.py").read_text(encoding="utf-8")
+    for text in ELSEWHERE.values():
+        assert text in source
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not here")
+def test_a_release_whose_tag_is_not_its_version_is_refused(
+    rkllm_plugin: Path, tmp_path: Path
+) -> None:
+    [guard] = [c for c in commands(rkllm_plugin, "release.yml/build") if "GITHUB_REF_NAME" in c]
+    assert guard in commands(REPOSITORY, "release.yml/build")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist/exo_rkllm-0.1.0.tar.gz").touch()
+    assert run(str(BASH), "-ec", f"GITHUB_REF_NAME=v0.1.0\n{guard}", cwd=tmp_path)
+    for tag in ("v0.2.0", "v0.1", "v1.0", "v"):
+        with pytest.raises(AssertionError, match="dist/"):
+            run(str(BASH), "-ec", f"GITHUB_REF_NAME={tag}\n{guard}", cwd=tmp_path)
+
+
+def test_the_weekly_commands_are_those_of_ci_or_need_what_is_not_here(rkllm_plugin: Path) -> None:
+    weekly = commands(rkllm_plugin, "weekly.yml/exo")
+    weekly += commands(rkllm_plugin, "weekly.yml/template")
+    known = commands(rkllm_plugin, "ci.yml/test") + NOT_HERE + ["copier check-update --quiet"]
+    assert set(weekly) - set(known) == set()
+    assert set(NOT_HERE) <= set(weekly)
+
+
+def test_the_weekly_job_knows_the_stand_in_from_an_exo(rkllm_plugin: Path, tmp_path: Path) -> None:
+    [asks] = [c for c in NOT_HERE if c.startswith("python -c")]
+    code = shlex.split(asks)[2]
+    python = make_venv(tmp_path / "venv")
+    with pytest.raises(AssertionError, match="No module named 'exo'"):
+        run(python, "-c", code, cwd=rkllm_plugin)
+
+
+def test_the_weekly_job_is_red_when_the_template_has_a_newer_version(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gitconfig"
+    config.write_text("[user]\nname = Ada\nemail = ada@example.com\n[core]\nautocrlf = false\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    source = shutil.copytree(template, tmp_path / "template")
+    git = ["git", "-C", source]
+    run("git", "init", "--quiet", source)
+    run(*git, "add", "--all")
+    for tag in ("v0.1.0", "v0.2.0"):
+        run(*git, "commit", "--quiet", "--allow-empty", "--message", tag)
+        run(*git, "tag", tag)
+    ends = {}
+    for tag in ("v0.1.0", "v0.2.0"):
+        plugin = tmp_path / tag / "exo-x"
+        copier.run_copy(str(source), plugin, defaults=True, quiet=True, vcs_ref=tag)
+        run("git", "init", "--quiet", plugin)
+        [asks] = [c for c in commands(plugin, "weekly.yml/template") if c.startswith("copier ")]
+        done = subprocess.run([tool("copier"), *asks.split()[1:]], cwd=plugin, timeout=60)
+        ends[tag] = done.returncode
+    assert ends == {"v0.1.0": 2, "v0.2.0": 0}
+
+
+def test_ci_of_this_repository_runs_what_ci_run_runs() -> None:
+    script = (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
+    lines = {line.strip() for line in script.splitlines()}
+    installs = ("pip install ", "npm install ")
+    asked = [c for c in commands(REPOSITORY, "ci.yml/test") if not c.startswith(installs)]
+    assert len(asked) == 4
+    assert set(asked) <= lines
+
+
+def test_ci_of_this_repository_covers_three_systems_and_every_python() -> None:
+    matrix = jobs(REPOSITORY)["ci.yml/test"]["strategy"]["matrix"]
+    systems = {*matrix["os"], *(one["os"] for one in matrix["include"])}
+    assert {name.partition("-")[0] for name in systems} == {"ubuntu", "macos", "windows"}
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
