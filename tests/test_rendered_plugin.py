@@ -323,20 +323,16 @@ def test_an_error_is_one_sentence(
     check_sentence(plugin, command(plugin, installed, *arguments, **nowhere), says)
 
 
-@only("rkllm")
-def test_a_folder_is_refused_by_a_backend_that_reads_no_files(
-    plugin: Plugin, installed: Path, tmp_path: Path
-) -> None:
-    done = command(plugin, installed, "generate", "Hello", "--model", str(tmp_path))
-    check_sentence(plugin, done, "reads no files")
-
-
-@only("numpy")
+@pytest.mark.parametrize(
+    ("plugin", "says"),
+    [("rkllm", "reads no files"), ("numpy", "has no config.json with num_hidden_layers")],
+    indirect=["plugin"],
+)
 def test_a_folder_without_a_model_is_an_error(
-    plugin: Plugin, installed: Path, tmp_path: Path
+    plugin: Plugin, installed: Path, tmp_path: Path, says: str
 ) -> None:
     done = command(plugin, installed, "generate", "Hello", "--model", str(tmp_path))
-    check_sentence(plugin, done, "has no config.json with num_hidden_layers")
+    check_sentence(plugin, done, says)
 
 
 @only("numpy")

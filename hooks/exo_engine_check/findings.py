@@ -67,6 +67,7 @@ class Check:
     """What all checks share; `family` is set by a family's own base."""
 
     family: ClassVar[str] = ""
+    check: ClassVar[Any]
     url: ClassVar[str] = README + "#{name}"  # repo-review fills in the id
 
 

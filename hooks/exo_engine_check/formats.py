@@ -151,7 +151,7 @@ def table() -> str:
     """The README's table of checks, from the classes."""
     lines = ["| id | check | why, and how to mend it |", "| --- | --- | --- |"]
     for name, check in repo_review_checks().items():
-        manual = " ".join((check.check.__doc__ or "").split()).replace("|", "\\|")  # type: ignore[attr-defined]
+        manual = " ".join((check.check.__doc__ or "").split()).replace("|", "\\|")
         title = (check.__doc__ or "").strip()
         lines.append(f'| <a id="{name}"></a>{name} | {title} | {manual} |')
     return "\n".join(lines) + "\n"

@@ -147,7 +147,7 @@ def _run(python: str, folder: Path, home: Path, seconds: float) -> _Ended:
 
 def _drain(pipe: IO[bytes] | None, head: bytearray) -> None:
     """Read all, so that nobody waits for it, and keep the beginning."""
-    while pipe is not None and (data := pipe.read1(65536)):  # type: ignore[attr-defined]
+    while pipe is not None and (data := pipe.read1(65536)):  # type: ignore[attr-defined]  # a pipe is a BufferedReader
         head += data[: max(0, KEPT_BYTES - len(head))]
 
 

@@ -258,10 +258,16 @@ def _read_entry_points(plugin: Plugin) -> None:
         _read_setup_cfg(plugin, setup)
 
 
+def _ini_parser() -> configparser.ConfigParser:
+    """Names keep their case, as importlib.metadata reads them."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way
+    return parser
+
+
 def _read_setup_cfg(plugin: Plugin, path: Traversable) -> None:
     """setuptools' older way to spell entry points."""
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _ini_parser()
     try:
         text = read_text(path)
         parser.read_string(text)
@@ -367,8 +373,7 @@ def _read_wheel(root: Traversable, info: Traversable) -> Plugin:
 
 
 def _read_entry_points_txt(plugin: Plugin, path: Traversable, name: str) -> None:
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _ini_parser()
     try:
         text = read_text(path)
         parser.read_string(text)

@@ -330,7 +330,7 @@ def make_downloader(folder: str) -> Any:
     """exo's downloader, for a model that lies in a folder already."""
     base: Any = importlib.import_module("exo.download.shard_download").NoopShardDownloader
 
-    class Local(base):  # type: ignore[misc]
+    class Local(base):  # type: ignore[misc]  # exo has no types
         async def ensure_shard(self, shard: Any, inference_engine_name: str) -> Path:
             return Path(folder)
 

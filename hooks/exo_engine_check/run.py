@@ -120,6 +120,7 @@ def process(
     reasons = ignores(plugin)
     config: dict[str, Any] = {"tool": {"repo-review": {"ignore": reasons}}}
     fixtures = {"pyproject": config, "exo_plugin": plugin, "exo_import": seen}
+    # Their types are repo-review's in all but name: naming them would import it at the start.
     collected = CollectionReturn(fixtures, checks, FAMILIES)  # type: ignore[arg-type]
     skipped = dropped | reasons.keys() | (checks.keys() - chosen)
     _, results = review(root, select=chosen, ignore=skipped, collected=collected)

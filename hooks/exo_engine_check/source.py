@@ -459,6 +459,11 @@ def is_self(node: ast.expr, function: Function) -> bool:
     return isinstance(node, ast.Name) and bool(arguments) and node.id == arguments[0].arg
 
 
+def last_name(node: ast.AST) -> str:
+    """The name at the end of a name or an attribute; empty for anything else."""
+    return node.attr if isinstance(node, ast.Attribute) else str(getattr(node, "id", ""))
+
+
 def own_nodes(function: Function) -> Iterator[ast.AST]:
     """What runs when the function does: its body, without the bodies of inner functions."""
     pending: list[ast.AST] = list(function.body)

@@ -210,7 +210,7 @@ def test_a_refusal_of_the_system_is_a_sentence(
     def refuse(path: Path, *args: object, **kwargs: object) -> object:
         if path.name == "engine.py":
             raise PermissionError(13, "Permission denied")
-        return real(path, *args, **kwargs)  # type: ignore[call-overload]
+        return real(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", refuse)
     report = check(plugin, ["EX002"], [])

@@ -244,7 +244,7 @@ def test_the_readmes_table_is_that_of_the_classes() -> None:
 def test_every_check_is_its_own_manual() -> None:
     places = re.compile(r"\((?:[^()]*\s)?[a-z_/]+\.py:\d+|PEP \d+|its LICENSE|of exo\)")
     for name, check in repo_review_checks().items():
-        title, manual = check.__doc__ or "", check.check.__doc__ or ""  # type: ignore[attr-defined]
+        title, manual = check.__doc__ or "", check.check.__doc__ or ""
         assert title, name
         assert not title.endswith("."), name
         assert places.search(manual) or name == "EX003", f"{name}: where does exo do that?"

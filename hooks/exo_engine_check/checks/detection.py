@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .. import host
 from ..findings import Check, Finding, reports
 from ..plugin import Plugin
-from ..source import STANDARD_LIBRARY, Function, Module, is_plain, own_nodes
+from ..source import STANDARD_LIBRARY, Function, Module, is_plain, last_name, own_nodes
 
 
 class Detection(Check):
@@ -112,7 +112,7 @@ def _uncaught(
         return
     if isinstance(node, ast.With) and any(_suppresses(item) for item in node.items):
         names = [a for item in node.items if _suppresses(item) for a in _arguments(item)]
-        caught = caught | {_last(name) for name in names}
+        caught = caught | {last_name(name) for name in names}
     danger = _danger(plugin, module, node, caught)
     if danger:
         yield Finding(module.place(node), danger)
@@ -132,7 +132,7 @@ def _danger(plugin: Plugin, module: Module, node: ast.AST, caught: frozenset[str
         return ""
     if isinstance(node, ast.Raise) and not (caught and node.exc is None):
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        return "" if raised is not None and _last(raised) in caught else "this is raised"
+        return "" if raised is not None and last_name(raised) in caught else "this is raised"
     if isinstance(node, ast.Import | ast.ImportFrom):
         names = (
             [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -142,7 +142,7 @@ def _danger(plugin: Plugin, module: Module, node: ast.AST, caught: frozenset[str
     if not isinstance(node, ast.Call):
         return ""
     dotted = plugin.package.dotted(module, node.func)
-    last = _last(node.func)
+    last = last_name(node.func)
     if (
         dotted
         and _is_foreign(plugin, dotted)
@@ -183,7 +183,7 @@ def _caught(node: ast.Try) -> frozenset[str]:
         if any(isinstance(n, ast.Raise) and n.exc is None for n in handler.body):
             continue
         types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-        found |= {"" if kind is None else _last(kind) for kind in types}
+        found |= {"" if kind is None else last_name(kind) for kind in types}
     aliases = {
         "IOError": "OSError",
         "EnvironmentError": "OSError",
@@ -194,15 +194,11 @@ def _caught(node: ast.Try) -> frozenset[str]:
 
 def _suppresses(item: ast.withitem) -> bool:
     call = item.context_expr
-    return isinstance(call, ast.Call) and _last(call.func) == "suppress"
+    return isinstance(call, ast.Call) and last_name(call.func) == "suppress"
 
 
 def _arguments(item: ast.withitem) -> list[ast.expr]:
     return item.context_expr.args if isinstance(item.context_expr, ast.Call) else []
-
-
-def _last(node: ast.AST) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else str(getattr(node, "id", "?"))
 
 
 class EX504(Detection):

@@ -16,6 +16,7 @@ from ..source import (
     decorators,
     is_plain,
     is_self,
+    last_name,
     own_nodes,
     parameters,
 )
@@ -343,15 +344,11 @@ def _hands_shard_on(plugin: Plugin, module: Module, node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     given = [*node.args, *(keyword.value for keyword in node.keywords)]
-    if not any(_last(argument) == "shard" for argument in given):
+    if not any(last_name(argument) == "shard" for argument in given):
         return False
     top = plugin.package.dotted(module, node.func).partition(".")[0]
     mine = top in plugin.package.tops or top in STANDARD_LIBRARY or hasattr(builtins, top)
     return bool(top) and not mine
-
-
-def _last(node: ast.AST) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else str(getattr(node, "id", ""))
 
 
 class EX314(Engine):

@@ -52,7 +52,7 @@ class InferenceEngine(ABC):
 
     async def clear_session(self) -> None:
         """Fail as exo does: a dict has no `empty`."""
-        self.session.empty()  # type: ignore[attr-defined]
+        self.session.empty()  # type: ignore[attr-defined]  # exo's fault, played
 
     async def infer_prompt(
         self,
