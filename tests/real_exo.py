@@ -50,7 +50,7 @@ def install(plugin: Path, folder: Path) -> Path:
     [own, *_] = json.loads(run(python, "-c", where))
     lines = [f"import site; site.addsitedir({site!r})\n" for site in sites]
     (Path(own) / "exo.pth").write_text("".join(lines), encoding="utf-8")
-    tools = ["pytest", "pytest-asyncio", "hypothesis", "iniconfig", "pluggy", "sortedcontainers"]
+    tools = ["pytest", "pytest-asyncio", "iniconfig", "pluggy"]
     command = [uv(), "pip", "install", "--quiet", "--no-deps", "--python", python]
     run(*command, wheel, *tools)
     return python

@@ -1,5 +1,13 @@
 """Chat templates in six published formats, written anew and as short as the format allows."""
 
+from datetime import datetime
+from functools import cache
+
+from jinja2 import Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Conversation = list[dict[str, str]]
+
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. "
@@ -92,3 +100,36 @@ TEMPLATES = {
 TRIMMING = frozenset({"llama3", "gemma"})  # these strip every message
 WITHOUT_SYSTEM = frozenset({"gemma"})  # these refuse a system message
 FOLDING = frozenset({"mistral"})  # these put it into the first user message
+
+
+def render(template: str, messages: Conversation) -> str:
+    """Render as the host does."""
+    return _compiled(template).render(
+        messages=messages, add_generation_prompt=True, **SPECIAL_TOKENS
+    )
+
+
+@cache
+def _compiled(template: str) -> Template:
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals.update(
+        raise_exception=refuse, strftime_now=lambda form: datetime.now().strftime(form)
+    )
+    return environment.from_string(template)
+
+
+def kept(name: str, conversation: Conversation) -> Conversation:
+    """What a template keeps of a conversation."""
+    messages = [dict(message) for message in conversation]
+    if name in FOLDING and messages[0]["role"] == "system":
+        system = messages.pop(0)["content"]
+        messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
+    if name == "deepseek-r1" and messages[0] == {"role": "system", "content": ""}:
+        messages.pop(0)
+    if name in TRIMMING:
+        for message in messages:
+            message["content"] = message["content"].strip()
+    return messages

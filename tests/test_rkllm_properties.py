@@ -1,0 +1,114 @@
+"""The RKLLM variant's two promises, for any text: nothing is lost on the way in or out."""
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+MARKS = ("<|im_end|>", "<|eot_id|>", "<s>", "</s>", "<unk>", "<0x41>", "▁", "▁the", "Ġ")
+ODD = ("e\u0301", "\u00e9", "\U0001f468\u200d\U0001f469", "\x00", "\ufffd", "\ud800")
+TRICKY = st.sampled_from([" ", "  ", "\n\n", " the", "hello", *MARKS, *ODD])
+DELTAS = st.lists(st.text(max_size=8) | TRICKY, max_size=8)
+
+# Every mark of the six formats holds one of these, so content without them is free of marks.
+MARK_CHARACTERS = "<>[]"
+CONTENT = st.text(
+    st.characters(exclude_characters=MARK_CHARACTERS)
+    | st.sampled_from(" \n\t\r\u3000|/")
+    | st.sampled_from(["\ud800", "\U0001f642", "\u0301"]),
+    max_size=20,
+)
+Conversation = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def module(rkllm_plugin: Path) -> Iterator[Callable[[str], ModuleType]]:
+    """Function `module(name)` that imports from the rendered plugin and its tests."""
+    paths = [str(rkllm_plugin), str(rkllm_plugin / "tests")]
+    sys.path[:0] = paths
+    yield import_module
+    for path in paths:
+        sys.path.remove(path)
+
+
+@pytest.fixture(scope="module", params=["byte_level_bpe", "bos_adding", "sentencepiece_style"])
+def fast(
+    request: pytest.FixtureRequest,
+    module: Callable[[str], ModuleType],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """One tokenizer of each kind, read from its file as the engine reads it."""
+    import tokenizers
+
+    folder = tmp_path_factory.mktemp(request.param)
+    getattr(module("tokenizers_for_tests"), request.param)(folder)
+    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def retokenizer(fast: Any, module: Callable[[str], ModuleType]) -> Any:
+    return module("exo_rkllm.retokenize").Retokenizer(fast)
+
+
+@settings(max_examples=300, deadline=None)
+@given(deltas=DELTAS)
+def test_any_text_comes_back_from_any_pieces(
+    fast: Any, retokenizer: Any, deltas: list[str]
+) -> None:
+    added = set(fast.get_added_tokens_decoder())
+    spelling = retokenizer.start()
+    ids: list[int] = []
+    text = ""
+    for delta in deltas:
+        new = spelling.feed(delta)
+        assert bool(new) == bool(delta), "a delta's ids must be handed out at once"
+        assert not added.intersection(new)
+        ids += new
+        text += "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in delta)
+        assert fast.decode(ids, skip_special_tokens=False) == text
+
+
+@st.composite
+def conversations(draw: Any) -> Conversation:
+    """A system message or none, then turns that end with the user's."""
+    contents = draw(st.lists(CONTENT, min_size=1, max_size=7).filter(lambda c: len(c) % 2 == 1))
+    turns = [
+        {"role": "assistant" if index % 2 else "user", "content": content}
+        for index, content in enumerate(contents)
+    ]
+    system = draw(st.none() | CONTENT)
+    return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
+@pytest.fixture(
+    scope="module", params=["chatml", "deepseek-r1", "gemma", "llama3", "mistral", "phi3"]
+)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def reader(name: str, module: Callable[[str], ModuleType]) -> Any:
+    """What reads the prompts of one template."""
+    known = module("chat_templates")
+    return module("exo_rkllm.messages").PromptReader(known.TEMPLATES[name], known.SPECIAL_TOKENS)
+
+
+@settings(max_examples=100, deadline=None)
+@given(conversation=conversations())
+def test_any_conversation_comes_back(
+    name: str, reader: Any, module: Callable[[str], ModuleType], conversation: Conversation
+) -> None:
+    known = module("chat_templates")
+    if name in known.WITHOUT_SYSTEM and conversation[0]["role"] == "system":
+        conversation = conversation[1:]
+    prompt = known.render(known.TEMPLATES[name], conversation)
+    found = reader.read(prompt)
+    assert found == known.kept(name, conversation)
+    assert known.render(known.TEMPLATES[name], found) == prompt
