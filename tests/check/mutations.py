@@ -404,7 +404,7 @@ CARDS = [
     mutation(
         "a model without a pretty name",
         "EX406",
-        (MODELS, "for name, *_, title in _MODELS\n", "for name, *_, title in _MODELS[1:]\n"),
+        (MODELS, "for name, _, _, title in _MODELS\n", "for name, _, _, title in _MODELS[1:]\n"),
     ),
     mutation(
         "pretty names of other ids",

@@ -19,7 +19,7 @@ from checking import ids, run
 from exo_engine_check.checks import FAMILIES, repo_review_checks
 from exo_engine_check.findings import Finding, Place, parse, reports
 from exo_engine_check.table import with_table
-from test_rendered_plugin import build_wheel, make_venv
+from test_rendered_plugin import build_wheel
 
 README = Path(__file__).parents[2] / "README.md"
 MULTITOOL = shutil.which("sarif-multitool")
@@ -303,14 +303,16 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     compiled.mkdir(exist_ok=True)
     (compiled / "models.cpython-311.pyc").touch()
     wheel = build_wheel(source, tmp_path / "dist")
-    python = make_venv(tmp_path / "venv")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
         inside = {name.partition("/")[0] for name in archive.namelist()}
     assert inside == {"exo_engine_check", "exo_engine_template-0.0.0.dist-info"}  # no git, no tag
     code = "from exo_engine_check.importing import stand_in; print(stand_in())"
     shown = subprocess.run(
-        [python, "-c", code], cwd=tmp_path / "installed", capture_output=True, encoding="utf-8"
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "installed",
+        capture_output=True,
+        encoding="utf-8",
     )
     folder = Path(shown.stdout.strip())
     assert folder == tmp_path / "installed" / "exo_engine_check" / "standin", shown.stderr
