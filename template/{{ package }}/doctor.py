@@ -1,0 +1,208 @@
+"""`doctor`: what an installed plugin has around it, and what is missing. Needs no exo."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Any
+
+from .session import PACKAGE, repo_of, sentence, settle
+
+GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
+GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
+OK, NOTE, FAIL = "ok", "note", "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of `doctor`. `advice` says what to do about a row that is not ok."""
+
+    check: str
+    state: str
+    text: str
+    advice: str = ""
+
+
+def check_device() -> Finding:
+    """What this machine's hardware is, as far as the plugin can see."""
+    from .detection import detect_device
+
+    device = detect_device()
+    if device:
+        return Finding("device", OK, device)
+    return Finding(
+        "device", NOTE, "none found here", "This is fine where the device is on another machine."
+    )
+
+
+async def check_backend() -> Finding:
+    """What the backend says of its device or server. Loads no model."""
+    try:
+        from .backend import Backend
+
+        backend: Any = Backend()
+        try:
+            return Finding("backend", OK, await settle(backend.check()))
+        finally:
+            await settle(backend.close())
+    except Exception as error:
+        return Finding("backend", FAIL, "not usable", sentence(error))
+
+
+def check_exo() -> Finding:
+    """Which `exo` this environment has: PyPI's package of that name is another project."""
+    try:
+        spec = find_spec("exo")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return Finding("exo", FAIL, "not installed", f"Install exo with: {GET_EXO}")
+    try:
+        discovery = find_spec("exo.inference.plugin_discovery")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("exo"):
+            advice = f"Install what exo needs, or exo again with: {GET_EXO}"
+            return Finding("exo", FAIL, f"incomplete: {sentence(error)}", advice)
+        discovery = None
+    except Exception as error:
+        advice = f"Install exo again with: {GET_EXO}"
+        return Finding("exo", FAIL, f"does not import: {sentence(error)}", advice)
+    if discovery is None:
+        advice = (
+            "This 'exo' has no plugin support (the one on PyPI is another project). "
+            f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
+        )
+        return Finding("exo", FAIL, "a wrong 'exo'", advice)
+    return Finding("exo", OK, "with plugin support")
+
+
+def check_entry_points(exo: bool) -> Finding:
+    """Whether the installed metadata leads exo to this package, and exo really takes it."""
+    ours = {group: [p for p in entry_points(group=group) if owned(p.module)] for group in GROUPS}
+    missing = [group for group, points in ours.items() if not points]
+    if missing:
+        advice = "Install this plugin where exo is installed: pip install -e . in its folder."
+        return Finding("entry points", FAIL, f"missing: {', '.join(missing)}", advice)
+    names = sorted({point.name for points in ours.values() for point in points})
+    if exo:
+        taken = [point.name for point in ours[GROUPS[0]] if not exo_takes(point.name)]
+        if taken:
+            advice = "exo has another engine of this name: choose another name in pyproject.toml."
+            return Finding("entry points", FAIL, f"hidden by exo: {', '.join(taken)}", advice)
+    return Finding("entry points", OK, f"{', '.join(names)} in {len(GROUPS)} groups")
+
+
+def owned(module: str) -> bool:
+    """Whether a dotted module name belongs to this package."""
+    return module.partition(".")[0] == PACKAGE
+
+
+def exo_takes(name: str) -> bool:
+    """Whether exo's own discovery leads `name` to this package."""
+    from exo.inference.plugin_discovery import discover_inference_engines
+
+    found: Any = discover_inference_engines()
+    return name in found and owned(found[name][0])
+
+
+def check_models(exo: bool) -> Finding:
+    """Whether the plugin's models are where exo looks them up."""
+    from .models import MODELS
+
+    count = f"{len(MODELS)} of this plugin"
+    if not MODELS:
+        return Finding("models", FAIL, "none", "Name at least one model in models.py.")
+    if not exo:
+        return Finding("models", OK, count)
+    try:
+        from exo.models import model_cards
+    except Exception as error:
+        return Finding("models", FAIL, "exo's list does not import", sentence(error))
+    hidden = [model for model in MODELS if repo_of(model) not in repos(model_cards.get(model))]
+    if hidden:
+        advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
+        return Finding("models", FAIL, f"{count}, {len(hidden)} not in exo", advice)
+    return Finding("models", OK, f"{count}, all known to exo")
+
+
+def repos(card: Any) -> list[str]:
+    """The repositories of one of exo's model cards."""
+    return list(card["repo"].values()) if card else []
+
+
+def check_tokenizers() -> Finding:
+    """For which models a tokenizer is on this machine. Downloads nothing."""
+    from .models import MODELS
+
+    with offline():
+        from .tokenizer import TokenizerError, find_tokenizer
+
+        found = []
+        for model in MODELS:
+            try:
+                find_tokenizer(repo_of(model))
+            except (TokenizerError, OSError):
+                continue
+            found.append(model)
+    if found:
+        return Finding("tokenizer", OK, f"here for {', '.join(found)}")
+    advice = "A model's tokenizer is downloaded at its first use; that needs the network."
+    return Finding("tokenizer", NOTE, f"here for none of {len(MODELS)} models", advice)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the Hugging Face hub from the network for a while."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+async def doctor(_: argparse.Namespace) -> int:
+    """Say what is there and what is missing; 0 when exo can answer with this plugin."""
+    from rich.console import Console
+    from rich.table import Table
+
+    exo = check_exo()
+    right = exo.state == OK
+    findings = [
+        guarded("device", check_device),
+        await check_backend(),
+        exo,
+        guarded("entry points", lambda: check_entry_points(right)),
+        guarded("models", lambda: check_models(right)),
+        guarded("tokenizer", check_tokenizers),
+    ]
+    colours = {OK: "green", NOTE: "yellow", FAIL: "red"}
+    table = Table("check", "", "found")
+    for row in findings:
+        table.add_row(row.check, f"[{colours[row.state]}]{row.state}[/]", escaped(row.text))
+    console = Console()
+    console.print(table)
+    for row in findings:
+        if row.advice:
+            line = f"{row.check}: {row.advice}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return int(any(row.state == FAIL for row in findings))
+
+
+def guarded(check: str, find: Callable[[], Finding]) -> Finding:
+    """The finding, or the error that kept us from it: a doctor never falls over."""
+    try:
+        return find()
+    except Exception as error:
+        return Finding(check, FAIL, "the check failed", sentence(error))
+
+
+def escaped(text: str) -> str:
+    """Text in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)
