@@ -66,9 +66,10 @@ async def first_step(
 ) -> Array:
     """Run a prompt through all shards; the first one is loaded at the same time, as in exo."""
     before = json.loads(json.dumps(state))
-    loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
-    result, returned = await engines[0].infer_prompt(request_id, shards[0], prompt, state)
-    await loading
+    _, (result, returned) = await asyncio.gather(
+        engines[0].ensure_shard(shards[0]),
+        engines[0].infer_prompt(request_id, shards[0], prompt, state),
+    )
     check_state(before, returned)
     return await _other_shards(engines, shards, result, request_id, state)
 

@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -136,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if os.environ.get("DEBUG", "0") != "0":
+            traceback.print_exc()
         print(f"{PROGRAM}: {sentence(error)}", file=sys.stderr)
         return 1
     return code

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
-from .session import PACKAGE, repo_of, sentence, settle
+from .session import PACKAGE, CommandError, at_the_end, repo_of, sentence, settle
 
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
@@ -30,6 +30,8 @@ def check_device() -> Finding:
     from .detection import detect_device
 
     device = detect_device()
+    if device is not None and not isinstance(device, str):
+        raise CommandError(f"detect_device() gives {device!r}; it gives a name or None")
     if device:
         return Finding("device", OK, device)
     return Finding(
@@ -43,10 +45,11 @@ async def check_backend() -> Finding:
         from .backend import Backend
 
         backend: Any = Backend()
-        try:
-            return Finding("backend", OK, await settle(backend.check()))
-        finally:
-            await settle(backend.close())
+        async with at_the_end(backend.close):
+            found = await settle(backend.check())
+        if not isinstance(found, str):
+            raise CommandError(f"check() in backend.py gives {found!r}; it gives one line of text")
+        return Finding("backend", OK, found)
     except Exception as error:
         return Finding("backend", FAIL, "not usable", sentence(error))
 
@@ -91,6 +94,8 @@ def check_entry_points(exo: bool) -> Finding:
         if taken:
             advice = "exo has another engine of this name: choose another name in pyproject.toml."
             return Finding("entry points", FAIL, f"hidden by exo: {', '.join(taken)}", advice)
+        for point in ours[GROUPS[0]]:
+            point.load()
     return Finding("entry points", OK, f"{', '.join(names)} in {len(GROUPS)} groups")
 
 
@@ -114,6 +119,12 @@ def check_models(exo: bool) -> Finding:
     count = f"{len(MODELS)} of this plugin"
     if not MODELS:
         return Finding("models", FAIL, "none", "Name at least one model in models.py.")
+    owners = {point.attr for point in entry_points(group=GROUPS[0]) if owned(point.module)}
+    wrong = [model for model, card in MODELS.items() if owners and not offers(card, owners)]
+    if wrong:
+        need = f"layers, a number, and a repo for {' or '.join(owners)}"
+        advice = f"Each card in models.py has {need}. These don't: {', '.join(wrong)}."
+        return Finding("models", FAIL, f"{count}, {len(wrong)} that exo can't offer", advice)
     if not exo:
         return Finding("models", OK, count)
     try:
@@ -125,6 +136,12 @@ def check_models(exo: bool) -> Finding:
         advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
         return Finding("models", FAIL, f"{count}, {len(hidden)} not in exo", advice)
     return Finding("models", OK, f"{count}, all known to exo")
+
+
+def offers(card: Any, owners: set[str]) -> bool:
+    """Whether exo offers a model to one of these classes (models.py:257-273 of exo)."""
+    layers, repo = card.get("layers"), card.get("repo", {})
+    return isinstance(layers, int) and layers > 0 and not owners.isdisjoint(repo)
 
 
 def repos(card: Any) -> list[str]:

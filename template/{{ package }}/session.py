@@ -3,11 +3,12 @@
 import argparse
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -56,11 +57,25 @@ async def settle(value: Awaitable[T] | T) -> T:
 
 
 def sentence(error: BaseException) -> str:
-    """An error on one line, named by its type where it has no text of its own."""
+    """An error on one line; with its kind and place where nobody meant it to be read."""
     text = " ".join(str(error).split())
-    if isinstance(error, KeyError) or not text:
-        return f"{type(error).__name__}: {text}".rstrip(": ")
-    return text
+    if text and isinstance(error, OSError | RuntimeError | ValueError):
+        return text
+    told = f"{type(error).__name__}: {text}".rstrip(": ")
+    own = [f for f in extract_tb(error.__traceback__) if Path(f.filename).parent.name == PACKAGE]
+    return f"{told} ({PACKAGE}/{Path(own[-1].filename).name}:{own[-1].lineno})" if own else told
+
+
+@asynccontextmanager
+async def at_the_end(method: Callable[..., Any], *args: Any) -> AsyncIterator[None]:
+    """Give something back; where that fails too, the first error is the one that is told."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            await settle(method(*args))
+        raise
+    await settle(method(*args))
 
 
 def repo_of(model: str) -> str:
@@ -101,7 +116,10 @@ def folder_model(folder: Path, needs_files: bool) -> Model:
     import json
 
     if not needs_files:
-        raise CommandError("This plugin's backend reads no files. Give --model one of its ids.")
+        raise CommandError(
+            "This plugin's backend reads no files: there is no use for a folder or for random "
+            "weights. Give --model one of its ids."
+        )
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         layers = int(config["num_hidden_layers"])
@@ -132,7 +150,7 @@ def model_files(repo: str) -> Path:
     from .tokenizer import downloads_folder
 
     local = downloads_folder() / repo.replace("/", "--")
-    if any(local.glob("*.safetensors")):
+    if (local / "config.json").is_file():
         return local
     from huggingface_hub import snapshot_download
 
@@ -183,24 +201,23 @@ class Session:
         """The ids of an answer, without the one that ends it."""
         import numpy as np
 
+        from .contract import checked
         from .sampling import sample
 
         rng = np.random.default_rng()
         x = first_input(self.backend, self.tokenizer, prompt)
-        try:
+        async with at_the_end(self.backend.forget, request_id):
             for _ in range(limit):
-                out = np.asarray(await settle(self.backend.forward(request_id, x)))
+                given = await settle(self.backend.forward(request_id, x))
+                out = checked(given, True, self.tokenizer)
                 if np.issubdtype(out.dtype, np.integer):
-                    token = int(out.reshape(-1)[-1])
+                    token = int(out.item())
                 else:
-                    # (1, S, V): the last position's logits are the next token's.
-                    token = sample(out[:, -1:, :], self.temperature, 1.0, rng)
+                    token = sample(out, self.temperature, 1.0, rng)
                 if token in self.tokenizer.eos_token_ids:
                     return
                 yield token
                 x = np.array([[token]], dtype=np.int64)
-        finally:
-            await settle(self.backend.forget(request_id))
 
 
 @asynccontextmanager
@@ -212,11 +229,9 @@ async def open_session(arguments: argparse.Namespace) -> AsyncIterator[Session]:
     backend: Any = Backend()
     with chosen_model(arguments, backend.needs_files) as model:
         tokenizer = Tokenizer.from_folder(model.tokenizer)
-        try:
+        async with at_the_end(backend.close):
             await settle(backend.load(model.shard, model.files, tokenizer))
             yield Session(backend, tokenizer, arguments.temperature)
-        finally:
-            await settle(backend.close())
 
 
 @contextmanager

@@ -159,12 +159,18 @@ class Backend:
         answer.task.add_done_callback(lambda _: timer.cancel())
 
     async def close(self) -> None:
-        """Cut what is still being read, dropped answers too; the server keeps its model."""
+        """Cut what is still being read, dropped answers too; the server keeps its model.
+
+        Where that leaves the server with a broken answer, its next client must not pay for it.
+        """
         self._answers.clear()
         tasks = list(self._reading)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._stale and self._server is not None:
+            self._stale = False
+            await self._server.recover(self._model)
 
     async def check(self) -> str:
         """The server's kind, version and models. Raises ServerError."""
