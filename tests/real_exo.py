@@ -191,7 +191,9 @@ def cluster(host: Host, homes: list[Path], folder: Path, **settings: str) -> Ite
             arguments += ["--chatgpt-api-response-timeout", "30"]
             log = folder / f"{name}.log"
             command = [host.python, "-c", code, *arguments]
-            env = environment(DEBUG="1", EXO_HOME=str(home), **settings)
+            (home / "tmp").mkdir(exist_ok=True)  # exo keeps lists of the hub's files in /tmp
+            own = {"EXO_HOME": str(home), "TMPDIR": str(home / "tmp")}
+            env = environment(DEBUG="1", **own, **settings)
             node = process(*command, log=log, env=env, cwd=folder)
             alive.append((stack.enter_context(node), log))
         apis = [f"http://127.0.0.1:{port}" for port in ports[size:]]

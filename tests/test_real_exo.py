@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,7 @@ def world(
     """The settings that lead a node to a hub and to a test server, each on loopback."""
     with hub.serve({REPOSITORIES[variant]: checkpoint}) as address:
         if variant == "numpy":
-            yield {"HF_ENDPOINT": address}
+            yield {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
             return
         with serve_device(host, tmp_path_factory.mktemp("server") / "log") as device:
             yield {"HF_ENDPOINT": address, "RKLLM_SERVER_URL": device}
@@ -138,6 +139,27 @@ def check_answers(host: Host, api: str) -> str:
     again, _ = whole_answer(api, host.model, "And another question?")
     assert again
     return text
+
+
+def check_metrics(host: Host, apis: list[str]) -> None:
+    """Every node that did something knows that all answers, three of each API, have ended."""
+    answers = 3.0 * len(apis)
+    whole_model = host.package == "exo_rkllm"  # one node does everything
+    wanted = [0.0] * (len(apis) - 1) * whole_model + [answers] * (1 if whole_model else len(apis))
+    until = time.monotonic() + 5
+    while (found := sorted(ended_and_running(host, api) for api in apis)) != [
+        (count, 0.0) for count in wanted
+    ]:
+        assert time.monotonic() < until, found
+        time.sleep(0.05)
+
+
+def ended_and_running(host: Host, api: str) -> tuple[float, float]:
+    """How many requests a node has finished, and how many it has not."""
+    lines = [line for line in get_text(f"{api}/metrics").splitlines() if line[0] != "#"]
+    values = dict(line.rsplit(" ", 1) for line in lines if line.startswith(host.package))
+    finished = values.get(f'{host.package}_requests_total{{outcome="finished"}}', 0)
+    return float(finished), float(values[f"{host.package}_requests_in_flight"])
 
 
 def generated(host: Host, home: Path, world: dict[str, str], *options: str) -> str:
@@ -179,12 +201,13 @@ def test_one_node_and_a_cluster_of_two_answer_with_the_same_text(
 ) -> None:
     with cluster(host, homes[:1], tmp_path, **world) as [api]:
         alone = check_answers(host, api)
-        assert f"\n{host.package}_tokens_total" in get_text(f"{api}/metrics")
-    shutil.rmtree(homes[0] / "exo_tmp", ignore_errors=True)
+        check_metrics(host, [api])
+    shutil.rmtree(homes[0] / "tmp")
     for path in homes[0].rglob("*.safetensors"):
         path.unlink()
     with cluster(host, homes, tmp_path, **world) as apis:
         assert [check_answers(host, api) for api in apis] == [alone, alone]
+        check_metrics(host, apis)
     if variant == "numpy":
         options = ["--model", str(checkpoint), "--max-tokens", str(MOST_TOKENS)]
         assert generated(host, homes[0], world, *options) == alone.removesuffix("<|im_end|>")

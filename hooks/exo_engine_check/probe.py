@@ -13,6 +13,7 @@ import gc
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -33,6 +34,15 @@ IMPORT_SECONDS = 1.0
 DETECT_SECONDS = 1.0
 STEPS = 6
 TINY = "exo-engine-check-tiny"
+# What exo gives to each method (node.py:128-129, 214, 382; inference_engine.py:245, 270).
+CALLS: dict[str, tuple[int, dict[str, float]]] = {
+    "ensure_shard": (1, {}),
+    "encode": (2, {}),
+    "decode": (2, {}),
+    "infer_prompt": (4, {}),
+    "infer_tensor": (4, {}),
+    "sample": (1, {"temp": 0.0}),
+}
 HEAVY = ("jax", "mlx", "onnxruntime", "openvino", "tensorflow", "torch", "transformers", "vllm")
 
 
@@ -337,10 +347,10 @@ def make_downloader(folder: str) -> Any:
     return Local()
 
 
-def check_engines(probe: Probe) -> list[tuple[dict[str, str], Callable[[], Any]]]:
-    """Load each engine as exo does; the first one is driven."""
+def check_engines(probe: Probe) -> list[tuple[str, Callable[[], Any]]]:
+    """Load each engine as exo does; returns their classes' names, and what makes them."""
     load = importlib.import_module("exo.inference.plugin_discovery").load_inference_engine
-    made: list[tuple[dict[str, str], Callable[[], Any]]] = []
+    made: list[tuple[str, Callable[[], Any]]] = []
     for entry in entries(probe, GROUPS[0]):
         module, _, name = entry["value"].rpartition(":")
         worked, _ = probe.attempt("EX901", f"importing {module}", importlib.import_module, module)
@@ -360,8 +370,38 @@ def check_engines(probe: Probe) -> list[tuple[dict[str, str], Callable[[], Any]]
         for name in ("ensure_shard", "shard", "shard_downloader"):
             if not hasattr(engine, name):
                 probe.fault("EX912", f"{kind.__name__} has no {name} when it is made")
-        made.append((entry, make))
+        check_calls(probe, engine)
+        made.append((kind.__name__, make))
     return made
+
+
+def check_calls(probe: Probe, engine: Any) -> None:
+    """Would the methods take what exo gives?"""
+    for name, (count, named) in CALLS.items():
+        try:
+            signature = inspect.signature(getattr(engine, name))
+        except (AttributeError, TypeError, ValueError):
+            continue  # a missing method is told by others, a compiled one can't be asked
+        try:
+            signature.bind(*range(count), **named)
+        except TypeError as error:
+            probe.fault("EX912", f"{name}{signature} can't be called as exo does: {error}")
+
+
+def check_offers(probe: Probe, classes: list[str]) -> None:
+    """Whether exo offers each of the plugin's models to an engine of the plugin's."""
+    models = importlib.import_module("exo.models")
+
+    def offered(name: str) -> bool:
+        return any(models.build_full_shard(name, kind) is not None for kind in classes)
+
+    for entry in entries(probe, GROUPS[1]):
+        cards = _value(entry)
+        for name in cards if isinstance(cards, dict) else ():
+            worked, found = probe.attempt("EX906", f"exo's offer of {name}", offered, name)
+            if worked and not found:
+                card, owners = shorten(cards[name]), " or ".join(classes)
+                probe.fault("EX906", f"exo offers the model {name} to no {owners}: {card}")
 
 
 def check_metrics(probe: Probe) -> None:
@@ -464,14 +504,13 @@ def tiny_model(probe: Probe) -> tuple[str, int] | None:
     return (model if isinstance(model, str) and known else TINY), layers
 
 
-def drive(probe: Probe, entry: dict[str, str], make: Callable[[], Any]) -> None:
+def drive(probe: Probe, class_name: str, make: Callable[[], Any]) -> None:
     """One answer on one node, then on two."""
     found = tiny_model(probe)
     if found is None:
         return
     models = importlib.import_module("exo.models")
     model, layers = found
-    class_name = entry["value"].rpartition(":")[2]
     models.model_cards[model] = {"layers": layers, "repo": {class_name: "exo-engine-check/tiny"}}
     driver = Driver(make)
     whole = driver.shard(model, 0, layers - 1, layers)
@@ -510,6 +549,8 @@ def main() -> None:
         if worked and check_discovery(probe, failures):
             check_detectors(probe)
             made = check_engines(probe)
+            if made:
+                check_offers(probe, [name for name, _ in made])
             if made and request["tiny_model"]:
                 drive(probe, *made[0])
             check_metrics(probe)

@@ -34,7 +34,8 @@ class BackendContract(Protocol):
 
     def forward(self, request_id: str, x: Array) -> Awaitable[Array] | Array:
         """One step: ids (1, S) int64 or hidden states (1, S, D) float32 to hidden states, logits
-        (1, 1 or S, V) float32, or the next id (1, 1) int64."""
+        (1, 1 or S, V) float32, or the next id (1, 1) int64. Raise ValueError where the request is
+        at fault and not the device."""
 
     def forget(self, request_id: str) -> Awaitable[None] | None:
         """Drop a request's state; an unknown request is no error."""

@@ -23,8 +23,9 @@ def _metric(kind: type[_Metric], name: str, text: str, labels: tuple[str, ...] =
 
 REQUESTS = _metric(Counter, "requests", "Requests by outcome", ("outcome",))
 TOKENS = _metric(Counter, "tokens", "Tokens handed to exo")
-FIRST_TOKEN_SECONDS = _metric(Histogram, "first_token_seconds", "Prompt to first token")
+FIRST_TOKEN_SECONDS = _metric(Histogram, "first_token_seconds", "Arrival to the first token")
 STEP_SECONDS = _metric(Histogram, "step_seconds", "One step on the device", ("phase",))
 LOAD_SECONDS = _metric(Histogram, "load_seconds", "Loading a model")
 IN_FLIGHT = _metric(Gauge, "requests_in_flight", "Requests that have not ended")
 BACKEND_UP = _metric(Gauge, "backend_up", "1 after a success of the backend, 0 after a failure")
+BACKEND_UP.set(float("nan"))  # not known before the first

@@ -83,6 +83,38 @@ def test_the_wheel_is_loaded_as_the_tree_is(tmp_path: Path) -> None:
     assert loaded(plugin) == loaded(wheel) == {"EX901": expected}
 
 
+COMPUTED = {
+    "layers of zero": ('card(0, "MyInferenceEngine")', "exo offers the model a-my to no MyInferenceEngine: {'layers': 0, 'repo': {'MyInferenceEngine': 'org/a'}}"),
+    "another class": ('card(4, "my")', "exo offers the model a-my to no MyInferenceEngine: {'layers': 4, 'repo': {'my': 'org/a'}}"),
+    "layers in a text": ('card("4", "MyInferenceEngine")', "exo's offer of a-my fails: TypeError: '<' not supported between instances of 'str' and 'int'"),
+    "no card": ("None", "exo's offer of a-my fails: AttributeError: 'NoneType' object has no attribute 'get'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_cards_that_only_the_code_knows_are_asked_of_exo(tmp_path: Path, name: str) -> None:
+    value, message = COMPUTED[name]
+    models = f"""
+def card(layers, owner):
+    return {{"layers": layers, "repo": {{owner: "org/a"}}}}
+
+
+MY_MODELS = {{"a-my": {value}, "b-my": card(4, "MyInferenceEngine")}}
+"""
+    assert loaded(guide.mended(tmp_path, models=models)) == {"EX906": [message]}
+
+
+def test_methods_that_only_the_import_shows_are_called_as_exo_would(tmp_path: Path) -> None:
+    text = engine(
+        "async def sample(self, x):\n    return x[0]\n\n\n"
+        "setattr(MyInferenceEngine, 'sample', sample)"
+    )
+    [message] = loaded(guide.mended(tmp_path, engine=text)).pop("EX912")
+    assert message == (
+        "sample(x) can't be called as exo does: got an unexpected keyword argument 'temp'"
+    )
+
+
 def engine(body: str) -> str:
     return f"{guide.GOOD_ENGINE}\n{body}\n"
 

@@ -107,6 +107,9 @@ class Backend:
                 await self._stream(answer, messages)
             finally:
                 self._turn.release()
+        except asyncio.CancelledError:
+            answer.fail(ServerError("this answer was cut: it was dropped, or another model loaded"))
+            raise
         except Exception as error:
             answer.fail(error)
 

@@ -13,6 +13,8 @@ from .client import Client, Reply, ServerError
 
 Messages = list[dict[str, str]]
 
+ALIVE_SECONDS = 30.0  # enough for the first token of a short question
+_SHORT: Messages = [{"role": "user", "content": "Say OK."}]
 _NO_REPLY = 0  # no status of HTTP
 
 
@@ -87,16 +89,20 @@ class Legacy(Dialect):
         current = await self._reply("/current_model")
         if current.status == 200 and isinstance(current.json, dict):
             if current.json.get("model_name") == model:
+                await self._drop_rest()
                 return
             await self._ask("/unload_model", {})
         await self._ask("/load_model", {"model_name": model})
 
     async def recover(self, model: str) -> None:
-        """Load anew, then ask for a short answer and drop it: the old one's rest opens it."""
+        """Load anew, and drop what the old answer left."""
         await self._reply("/unload_model", {})
         await self._ask("/load_model", {"model_name": model})
-        question = [{"role": "user", "content": "Say OK."}]
-        await self._ask("/generate", {"messages": question, "stream": False})
+        await self._drop_rest()
+
+    async def _drop_rest(self) -> None:
+        """Ask for a short answer: what a client that went away left unread opens it."""
+        await self._ask("/generate", {"messages": _SHORT, "stream": False})
 
     async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
         body = {"messages": alternating(messages), "stream": True}
@@ -120,12 +126,22 @@ class Rkllama(Dialect):
         return _names((await self._ask("/models")).json, "models")
 
     async def load(self, model: str) -> None:
-        await self._ask("/load_model", {"model_name": model})
+        """A model that is loaded already may have lost its worker to a client that went away."""
+        reply = await self._ask("/load_model", {"model_name": model})
+        if not reply.json.get("error"):
+            return
+        try:
+            async with asyncio.timeout(ALIVE_SECONDS):
+                async with aclosing(self.stream(model, _SHORT, 1)) as chunks:
+                    async for _ in chunks:
+                        pass
+        except (TimeoutError, ServerError):
+            await self.recover(model)
 
     async def recover(self, model: str) -> None:
         """A cut stream kills the model's worker; unloading and loading makes a new one."""
         await self._reply("/unload_model", {"model_name": model})
-        await self.load(model)
+        await self._ask("/load_model", {"model_name": model})
 
     async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
         body = {
