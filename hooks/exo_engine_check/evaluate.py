@@ -2,9 +2,8 @@
 
 import ast
 import builtins
-import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +13,13 @@ from simpleeval import (  # type: ignore[import-untyped]  # it has no types
 )
 
 from .files import words
-from .source import Module, Package
+from .source import Module, Package, last_name
 
 MAX_STEPS = 100_000
 MAX_SIZE = 100_000
+MAX_WEIGHT = 1_000_000  # of a whole constant, written out
 
+_SCALAR = str | int | float | None
 _WIDTH = re.compile(r"%[^%sd]")  # anything but plain %s and %d, such as a width of gigabytes
 
 
@@ -39,20 +40,52 @@ def _multiplied(a: Any, b: Any) -> Any:
 
 
 def _formatted(a: Any, b: Any) -> Any:
-    if isinstance(a, str) and _WIDTH.search(a):
+    if isinstance(a, int | float):
+        return a % b
+    if not isinstance(a, str) or _WIDTH.search(a):
         raise UnknownError("format")
-    return operator.mod(a, b)
+    values = b if isinstance(b, tuple) else (b,)
+    if not all(isinstance(value, _SCALAR) for value in values):
+        raise UnknownError("format")
+    return a % values
 
 
-_FUNCTIONS = {
+def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    """A comparison of two of which one is small."""
+
+    def checked(a: Any, b: Any) -> bool:
+        if not (isinstance(a, _SCALAR) or isinstance(b, _SCALAR)):
+            raise UnknownError("comparison")
+        return compare(a, b)
+
+    return checked
+
+
+def _text(value: Any = "") -> str:
+    if not isinstance(value, _SCALAR):
+        raise UnknownError("text")
+    return str(value)
+
+
+def _sum(values: Iterable[Any], start: Any = 0) -> Any:
+    """Of numbers: nothing else can be added to 0."""
+    return sum([*values, start])
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_SIZE:
+        raise UnknownError("too large")
+
+
+_FUNCTIONS: dict[str, Any] = {
     name: getattr(builtins, name)
     for name in words(
-        "bool dict enumerate float frozenset int len list max min reversed set sorted str sum tuple"
-        " zip"
+        "bool dict enumerate float frozenset int len list max min reversed set sorted tuple zip"
     )
-} | {"range": _range}
+} | {"range": _range, "str": _text, "sum": _sum}
+_COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
 _OPERATORS = {
-    kind: function
+    kind: _compared(function) if kind in _COMPARISONS else function
     for kind, function in DEFAULT_OPERATORS.items()
     if kind not in {ast.LShift, ast.Pow, ast.RShift}
 } | {ast.Mod: _formatted, ast.Mult: _multiplied}
@@ -68,9 +101,17 @@ _METHODS: dict[type, frozenset[str]] = {
 
 
 def value_of(package: Package, module: Module, name: str) -> Any:
-    """The value of a module's constant. Raises UnknownError."""
-    with _failures_are_unknown():
-        return _Constants(package).value(module, name)
+    """The value of a module's constant, worked out once. Raises UnknownError."""
+    key = (module.name, name)
+    if key not in package.values:
+        try:
+            with _failures_are_unknown():
+                package.values[key] = _Constants(package).value(module, name)
+        except UnknownError:
+            package.values[key] = _UNSET
+    if package.values[key] is _UNSET:
+        raise UnknownError(name)
+    return package.values[key]
 
 
 def text_of(package: Package, module: Module, node: ast.expr) -> tuple[str, bool]:
@@ -105,53 +146,75 @@ class _Constants:
     def __init__(self, package: Package) -> None:
         self.package = package
         self.steps = 0
-        self.active: set[tuple[str, str]] = set()
+        self.finished: dict[tuple[str, str], Any] = {}
 
-    def value(self, module: Module, name: str) -> Any:
-        """A name at the top of a module, with the plain changes that follow its definition."""
-        if name in {"__package__", "__name__"}:
+    def value(self, module: Module, name: str, at: tuple[int, int] | None = None) -> Any:
+        """A name at the top of a module, as it is at the end or where an expression uses it."""
+        if name == "__name__":
+            return module.name
+        if name == "__package__":
             return module.name if module.is_package else module.name.rpartition(".")[0]
         definition = self.package.find(module, name)
         if definition is None or definition.imported is not None:
             raise UnknownError(name)
-        module = definition.module
-        own = _own_name(module, definition.node, name)
-        if (module.name, own) in self.active:
-            raise UnknownError(own)
-        self.active.add((module.name, own))
-        try:
-            return self._build(module, own)
-        finally:
-            self.active.discard((module.name, own))
+        changes = module.changes.get(name, [])
+        later = at and changes and (changes[-1].lineno, changes[-1].col_offset) > at
+        if later or (len(changes) > 1 and definition.module is not module):
+            raise UnknownError(name)
+        key = definition.module.name, definition.name
+        if key not in self.finished:
+            self.finished[key] = _UNSET  # while it is being made
+            self.finished[key] = self._build(definition.module, definition.name)
+        if self.finished[key] is _UNSET:
+            raise UnknownError(name)
+        return self.finished[key]
 
     def evaluate(self, module: Module, node: ast.expr) -> Any:
         """An expression at the top of a module."""
         return _Expression(self, module).eval("", node)
 
+    def charge(self, value: Any) -> None:
+        """Count a step, and the work that a value of such a size is to what comes next."""
+        size = len(value) if hasattr(value, "__len__") else 0
+        _check_length(size)
+        self.steps += 1 + size // 64
+        if self.steps > MAX_STEPS:
+            raise UnknownError("too long")
+
     def _build(self, module: Module, name: str) -> Any:
+        """The plain changes of a name, one after the other."""
+        if not self.package.is_settled(module, name):
+            raise UnknownError(name)
         value: Any = _UNSET
         for node in module.changes.get(name, ()):
-            value = self._changed(module, node, value)
-        if value is _UNSET:
-            raise UnknownError(name)
+            value = self._changed(module, name, node, value)
+        _check_weight(value)
         return value
 
-    def _changed(self, module: Module, node: ast.stmt, value: Any) -> Any:
-        """What a constant is after a statement."""
+    def _changed(self, module: Module, name: str, node: ast.stmt, value: Any) -> Any:
+        """What a constant is after a statement that changes it itself, and no part of it."""
         match node:
-            case ast.Assign(targets=[ast.Name()], value=source):
+            case ast.Assign(targets=[ast.Name(id=own)], value=source) if own == name:
                 return self.evaluate(module, source)
-            case ast.AnnAssign(target=ast.Name(), value=ast.expr() as source):
+            case ast.AnnAssign(target=ast.Name(id=own), value=ast.expr() as source) if own == name:
                 return self.evaluate(module, source)
-            case ast.Assign(targets=[ast.Subscript(slice=key)], value=source):
+            case ast.Assign(
+                targets=[ast.Subscript(value=ast.Name(id=own), slice=key)], value=source
+            ) if own == name:
                 return value | {self.evaluate(module, key): self.evaluate(module, source)}
-            case ast.AugAssign(op=ast.BitOr() | ast.Add() as op, value=source):
+            case ast.AugAssign(
+                target=ast.Name(id=own), op=ast.BitOr() | ast.Add() as op, value=source
+            ) if own == name:
                 return DEFAULT_OPERATORS[type(op)](value, self.evaluate(module, source))
             case ast.Expr(
-                value=ast.Call(func=ast.Attribute(attr="update"), args=[source], keywords=[])
-            ):
+                value=ast.Call(
+                    func=ast.Attribute(value=ast.Name(id=own), attr="update"),
+                    args=[source],
+                    keywords=[],
+                )
+            ) if own == name:
                 return value | self.evaluate(module, source)
-        raise UnknownError(ast.unparse(node))
+        raise UnknownError(name)
 
 
 class _Expression(EvalWithCompoundTypes):  # type: ignore[misc]  # simpleeval has no types
@@ -160,7 +223,7 @@ class _Expression(EvalWithCompoundTypes):  # type: ignore[misc]  # simpleeval ha
     def __init__(self, constants: _Constants, module: Module) -> None:
         super().__init__(
             operators=_OPERATORS,
-            names=lambda node: constants.value(module, node.id),
+            names=lambda node: constants.value(module, node.id, (node.lineno, node.col_offset)),
             allowed_attrs=_METHODS,
         )
         self.constants = constants
@@ -168,25 +231,45 @@ class _Expression(EvalWithCompoundTypes):  # type: ignore[misc]  # simpleeval ha
         self.nodes[ast.SetComp] = lambda node: set(self._eval_comprehension(node))
 
     def _eval(self, node: ast.AST) -> Any:
-        self.constants.steps += 1
-        if self.constants.steps > MAX_STEPS:
-            raise UnknownError("too long")
         value = super()._eval(node)
-        if hasattr(value, "__len__") and len(value) > MAX_SIZE:
-            raise UnknownError("too large")
+        self.constants.charge(value)
         return value
 
-    def _eval_formattedvalue(self, node: ast.FormattedValue) -> Any:
+    def _check_disallowed_items(self, item: Any) -> None:
+        """Nothing to look for: names lead to values alone, and calls to `_FUNCTIONS`."""
+
+    def _eval_call(self, node: ast.Call) -> Any:
+        if isinstance(node.func, ast.Attribute):
+            function = self._eval(node.func)
+        else:
+            function = self.functions[last_name(node.func)]
+        given = [self._eval(argument) for argument in node.args]
+        if last_name(node.func) in {"join", "replace"}:  # the text may grow by as much
+            parts = given[0] if last_name(node.func) == "join" else given
+            longest = len(parts) + sum(map(len, parts))
+            _check_length((len(function.__self__) + 1) * longest)
+        return function(*given, **dict(map(self._eval, node.keywords)))
+
+    def _eval_formattedvalue(self, node: ast.FormattedValue) -> str:
         if node.format_spec is not None or node.conversion != -1:
             raise UnknownError("format")
-        return self._eval(node.value)
+        return _text(self._eval(node.value))
 
 
 _UNSET = object()
 
 
-def _own_name(module: Module, node: ast.AST, name: str) -> str:
-    """The name that a definition has in its own module, where an import has renamed it."""
-    if name in module.names and module.names[name].node is node:
-        return name
-    return next((n for n, d in module.names.items() if d.node is node), name)
+def _check_weight(value: Any) -> None:
+    """Refuse what is no plain value, or too long written out: its parts may be one and the same."""
+    pending, weight = [value], 0
+    while pending:
+        part = pending.pop()
+        weight += 1 + (len(part) if isinstance(part, str | bytes) else 0)
+        if weight > MAX_WEIGHT:
+            raise UnknownError("too large")
+        if isinstance(part, dict):
+            pending += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple | set | frozenset):
+            pending += part
+        elif not isinstance(part, _SCALAR | bytes | range):
+            raise UnknownError(type(part).__name__)

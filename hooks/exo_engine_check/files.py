@@ -1,7 +1,9 @@
 """Reading a project's files: bounded, and every failure is a sentence."""
 
 import errno
+import io
 import os
+import tokenize
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,6 +21,7 @@ SKIPPED = words(
     """__pycache__ .eggs .git .hg .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache .svn .tox
     .venv build dist env htmlcov node_modules venv"""
 )
+SKIPPED_INSIDE = words("__pycache__ node_modules")  # a package may have a part called env or build
 
 
 class CannotRunError(Exception):
@@ -41,12 +44,21 @@ def read_text(path: Traversable, limit: int = MAX_BYTES) -> str:
     if len(data) > limit:
         raise UnreadableError(f"is larger than {limit // 1_000_000} MB, too large to be a source")
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UnreadableError("is not UTF-8 text") from None
+        text = data.decode(_encoding(data) if path.name.endswith(".py") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        name = error.encoding.replace("utf-8", "UTF-8")
+        raise UnreadableError(f"is not {name} text") from None
     if "\0" in text:
         raise UnreadableError("is a binary file")
     return text
+
+
+def _encoding(data: bytes) -> str:
+    """What a Python source says of itself. Raises UnreadableError."""
+    try:
+        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
+    except SyntaxError as error:
+        raise UnreadableError(f"is no Python: {error.msg}") from None
 
 
 def reason(error: OSError) -> str:
@@ -82,26 +94,38 @@ def names(folder: Traversable) -> list[Traversable]:
 
 
 def python_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
-    """Every Python file below a folder, as (path below the project, file).
+    """Every Python file below a package's folder, as (path below the project, file).
 
-    Folders of tools are left out, and linked folders, which could lead round in a circle.
+    Linked folders are followed, unless they lead round in a circle.
     """
-    pending = [(prefix, folder)]
+    pending = [(prefix, folder, _with_parents(folder))]
     count = 0
     while pending and count < MAX_FILES:
-        where, current = pending.pop()
+        where, current, above = pending.pop()
+        count += 1
         for path in names(current):
             inside = f"{where}/{path.name}" if where else path.name
             if path.name.endswith(".py"):
                 if is_file(path) or _is_link(path):
                     count += 1
                     yield inside, path
-            elif path.name not in SKIPPED and is_folder(path) and not _is_link(path):
-                pending.append((inside, path))
+            elif path.name.isidentifier() and path.name not in SKIPPED_INSIDE and is_folder(path):
+                real = _real(path)
+                if real not in above:
+                    pending.append((inside, path, above | {real}))
 
 
 def _is_link(path: Traversable) -> bool:
     return isinstance(path, Path) and path.is_symlink()
+
+
+def _real(path: Traversable) -> str:
+    return os.path.realpath(path) if isinstance(path, Path) else str(path)
+
+
+def _with_parents(folder: Traversable) -> frozenset[str]:
+    real = _real(folder)
+    return frozenset([real, *map(str, Path(real).parents)])
 
 
 def open_project(path: Path) -> Traversable:

@@ -35,6 +35,8 @@ def load(plugin: Plugin, path: Path, python: str, seconds: float) -> tuple[Seen,
     entries = [e for e in plugin.entry_points if e.group in host.GROUPS and e.is_well_formed]
     entries = [e for e in entries if e.module in plugin.package.modules]
     if not any(e.group == host.GROUP_ENGINES for e in entries):
+        if plugin.unseen:
+            raise CannotRunError(f"--import: {plugin.unseen[0]}; build the wheel and check that")
         return {}, ["--import: there is no engine to load; see the other findings"]
     with tempfile.TemporaryDirectory(prefix="exo-engine-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

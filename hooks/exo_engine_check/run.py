@@ -1,6 +1,6 @@
 """One run of the checks, through repo-review's processor."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 from .checks import FAMILIES, repo_review_checks
 from .files import CannotRunError, open_project
 from .findings import Check, Finding, parse
-from .plugin import Plugin, read_plugin
+from .plugin import Plugin
+from .reading import read_plugin
 
 CONFIG_TABLES = ("repo-review", "exo-engine")
 
@@ -82,7 +83,22 @@ def check(
     root = open_project(path)
     plugin = read_plugin(root)
     seen, notes = (None, []) if loads is None else loads.run(plugin, path)
-    return process(root, plugin, select, ignore, seen, notes)
+    report = process(root, plugin, select, ignore, seen, [*notes, *plugin.unseen])
+    return report if plugin.is_wheel else _from_here(report, path)
+
+
+def _from_here(report: Report, project: Path) -> Report:
+    """Paths from the working folder, as GitHub wants them, where the project is in it."""
+    try:
+        inside = project.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return report
+    for n, fault in enumerate(report.faults):
+        if place := fault.finding.place.path:
+            found = replace(fault.finding.place, path=(inside / place).as_posix())
+            finding = replace(fault.finding, place=found)
+            report.faults[n] = replace(fault, finding=finding)
+    return report
 
 
 @dataclass(frozen=True)

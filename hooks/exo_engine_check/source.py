@@ -5,9 +5,10 @@ import builtins
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from .files import UnreadableError, words
 from .findings import Place
@@ -36,6 +37,7 @@ class Definition:
     module: "Module"
     node: ast.AST
     imported: Import | None = None
+    name: str = ""  # in that module
 
     @property
     def place(self) -> Place:
@@ -96,7 +98,7 @@ class Module:
     @cached_property
     def runs(self) -> list[ast.stmt]:
         """The statements that an import runs, in order; those for type checkers are left out."""
-        return list(_running(self.tree.body))
+        return list(running(self.tree.body))
 
     @cached_property
     def imports(self) -> list[Import]:
@@ -117,21 +119,52 @@ class Module:
 
     @cached_property
     def tried(self) -> list[tuple[int, int]]:
-        """The lines inside `try`, where a failure is expected."""
+        """The lines inside `try` or `with suppress`, where a failure is expected."""
         return [
             (node.body[0].lineno, node.body[-1].end_lineno or node.body[-1].lineno)
             for node in self.nodes
-            if isinstance(node, ast.Try)
+            if isinstance(node, ast.Try | ast.TryStar | ast.With) and _expects_failure(node)
         ]
+
+    @cached_property
+    def texts(self) -> dict[str, int]:
+        """Each text that the file spells, and the first line that does."""
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found[node.value] = min(node.lineno, found.get(node.value, node.lineno))
+        return found
 
     @cached_property
     def changes(self) -> dict[str, list[ast.stmt]]:
         """The statements at the top that bind each name, or change what it stands for."""
         found: dict[str, list[ast.stmt]] = {}
         for statement in self.runs:
-            if not isinstance(statement, ast.Try | ast.If):  # their bodies come by themselves
-                for name in _changed_names(statement):
-                    found.setdefault(name, []).append(statement)
+            for name in {*_bound(statement), *_mutated(own_parts(statement))}:
+                found.setdefault(name, []).append(statement)
+        return found
+
+    @cached_property
+    def branched(self) -> set[str]:
+        """Names of which a branch or a loop makes one change among several."""
+        always = set(self.tree.body)
+        return {n for n, c in self.changes.items() if len(c) > 1 and not always.issuperset(c)}
+
+    @cached_property
+    def touched(self) -> set[str]:
+        """Names whose values change where `changes` has no order: in functions, or by other names.
+
+        An attribute is there with its dot.
+        """
+        top = [part for statement in self.runs for part in own_parts(statement)]
+        aliases, changed = _aliases(top), _mutated(top)
+        found = {name for name in changed if name[0] == "." or name in self.local_imports}
+        found |= _others(changed, aliases)
+        for node in self.nodes:
+            if isinstance(node, Function | ast.ClassDef | ast.Lambda):
+                inner = list(_scope(node))
+                changed = _mutated(inner)
+                found |= changed | _others(changed, aliases | _aliases(inner))
         return found
 
     def _imports_of(self, node: ast.AST) -> Iterator[Import]:
@@ -162,20 +195,23 @@ class Module:
                 if name in found and found[name].imported is not None:
                     continue
                 found[name] = definition
+        return self._globals | found
+
+    @cached_property
+    def _globals(self) -> dict[str, Definition]:
+        """The names that functions bind at the top."""
+        found: dict[str, Definition] = {}
+        for function in self.nodes if "global " in (self.text or "") else ():
+            if isinstance(function, Function):
+                inner = list(own_nodes(function))
+                told = {n for node in inner if isinstance(node, ast.Global) for n in node.names}
+                for node in inner if told else ():
+                    if isinstance(node, ast.stmt):
+                        found |= {n: d for n, d in self._defined(node) if n in told}
         return found
 
     def _defined(self, node: ast.stmt) -> Iterator[tuple[str, Definition]]:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name, Definition(self, node)
-        elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                for inner in ast.walk(target):
-                    if isinstance(inner, ast.Name):
-                        yield inner.id, Definition(self, node)
-        elif isinstance(node, ast.AnnAssign):
-            if isinstance(node.target, ast.Name) and node.value is not None:
-                yield node.target.id, Definition(self, node)
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.asname or alias.name.partition(".")[0]
                 module = alias.name if alias.asname else bound
@@ -184,10 +220,9 @@ class Module:
             for alias in node.names:
                 imported = Import(self.absolute(node), alias.name, node.lineno)
                 yield alias.asname or alias.name, Definition(self, node, imported)
-        elif isinstance(node, ast.For | ast.With):
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
-                    yield inner.id, Definition(self, node)
+        else:
+            for name in _bound(node):
+                yield name, Definition(self, node, name=name)
 
     @cached_property
     def is_open(self) -> bool:
@@ -199,44 +234,132 @@ class Module:
         )
 
 
-_MUTATING = words("append clear extend insert pop popitem remove setdefault sort update")
+def own_parts(statement: ast.stmt) -> Iterator[ast.AST]:
+    """A statement's nodes, without statements below it, lambdas, and names of comprehensions."""
+    pending: list[ast.AST] = [statement]
+    while pending:
+        node = pending.pop()
+        yield node
+        inner = ast.iter_child_nodes(node)
+        if isinstance(node, ast.comprehension):
+            inner = iter([node.iter, *node.ifs])
+        pending += (n for n in inner if not isinstance(n, ast.stmt | ast.Lambda))
 
 
-def _changed_names(statement: ast.stmt) -> set[str]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
-    found = set()
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name):
-            if not isinstance(node.ctx, ast.Load):
-                found.add(node.id)
-        elif isinstance(node, ast.Subscript | ast.Attribute):
-            changes = not isinstance(node.ctx, ast.Load)
-            if changes or (isinstance(node, ast.Attribute) and node.attr in _MUTATING):
-                base: ast.expr = node
-                while isinstance(base, ast.Subscript | ast.Attribute):
-                    base = base.value
-                if isinstance(base, ast.Name):
-                    found.add(base.id)
+def _scope(node: Function | ast.ClassDef | ast.Lambda) -> Iterator[ast.AST]:
+    """What runs in a scope of its own; methods have theirs."""
+    if isinstance(node, ast.ClassDef):
+        return (part for statement in running(node.body) for part in own_parts(statement))
+    return ast.walk(node)
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement binds."""
+    if isinstance(statement, ast.AugAssign) or getattr(statement, "value", statement) is None:
+        return  # `a |= b` changes, `a: dict` only says
+    for node in own_parts(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        for field_name in ("asname", "name", "rest"):  # of imports, definitions and patterns
+            name = getattr(node, field_name, None)
+            if isinstance(name, str):
+                yield name.partition(".")[0]
+                break
+
+
+_MUTATING = words(
+    "__setitem__ add append clear discard extend insert pop popitem remove reverse setdefault sort"
+    " update"
+)
+
+
+def _mutated(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names by which nodes change values in place, or may."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Subscript | ast.Attribute):
+            if not isinstance(node.ctx, ast.Load) or getattr(node, "attr", "") in _MUTATING:
+                found |= _path(node)
+        elif isinstance(node, ast.Global):
+            found |= set(node.names)
+        elif isinstance(node, ast.AugAssign):
+            found |= _path(node.target)
+        elif isinstance(node, ast.Delete):
+            found |= {name for target in node.targets for name in _path(target)}
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            found |= _handed_on(node.value)
     return found
 
 
-def _running(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for node in body:
-        if isinstance(node, ast.If):
-            if not _for_type_checkers(node.test) and not _for_scripts(node.test):
-                yield from _running(node.body)
-            yield from _running(node.orelse)
-            continue
+def _handed_on(call: ast.Call) -> set[str]:
+    """The names that a call is given which nobody asks for a result: it may change them."""
+    if last_name(call.func) in {*_MUTATING, "print"}:
+        return set()
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    return {node.id for node in given if isinstance(node, ast.Name)}
+
+
+def _path(node: ast.expr) -> set[str]:
+    """The name that an expression begins with, and the attributes on its way."""
+    found = set()
+    while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
+        if isinstance(node, ast.Attribute):
+            found.add(f".{node.attr}")
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return found | {node.id} if isinstance(node, ast.Name) else found
+
+
+def _aliases(nodes: Iterable[ast.AST]) -> dict[str, set[str]]:
+    """For each name what else its value may be called, as a whole or as a part."""
+    found: dict[str, set[str]] = {}
+    for node in nodes:
+        targets: list[ast.expr] = []
+        names: set[str] = set()
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = _path(node.value)
+        elif isinstance(node, ast.For):
+            targets = [node.target]
+            names = {part.id for part in ast.walk(node.iter) if isinstance(part, ast.Name)}
+        for target in targets:
+            for part in ast.walk(target):
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    found[part.id] = found.get(part.id, set()) | names
+    return found
+
+
+def _others(names: set[str], aliases: dict[str, set[str]]) -> set[str]:
+    """All that these names are aliases of."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        new = aliases.get(pending.pop(), set()) - found
+        found |= new
+        pending += new
+    return found
+
+
+def _expects_failure(node: ast.Try | ast.TryStar | ast.With) -> bool:
+    calls = [item.context_expr for item in getattr(node, "items", ())]
+    names = {last_name(call.func) for call in calls if isinstance(call, ast.Call)}
+    return not isinstance(node, ast.With) or "suppress" in names
+
+
+def running(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements with those below them that run when they do."""
+    pending = body[::-1]
+    while pending:
+        node = pending.pop()
         yield node
-        if isinstance(node, ast.Try):
-            yield from _running(node.body)
-            for handler in node.handlers:
-                yield from _running(handler.body)
-            yield from _running(node.orelse)
-            yield from _running(node.finalbody)
-        elif isinstance(node, ast.For | ast.While | ast.With):
-            yield from _running(node.body)
+        if not isinstance(node, Function | ast.ClassDef):
+            pending += [*_below(node)][::-1]
+
+
+def _below(node: ast.stmt) -> Iterator[ast.stmt]:
+    skips = isinstance(node, ast.If) and (_for_type_checkers(node.test) or _for_scripts(node.test))
+    for part in ("orelse",) if skips else ("body", "handlers", "cases", "orelse", "finalbody"):
+        for inner in getattr(node, part, ()):
+            yield from [inner] if isinstance(inner, ast.stmt) else inner.body
 
 
 def _for_scripts(test: ast.expr) -> bool:
@@ -255,6 +378,7 @@ class Package:
 
     modules: dict[str, Module] = field(default_factory=dict)
     tops: set[str] = field(default_factory=set)
+    values: dict[tuple[str, str], Any] = field(default_factory=dict)  # what evaluate worked out
 
     def add(self, name: str, path: str, text: str | UnreadableError) -> None:
         self.tops.add(name.partition(".")[0])
@@ -293,12 +417,39 @@ class Package:
                 if found:
                     return found
             return None
-        if imported is None or imported.name is None or depth == 0:
+        if imported is None:
+            return self._original(definition, depth) or definition
+        if imported.name is None or depth == 0:
             return definition
         source = self.modules.get(imported.module)
         if source is None:
             return definition
         return self.find(source, imported.name, depth - 1)
+
+    def _original(self, definition: Definition, depth: int) -> Definition | None:
+        """B where the definition is `A = B`, which nothing changes later."""
+        module, node = definition.module, definition.node
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if not (isinstance(value, ast.Name) and all(isinstance(t, ast.Name) for t in targets)):
+            return None
+        known = module.names.get(value.id)
+        if depth == 0 or len(module.changes.get(definition.name, ())) != 1:
+            return None
+        if known and known.place.line >= definition.place.line:
+            return None
+        return self.find(module, value.id, depth - 1)
+
+    def is_settled(self, module: Module, name: str) -> bool:
+        """Whether nothing changes a constant but the statements at the top of its own module."""
+        return name not in module.branched | module.touched and not any(
+            f".{name}" in other.touched
+            or any(
+                other.local_imports.get(alias, "").rpartition(".")[2] == name
+                for alias in other.touched
+            )
+            for other in self.spelling(name)
+        )
 
     def lacks(self, module: Module, name: str) -> bool:
         """Whether a module surely has no such name."""
@@ -397,19 +548,11 @@ class Class:
     def methods(self) -> dict[str, tuple[Module, Function | None]]:
         """Methods and what else the bodies bind, nearest first; None: not a plain function."""
         found: dict[str, tuple[Module, Function | None]] = {}
-        for module, node in self.chain:
-            for statement in _running(node.body):
-                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                    found.setdefault(statement.name, (module, statement))
-                    continue
-                targets: list[ast.expr] = []
-                if isinstance(statement, ast.Assign):
-                    targets = statement.targets
-                elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-                    targets = [statement.target]
-                for target in targets:
-                    if isinstance(target, ast.Name):
-                        found.setdefault(target.id, (module, None))
+        for module, node in reversed(self.chain):
+            for statement in running(node.body):
+                function = statement if isinstance(statement, Function) else None
+                for name in [function.name] if function else _bound(statement):
+                    found[name] = (module, function)
         self.is_open |= "__getattr__" in found
         return found
 
@@ -421,25 +564,6 @@ class Class:
     def own_attributes(self) -> set[str]:
         """Names that any method of the class assigns to `self`."""
         return {name for _, function in self.functions for name in _assigned(function)}
-
-    @cached_property
-    def first_attributes(self) -> set[str]:
-        """Names that `__init__` assigns, its bases' too, and methods that it calls."""
-        found: set[str] = set()
-        inits = [
-            statement
-            for _, node in self.chain
-            for statement in node.body
-            if isinstance(statement, ast.FunctionDef) and statement.name == "__init__"
-        ]
-        for function in inits:
-            found |= _assigned(function)
-            for node in ast.walk(function):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                    _, called = self.methods.get(node.func.attr, (self.module, None))
-                    if called is not None and is_self(node.func.value, function):
-                        found |= _assigned(called)
-        return found
 
 
 def _assigned(function: Function) -> set[str]:

@@ -160,6 +160,24 @@ def test_sarif_keeps_to_its_schema(broken: Path, tmp_path: Path) -> None:
     assert "does not define a property 'line'" in problems("wrong", wrong)
 
 
+def test_paths_are_those_of_the_working_folder(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def places(path: str) -> set[str]:
+        content = json.loads(run(path, "--select", "EX2", "--format", "json")[1])
+        return {fault["path"] for fault in content["faults"] if fault["path"]}
+
+    monkeypatch.chdir(broken)
+    inside = places(".")
+    assert "pyproject.toml" in inside
+    monkeypatch.chdir(broken.parent)
+    assert places(broken.name) == {f"{broken.name}/{path}" for path in inside}
+    monkeypatch.chdir(Path(broken.anchor))
+    assert places(str(broken)) == {
+        (broken.relative_to(broken.anchor) / path).as_posix() for path in inside
+    }
+
+
 def test_select_and_ignore_take_the_beginning_of_ids(broken: Path) -> None:
     def found(*options: str) -> set[str]:
         content = json.loads(run(broken, "--format", "json", *options)[1])

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..files import CannotRunError
 from ..findings import Check, collect
-from ..plugin import Plugin, read_plugin
+from ..plugin import Plugin
+from ..reading import read_plugin
 from . import detection, engine, entry_points, imports, loading, models, packaging, project, state
 
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from .. import host
 from ..findings import Check, Finding, reports
 from ..plugin import Plugin
-from ..source import STANDARD_LIBRARY, Function, Module, is_plain, last_name, own_nodes
+from ..source import (
+    STANDARD_LIBRARY,
+    Definition,
+    Function,
+    Module,
+    is_plain,
+    last_name,
+    own_nodes,
+)
+from .engine import waits
 
 
 class Detection(Check):
@@ -91,68 +100,82 @@ class EX503(Detection):
         what the call can raise, `OSError` for files and `Exception` for an SDK, and return None.
         """
         for module, function in _detectors(exo_plugin):
-            yield from _uncaught(exo_plugin, module, function, frozenset(), {function.name})
+            yield from _uncaught(exo_plugin, module, function, frozenset(), {function})
 
 
-_EVERYTHING = frozenset({"Exception", "BaseException", ""})
 _FILE_CALLS = {"open", "read_text", "read_bytes", "iterdir", "listdir", "stat", "scandir"}
-_PROCESS_CALLS = {"run", "check_output", "check_call", "call", "Popen"}
+_PROGRAM_CALLS = {"run", "check_output", "check_call", "call", "Popen"}
 
 
 def _uncaught(
-    plugin: Plugin, module: Module, node: ast.AST, caught: frozenset[str], seen: set[str]
+    plugin: Plugin, module: Module, node: ast.AST, caught: frozenset[str], seen: set[Function]
 ) -> Iterator[Finding]:
     """Risky statements below a node that no handler around them answers to."""
     if isinstance(node, ast.Try):
-        inner = caught | _caught(node)
+        inner = caught.union(*(_caught(plugin, module, kind) for kind in _handled(node)))
         for statement in node.body:
             yield from _uncaught(plugin, module, statement, inner, seen)
         for other in [*node.handlers, *node.orelse, *node.finalbody]:
             yield from _uncaught(plugin, module, other, caught, seen)
         return
-    if isinstance(node, ast.With) and any(_suppresses(item) for item in node.items):
-        names = [a for item in node.items if _suppresses(item) for a in _arguments(item)]
-        caught = caught | {last_name(name) for name in names}
+    if isinstance(node, ast.With):
+        caught = caught.union(*(_caught(plugin, module, kind) for kind in _suppressed(node)))
     danger = _danger(plugin, module, node, caught)
     if danger:
         yield Finding(module.place(node), danger)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in seen:
-        found = plugin.package.find(module, node.func.id)
-        if found and isinstance(found.node, ast.FunctionDef):
-            seen.add(node.func.id)
-            for statement in found.node.body:
-                yield from _uncaught(plugin, found.module, statement, caught, seen)
+    for source, helper in _helpers(plugin, module, node, seen):
+        for statement in helper.body:
+            yield from _uncaught(plugin, source, statement, caught, seen)
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield from _uncaught(plugin, module, child, caught, seen)
 
 
+def _helpers(
+    plugin: Plugin, module: Module, node: ast.AST, seen: set[Function]
+) -> Iterator[tuple[Module, Function]]:
+    """The plugin's own function that a node calls, once."""
+    found = _definition(plugin, module, node.func) if isinstance(node, ast.Call) else None
+    if found and isinstance(found.node, ast.FunctionDef) and found.node not in seen:
+        seen.add(found.node)
+        yield found.module, found.node
+
+
+def _definition(plugin: Plugin, module: Module, node: ast.expr) -> Definition | None:
+    """What a name stands for, or an attribute of one of the plugin's own modules."""
+    if isinstance(node, ast.Name):
+        return plugin.package.find(module, node.id)
+    owner, _, name = plugin.package.dotted(module, node).rpartition(".")
+    source = plugin.package.modules.get(owner)
+    return plugin.package.find(source, name) if source else None
+
+
 def _danger(plugin: Plugin, module: Module, node: ast.AST, caught: frozenset[str]) -> str:
-    if caught & _EVERYTHING:
-        return ""
-    if isinstance(node, ast.Raise) and not (caught and node.exc is None):
+    if isinstance(node, ast.Raise):
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        return "" if raised is not None and last_name(raised) in caught else "this is raised"
+        kind = _exception(last_name(raised) if raised else "")
+        answered = _answers(caught, kind) if kind else bool(caught)
+        return "" if answered else "this is raised"
     if isinstance(node, ast.Import | ast.ImportFrom):
         names = (
             [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
         )
         foreign = not getattr(node, "level", 0) and any(_is_foreign(plugin, n) for n in names)
-        return f"{names[0]} may be missing" if foreign and "ImportError" not in caught else ""
+        missing = foreign and not _answers(caught, ModuleNotFoundError)
+        return f"{names[0]} may be missing" if missing else ""
     if not isinstance(node, ast.Call):
         return ""
     dotted = plugin.package.dotted(module, node.func)
     last = last_name(node.func)
-    if (
-        dotted
-        and _is_foreign(plugin, dotted)
-        and not isinstance(node.func, ast.Name | ast.Subscript)
-    ):
-        return f"{dotted}() may raise what is not caught here"
-    if last in _PROCESS_CALLS and dotted.startswith("subprocess.") and "OSError" not in caught:
-        return f"{dotted}() may find no program"
-    if last in _FILE_CALLS and "OSError" not in caught and _is_file_call(dotted, node.func):
-        return f"{last}() may raise OSError"
+    if _is_foreign(plugin, dotted) and not isinstance(node.func, ast.Name | ast.Subscript):
+        own = f"{dotted.partition('.')[0]}." in caught
+        answered = own or _answers(caught, Exception)
+        return "" if answered else f"{dotted}() may raise what is not caught here"
+    if last in _PROGRAM_CALLS and dotted.startswith("subprocess."):
+        return "" if _answers(caught, FileNotFoundError) else f"{dotted}() may find no program"
+    if last in _FILE_CALLS and _is_file_call(dotted, node.func):
+        answered = _answers(caught, FileNotFoundError, PermissionError)
+        return "" if answered else f"{last}() may raise OSError"
     return ""
 
 
@@ -169,36 +192,52 @@ def _is_foreign(plugin: Plugin, dotted: str) -> bool:
     return bool(top) and not mine
 
 
-_ALIASES = {
-    "IOError": "OSError",
-    "EnvironmentError": "OSError",
-    "ModuleNotFoundError": "ImportError",
-}
+def _exception(name: str) -> type[BaseException] | None:
+    """Python's own exception of a name."""
+    kind = getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else None
 
 
-def _caught(node: ast.Try) -> frozenset[str]:
-    """Names of what a try statement catches; OSError and ImportError by their other names too."""
-    found: set[str] = set()
+def _answers(caught: frozenset[str], *raised: type[BaseException]) -> bool:
+    """Whether what is caught has all these among it."""
+    kinds = tuple(kind for kind in map(_exception, caught) if kind)
+    return "" in caught or all(issubclass(kind, kinds) for kind in raised)
+
+
+def _handled(node: ast.Try) -> Iterator[ast.expr | None]:
+    """The types of the handlers, without those that raise again."""
     for handler in node.handlers:
-        if any(isinstance(n, ast.Raise) and n.exc is None for n in handler.body):
-            continue
-        types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-        found |= {"" if kind is None else last_name(kind) for kind in types}
-    aliases = {
-        "IOError": "OSError",
-        "EnvironmentError": "OSError",
-        "ModuleNotFoundError": "ImportError",
-    }
-    return frozenset(found | {aliases[name] for name in found & aliases.keys()})
+        if not any(isinstance(n, ast.Raise) and n.exc is None for n in handler.body):
+            yield handler.type
 
 
-def _suppresses(item: ast.withitem) -> bool:
-    call = item.context_expr
-    return isinstance(call, ast.Call) and last_name(call.func) == "suppress"
+def _suppressed(node: ast.With) -> Iterator[ast.expr]:
+    """The types that `contextlib.suppress` is given."""
+    for item in node.items:
+        call = item.context_expr
+        if isinstance(call, ast.Call) and last_name(call.func) == "suppress":
+            yield from call.args
 
 
-def _arguments(item: ast.withitem) -> list[ast.expr]:
-    return item.context_expr.args if isinstance(item.context_expr, ast.Call) else []
+def _caught(plugin: Plugin, module: Module, node: ast.expr | None, depth: int = 8) -> set[str]:
+    """Names of exceptions, and of their libraries with a dot behind; '' where that can't be told.
+
+    A constant of the plugin stands for what it is.
+    """
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.Tuple):
+        parts = node.elts
+    elif isinstance(node, ast.BinOp):
+        parts = [node.left, node.right]
+    if parts:
+        return set().union(*(_caught(plugin, module, part, depth) for part in parts))
+    found = _definition(plugin, module, node) if node else None
+    if depth and found and isinstance(found.node, ast.Assign | ast.AnnAssign):
+        return _caught(plugin, found.module, found.node.value, depth - 1)
+    dotted = plugin.package.dotted(module, node) if node else ""
+    if node is None or not (found or dotted):
+        return {""}
+    return {last_name(node), f"{dotted.partition('.')[0]}."}
 
 
 class EX504(Detection):
@@ -212,14 +251,28 @@ class EX504(Detection):
         of the system, or give the program a `timeout` of a second.
         """
         for module, function in _detectors(exo_plugin):
-            for node in own_nodes(function):
-                if not isinstance(node, ast.Call):
-                    continue
-                name = exo_plugin.package.dotted(module, node.func)
-                top, _, last = name.partition(".")
-                limited = any(keyword.arg == "timeout" for keyword in node.keywords)
-                if name == "time.sleep" or top in {"requests", "httpx", "urllib", "socket"}:
-                    yield Finding(module.place(node), f"{name}() takes its time")
-                waits = top == "subprocess" and last in _PROCESS_CALLS - {"Popen"} and not limited
-                if waits or name in {"os.system", "os.popen"}:
-                    yield Finding(module.place(node), f"{name}() has no timeout")
+            for where, call in _calls(exo_plugin, module, function, {function}):
+                name = exo_plugin.package.dotted(where, call.func)
+                if waits(name) and not _is_limited(name, call):
+                    yield Finding(where.place(call), f"{name}() may take long")
+
+
+def _calls(
+    plugin: Plugin, module: Module, function: Function, seen: set[Function]
+) -> Iterator[tuple[Module, ast.Call]]:
+    """The calls of a function, and of those of the plugin's own functions that it calls."""
+    for node in own_nodes(function):
+        if isinstance(node, ast.Call):
+            yield module, node
+        for source, helper in _helpers(plugin, module, node, seen):
+            yield from _calls(plugin, source, helper, seen)
+
+
+_TIMEOUTS = {"socket.create_connection": 1, "urllib.request.urlopen": 2}  # by position
+
+
+def _is_limited(name: str, call: ast.Call) -> bool:
+    """Whether a call may have a timeout that is not None."""
+    given = [k.value for k in call.keywords if k.arg in {"timeout", None}]
+    given += call.args[_TIMEOUTS.get(name, len(call.args)) :]
+    return any(not isinstance(value, ast.Constant) or value.value is not None for value in given)

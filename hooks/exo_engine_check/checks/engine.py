@@ -5,6 +5,7 @@ import builtins
 from collections.abc import Iterator
 
 from .. import host
+from ..files import words
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 from ..source import (
@@ -12,6 +13,7 @@ from ..source import (
     Class,
     Function,
     Module,
+    Package,
     accepts,
     decorators,
     is_plain,
@@ -28,6 +30,25 @@ class Engine(Check):
 
 def _at(engine: Class) -> Place:
     return engine.module.place(engine.node)
+
+
+def code(plugin: Plugin, word: str) -> Iterator[Module]:
+    """The modules that have a word, without the package's own tests: exo runs none of them."""
+    for module in plugin.package.spelling(word):
+        parts = module.name.split(".")[1:]
+        if not any(p in {"tests", "test", "conftest"} or p.startswith("test_") for p in parts):
+            yield module
+
+
+def fields(engine: Class) -> set[str]:
+    """Names that a decorator such as `dataclass` sets on each object, where it finds them."""
+    return {
+        statement.target.id
+        for _, node in engine.chain
+        for statement in (node.body if node.decorator_list else ())
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        if "ClassVar" not in ast.unparse(statement.annotation)
+    }
 
 
 def _called(engine: Class) -> Iterator[tuple[str, Module, Function]]:
@@ -88,14 +109,48 @@ class EX303(Engine):
                         isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)
                     ):
                         yield Finding(module.place(function), f"{name}() is an async generator")
-                elif not _awaitable(function):
+                elif not _awaitable(engine, module, function):
                     yield Finding(module.place(function), f"{name}() is not async")
 
 
-def _awaitable(function: Function) -> bool:
-    """Whether a plain function says that it returns something to await."""
+def _awaitable(engine: Class, module: Module, function: Function, depth: int = 4) -> bool:
+    """Whether a function gives something to await: it is async, says so, or each return does."""
+    if isinstance(function, ast.AsyncFunctionDef):
+        return True
     said = ast.unparse(function.returns) if function.returns else ""
-    return any(word in said for word in ("Awaitable", "Coroutine", "Future", "Task"))
+    if any(word in said for word in ("Awaitable", "Coroutine", "Future", "Task")):
+        return True
+    returned = [node.value for node in own_nodes(function) if isinstance(node, ast.Return)]
+    return bool(depth and returned) and all(
+        isinstance(value, ast.Call) and _to_await(engine, module, function, value.func, depth)
+        for value in returned
+    )
+
+
+def _to_await(
+    engine: Class, module: Module, function: Function, called: ast.expr, depth: int
+) -> bool:
+    """Whether a call in a method gives something to await."""
+    name = engine.package.dotted(module, called)
+    if name.startswith("asyncio."):
+        return not name.startswith("asyncio.run")
+    last = last_name(called)
+    if isinstance(called, ast.Name):
+        found = engine.package.find(module, last)
+        known = [found.node if found else None, *own_nodes(function)]
+        return any(isinstance(n, ast.AsyncFunctionDef) and n.name == last for n in known)
+    if not (isinstance(called, ast.Attribute) and is_self(called.value, function)):
+        return last == "run_in_executor" or _is_super(called)
+    module, method = engine.methods.get(last, (module, None))
+    if method is None:
+        return last in host.INHERITED
+    return _awaitable(engine, module, method, depth - 1)
+
+
+def _is_super(node: ast.expr) -> bool:
+    """Whether an expression is an attribute of `super()`."""
+    owner = node.value if isinstance(node, ast.Attribute) else None
+    return isinstance(owner, ast.Call) and last_name(owner.func) == "super"
 
 
 class EX304(Engine):
@@ -146,13 +201,18 @@ class EX306(Engine):
         """
         for engine in exo_plugin.engines:
             module, function = engine.methods.get("__init__", (engine.module, None))
-            if function is None and "__init__" not in engine.methods and not engine.is_open:
+            if function is None and "__init__" not in engine.methods and not _is_made(engine):
                 yield Finding(_at(engine), f"{engine.node.name} has no __init__(shard_downloader)")
             elif function is not None and is_plain(function) and not accepts(function, 1):
                 names = ", ".join(parameters(function))
                 yield Finding(module.place(function), f"__init__({names}) can't take one argument")
             elif isinstance(function, ast.AsyncFunctionDef):
                 yield Finding(module.place(function), "__init__() is async")
+
+
+def _is_made(engine: Class) -> bool:
+    """Whether something else than the source shown may write the constructor."""
+    return engine.is_open or bool(fields(engine))
 
 
 class EX307(Engine):
@@ -165,7 +225,7 @@ class EX307(Engine):
         (shard_download.py:11): with one it is a TypeError at the first request. Write
         `await self.shard_downloader.ensure_shard(shard, type(self).__name__)`.
         """
-        for module in exo_plugin.package.spelling("ensure_shard"):
+        for module in code(exo_plugin, "ensure_shard"):
             for node in module.nodes:
                 if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                     continue
@@ -193,13 +253,31 @@ class EX308(Engine):
         (node.py:131, main.py:190) has to be there once a shard is.
         """
         for engine in exo_plugin.engines:
-            first = engine.first_attributes | engine.methods.keys()
-            later = engine.own_attributes | first
+            first = _first_attributes(engine) | engine.methods.keys() | fields(engine)
+            later = engine.methods.keys() | engine.own_attributes
             for name, where in host.ATTRIBUTES.items() if not engine.is_open else ():
                 if name == "tokenizer" and name not in later:
                     yield Finding(_at(engine), f"the engine never sets self.{name} ({where})")
                 elif name != "tokenizer" and name not in first:
                     yield Finding(_at(engine), f"__init__() does not set self.{name} ({where})")
+
+
+def _first_attributes(engine: Class) -> set[str]:
+    """Names that a new object gets: from its constructors, and from all methods they call."""
+    named: dict[str, list[Function]] = {}
+    for _, body in engine.chain:
+        for statement in body.body:
+            if isinstance(statement, Function):
+                named.setdefault(statement.name, []).append(statement)
+    found, pending = set[str](), {"__init__", "__post_init__"}
+    while pending:
+        for function in named.pop(pending.pop(), ()):
+            for node in ast.walk(function):
+                if not isinstance(node, ast.Attribute):
+                    continue
+                if is_self(node.value, function) or _is_super(node):
+                    (found if isinstance(node.ctx, ast.Store) else pending).add(node.attr)
+    return found
 
 
 class EX309(Engine):
@@ -213,7 +291,7 @@ class EX309(Engine):
         name.
         """
         for engine in exo_plugin.engines:
-            known = engine.own_attributes | engine.methods.keys() | {*host.INHERITED, "session"}
+            known = engine.methods.keys() | engine.own_attributes | {*host.INHERITED, "session"}
             if engine.is_open or "__getattribute__" in known:
                 continue
             missing: dict[str, Place] = {}
@@ -242,8 +320,9 @@ class EX310(Engine):
         name that no engine of exo has.
         """
         for entry in exo_plugin.in_group(host.GROUP_ENGINES):
-            if entry.attribute in host.BUILT_IN_ENGINES.values():
-                yield Finding(entry.place, f"exo has a class {entry.attribute} of its own")
+            name = exo_plugin.class_name(entry)
+            if name in host.BUILT_IN_ENGINES.values():
+                yield Finding(entry.place, f"exo has a class {name} of its own")
 
 
 class EX311(Engine):
@@ -256,35 +335,31 @@ class EX311(Engine):
         function sleeps or waits in a plain call, every other request stands still. Await an async
         library, or hand the call to a thread with `asyncio.to_thread`.
         """
-        for module in exo_plugin.package.spelling("async "):
+        for module in code(exo_plugin, "async "):
             for function in module.nodes:
                 if isinstance(function, ast.AsyncFunctionDef):
                     for node in own_nodes(function):
                         if isinstance(node, ast.Call):
                             name = exo_plugin.package.dotted(module, node.func)
-                            if _blocks(name):
+                            if waits(name):
                                 message = f"{name}() blocks the loop in {function.name}()"
                                 yield Finding(module.place(node), message)
 
 
-_BLOCKING = ("time.sleep", "os.system", "urllib.request.urlopen", "socket.create_connection")
-_BLOCKING_MODULES = ("requests", "subprocess")
-_BLOCKING_CALLS = {
-    "get",
-    "post",
-    "put",
-    "head",
-    "request",
-    "run",
-    "call",
-    "check_call",
-    "check_output",
-}
+_WAITING = words(
+    """os.popen os.system socket.create_connection socket.getaddrinfo socket.getfqdn
+    socket.gethostbyaddr socket.gethostbyname time.sleep urllib.request.urlopen
+    urllib.request.urlretrieve"""
+)
+_WAITING_MODULES = {
+    "subprocess": words("call check_call check_output getoutput getstatusoutput run")
+} | dict.fromkeys(("httpx", "requests"), words("delete get head patch post put request"))
 
 
-def _blocks(name: str) -> bool:
+def waits(name: str) -> bool:
+    """Whether a plain call waits: for time, a program or the network."""
     top, _, last = name.partition(".")
-    return name in _BLOCKING or (top in _BLOCKING_MODULES and last in _BLOCKING_CALLS)
+    return name in _WAITING or last in _WAITING_MODULES.get(top, ())
 
 
 class EX312(Engine):
@@ -296,7 +371,7 @@ class EX312(Engine):
         exo's API takes an id of 0 for none (chatgpt_api.py:416,481), and the engine must not do the
         same: its answers would never end. Compare with None: `if eos_token_id is None`.
         """
-        for module in exo_plugin.package.spelling("eos_"):
+        for module in code(exo_plugin, "eos_"):
             for node in module.nodes:
                 tested: list[ast.expr] = []
                 if isinstance(node, ast.If | ast.IfExp | ast.While):
@@ -306,9 +381,39 @@ class EX312(Engine):
                 elif isinstance(node, ast.BoolOp):
                     tested = node.values if isinstance(node.op, ast.And) else node.values[:-1]
                 for part in tested:
-                    name = part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "")
-                    if name in {"eos_token_id", "eos_id"}:
+                    if name := _end_token(module, part):
                         yield Finding(module.place(part), f"{name} is tested for truth: 0 is none")
+
+
+def _end_token(module: Module, node: ast.expr) -> str:
+    """The end token that an expression reads, or that a name was given; else empty."""
+    node = node.value if isinstance(node, ast.NamedExpr) else node
+    given = _last_value(module, node) if isinstance(node, ast.Name) else None
+    for read in (node, given):
+        name = last_name(read) if read else ""
+        if isinstance(read, ast.Call) and last_name(read.func) == "getattr" and read.args[1:]:
+            name = str(getattr(read.args[1], "value", ""))
+        if name in {"eos_token_id", "eos_id"}:
+            return name
+    return ""
+
+
+def _last_value(module: Module, name: ast.Name) -> ast.expr | None:
+    """What the last binding before it in the text gives a name; None: that can't be told."""
+    values, last = dict[tuple[int, int], ast.expr | None](), (0, 0)
+    for node in module.nodes:
+        match node:
+            case ast.Assign():
+                values |= {_position(target): node.value for target in node.targets}
+            case ast.AnnAssign() | ast.NamedExpr():
+                values[_position(node.target)] = node.value
+            case ast.arg(arg=name.id) | ast.Name(id=name.id, ctx=ast.Store()):
+                last = max(last, _position(node)) if _position(node) < _position(name) else last
+    return values.get(last)
+
+
+def _position(node: ast.expr | ast.arg) -> tuple[int, int]:
+    return node.lineno, node.col_offset
 
 
 class EX313(Engine):
@@ -327,7 +432,7 @@ class EX313(Engine):
             if engine.is_open or "infer_tensor" not in engine.methods:
                 continue
             roots = [module.name for module, _ in engine.chain]
-            near = exo_plugin.package.loaded_with(roots)
+            near = _within_reach(exo_plugin.package, roots)
             if not any(
                 (isinstance(node, ast.Attribute) and node.attr in asked)
                 or _hands_shard_on(exo_plugin, module, node)
@@ -337,6 +442,16 @@ class EX313(Engine):
                 module, function = engine.methods["infer_tensor"]
                 place = module.place(function) if function else _at(engine)
                 yield Finding(place, f"{engine.node.name} never asks which layers its shard has")
+
+
+def _within_reach(package: Package, roots: list[str]) -> list[Module]:
+    """The modules that importing these imports, and calling their functions does."""
+    near: list[Module] = []
+    while len(found := package.loaded_with(roots)) > len(near):
+        near = found
+        imports = [i for module in near for i in module.all_imports]
+        roots = [*roots, *(name for i in imports for name in (i.module, f"{i.module}.{i.name}"))]
+    return near
 
 
 def _hands_shard_on(plugin: Plugin, module: Module, node: ast.AST) -> bool:

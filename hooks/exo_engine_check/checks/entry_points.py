@@ -195,7 +195,7 @@ def _constant(plugin: Plugin, entry: EntryPoint, target: Target) -> bool:
 def _not_a_dict(plugin: Plugin, entry: EntryPoint, target: Target) -> Iterator[Finding]:
     assert target.definition is not None
     assert target.module is not None
-    if not isinstance(target.definition.node, ast.Assign | ast.AnnAssign):
+    if isinstance(target.definition.node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield Finding(target.definition.place, f"{entry} is a definition, not a dict")
         return
     try:

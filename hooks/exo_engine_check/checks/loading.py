@@ -7,7 +7,7 @@ from .. import host
 from ..files import words
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
-from ..source import STANDARD_LIBRARY, Import, Module
+from ..source import STANDARD_LIBRARY, Import, Module, own_parts, running
 from .packaging import project_of
 
 # Imports that take longer than a plugin may, or bring up a device.
@@ -109,23 +109,9 @@ def _is_work(name: str) -> bool:
 
 def _at_import(statement: ast.stmt) -> Iterator[ast.Call]:
     """Calls that run when the statement does, without those inside functions."""
-    if isinstance(statement, ast.Try | ast.If | ast.For | ast.While | ast.With):
-        heads = [getattr(statement, name, None) for name in ("test", "iter")]
-        heads += [item.context_expr for item in getattr(statement, "items", [])]
-        pending: list[ast.AST] = [head for head in heads if head is not None]
-    else:
-        pending = [statement]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Call):
-            yield node
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                pending += child.decorator_list
-            elif not isinstance(child, ast.Lambda):
-                pending.append(child)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            return
+    yield from (node for node in own_parts(statement) if isinstance(node, ast.Call))
+    for inner in running(statement.body) if isinstance(statement, ast.ClassDef) else ():
+        yield from _at_import(inner)
 
 
 class EX704(Loading):
@@ -182,14 +168,26 @@ class EX705(Loading):
             project_of(text) for text, extra, _ in exo_plugin.metadata.requirements if not extra
         }
         known = required | host.PINS.keys()
+        imported = {found.top for module in exo_plugin.package for found in module.all_imports}
+        if any(not _brings(project, imported) for project in required - host.PINS.keys()):
+            return  # it has a module of another name, which may be any of them
         for module in exo_plugin.discovered:
             for found in module.imports:
                 name = found.top
-                if not name or name in STANDARD_LIBRARY or name in HEAVY or name == "exo":
+                if not name or name in STANDARD_LIBRARY | HEAVY | {"exo", *_PINNED}:
                     continue
-                spelt = name.replace("_", "-").lower()
-                alike = any(spelt in project or project in spelt for project in known)
-                if exo_plugin.package.owns(name) or alike or _inside_try(module, found):
+                if any(_brings(project, {name}) for project in known):
+                    continue
+                if exo_plugin.package.owns(name) or _inside_try(module, found):
                     continue
                 place = Place(module.path, found.line)
                 yield Finding(place, f"{name} is imported here and not among the dependencies")
+
+
+_PINNED = ("pynvml",)  # a module of exo's pins whose name is not like its distribution's
+
+
+def _brings(project: str, modules: set[str]) -> bool:
+    """Whether a project has a name like that of one of these modules."""
+    spelt = [module.replace("_", "-").lower() for module in modules if module]
+    return any(module in project or project in module for module in spelt)

@@ -1,6 +1,5 @@
 """EX4: the model cards."""
 
-import ast
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -40,13 +39,9 @@ def _cards(plugin: Plugin) -> Iterator[tuple[str, Any, Place]]:
 
 def _place(plugin: Plugin, entry: EntryPoint, module: Module, model_id: str) -> Place:
     """The line that spells most of a model id, else the line of the whole dict."""
-    best: tuple[int, int] = (0, 0)
-    for node in module.nodes:
-        text = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(text, str) and len(text) > 2 and model_id.startswith(text):
-            best = max(best, (len(text), -getattr(node, "lineno", 0)))
-    if best[0]:
-        return Place(module.path, -best[1])
+    for length in range(len(model_id), 2, -1):
+        if line := module.texts.get(model_id[:length]):
+            return Place(module.path, line)
     definition = plugin.target(entry).definition
     return definition.place if definition else Place(module.path)
 
@@ -154,17 +149,29 @@ class EX406(Models):
         without a model shows nothing, and a model without a name shows its id. Keep both dicts in
         step.
         """
-        for entry, module, cards in _dicts(exo_plugin):
-            for name in [n for n in module.names if "PRETTY" in n.upper()]:
-                try:
-                    pretty = value_of(exo_plugin.package, module, name)
-                except UnknownError:
-                    continue
-                if not isinstance(pretty, dict):
-                    continue
-                for model_id in pretty.keys() - cards.keys():
+        found = list(_dicts(exo_plugin))
+        known = {model_id for _, _, cards in found for model_id in cards}
+        complete = len(found) == len(exo_plugin.in_group(host.GROUP_MODELS))
+        for entry, module, cards in found:
+            pretty = _pretty_names(exo_plugin, module, known)
+            for name, ids in pretty.items() if complete else ():
+                for model_id in ids - known:
                     place = _place(exo_plugin, entry, module, str(model_id))
                     yield Finding(place, f"{name} has {model_id}, which is no model")
-                for model_id in cards.keys() - pretty.keys():
-                    place = _place(exo_plugin, entry, module, str(model_id))
-                    yield Finding(place, f"{name} has no name for {model_id}")
+            for model_id in cards.keys() - set().union(*pretty.values()) if pretty else ():
+                place = _place(exo_plugin, entry, module, str(model_id))
+                yield Finding(place, f"{' and '.join(pretty)} has no name for {model_id}")
+
+
+def _pretty_names(plugin: Plugin, module: Module, known: set[Any]) -> dict[str, set[Any]]:
+    """The ids in each dict of pretty names; nothing where one of them can't be told."""
+    found: dict[str, set[Any]] = {}
+    for name in [name for name in module.names if "PRETTY" in name.upper()]:
+        try:
+            value = value_of(plugin.package, module, name)
+        except UnknownError:
+            return {}
+        if isinstance(value, dict):
+            found[name] = set(value)
+    theirs = {name: ids for name, ids in found.items() if ids & known}
+    return theirs or {n: ids for n, ids in found.items() if n.upper().endswith("PRETTY_NAMES")}

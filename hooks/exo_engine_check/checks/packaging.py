@@ -7,7 +7,8 @@ from importlib.resources.abc import Traversable
 from .. import host
 from ..files import UnreadableError, is_file, read_text
 from ..findings import Check, Finding, Place, reports
-from ..plugin import Plugin, table_of
+from ..plugin import Plugin
+from ..tables import table_of
 
 
 class Packaging(Check):
@@ -18,6 +19,11 @@ def project_of(requirement: str) -> str:
     """The normal form of the project that a requirement names."""
     name = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", requirement)
     return re.sub(r"[-_.]+", "-", name[1]).lower() if name else ""
+
+
+def is_exo(requirement: str, extra: str) -> bool:
+    """Whether it asks for exo; an extra may name the host itself, by its address."""
+    return project_of(requirement) == "exo" and not (extra and "@" in requirement)
 
 
 class EX201(Packaging):
@@ -31,9 +37,11 @@ class EX201(Packaging):
         `exo-engine check --fix` does.
         """
         for text, extra, place in exo_plugin.metadata.requirements:
-            if project_of(text) == "exo" and not (extra and "@" in text):
+            if is_exo(text, extra):
                 where = f"the extra {extra}" if extra else "the dependencies"
-                yield Finding(place, f"{text} is among {where}: that is another project on PyPI")
+                other = "that is another project on PyPI"
+                why = "the host is there before its plugins" if "@" in text else other
+                yield Finding(place, f"{text} is among {where}: {why}")
 
 
 class EX202(Packaging):
@@ -99,15 +107,9 @@ class EX203(Packaging):
         if exo_plugin.problems:
             return
         if not exo_plugin.metadata.readme:
-            yield Finding(exo_plugin.line("project"), "the project names no README")
-        for name, place in exo_plugin.metadata.missing_files:
-            if _is_readme(exo_plugin, name):
-                yield Finding(place, f"the README {name} is not here")
-
-
-def _is_readme(plugin: Plugin, name: str) -> bool:
-    readme = plugin.pyproject.get("project", {}).get("readme")
-    return name in (readme, readme.get("file") if isinstance(readme, dict) else None)
+            yield Finding(exo_plugin.metadata.place, "the project names no README")
+        for name, place in exo_plugin.metadata.missing_readmes:
+            yield Finding(place, f"the README {name} is not here")
 
 
 class EX204(Packaging):
@@ -123,10 +125,9 @@ class EX204(Packaging):
         if exo_plugin.problems:
             return
         if not exo_plugin.metadata.license:
-            yield Finding(exo_plugin.line("project"), "the project names no licence")
-        for name, place in exo_plugin.metadata.missing_files:
-            if not _is_readme(exo_plugin, name):
-                yield Finding(place, f"the licence file {name} is not here")
+            yield Finding(exo_plugin.metadata.place, "the project names no licence")
+        for name, place in exo_plugin.metadata.missing_licenses:
+            yield Finding(place, f"the licence file {name} is not here")
 
 
 class EX205(Packaging):
@@ -144,14 +145,14 @@ class EX205(Packaging):
         wanted = exo_plugin.metadata.requires_python
         if not wanted:
             if "requires-python" not in exo_plugin.metadata.dynamic:
-                yield Finding(exo_plugin.line("project"), "requires-python is missing")
+                yield Finding(exo_plugin.metadata.place, "requires-python is missing")
             return
         plain = re.fullmatch(r">=\s*(3\.\d+)", wanted.strip())
         if plain and _numbers(plain[1]) <= _numbers(host.PYTHONS[-1]):
             return
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-        place = exo_plugin.line("project", "requires-python")
+        place = exo_plugin.metadata.python_place
         try:
             specifier = SpecifierSet(wanted)
         except InvalidSpecifier:
@@ -189,7 +190,8 @@ class EX207(Packaging):
         """
         `copier update` renders the template with the stored answers: where they differ from what
         the project is called now, it brings the old names back. exo finds the plugin by the names
-        in pyproject.toml (plugin_discovery.py:88). Rename with `copier update --data`.
+        in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
+        change by an update. For other names, render a new plugin.
         """
         path = exo_plugin.root.joinpath(".copier-answers.yml")
         if exo_plugin.is_wheel or exo_plugin.problems or not is_file(path):
@@ -235,7 +237,7 @@ class EX208(Packaging):
         """
         keys = ("tool", "hatch", "build", "targets", "wheel")
         told = table_of(exo_plugin.pyproject, *keys).get("packages")
-        if exo_plugin.is_wheel or not isinstance(told, list):
+        if exo_plugin.is_wheel or exo_plugin.build_moves_folders or not isinstance(told, list):
             return
         place = exo_plugin.line(*keys, "packages")
         folders = [str(name).strip("/").removeprefix("./") for name in told]

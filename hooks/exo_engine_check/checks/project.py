@@ -1,9 +1,11 @@
 """EX0: the project can be read."""
 
+import platform
 from collections.abc import Iterator
 
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
+from ..source import Module
 
 
 class Project(Check):
@@ -35,8 +37,21 @@ class EX002(Project):
         """
         for module in exo_plugin.package:
             _ = module.tree
-            if module.problem:
+            if module.problem and not _is_for_newer(exo_plugin, module):
                 yield Finding(Place(module.path, module.problem_line), module.problem)
+
+
+def _is_for_newer(plugin: Plugin, module: Module) -> bool:
+    """Whether a syntax that this Python doesn't know may be that of a newer one."""
+    wanted = plugin.metadata.requires_python
+    if not (wanted and module.problem.startswith("is no Python")):
+        return False
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        return not SpecifierSet(wanted).contains(platform.python_version(), prereleases=True)
+    except InvalidSpecifier:
+        return False
 
 
 class EX003(Project):

@@ -1,14 +1,18 @@
 """EX6: what an engine keeps, and the metrics that it shows."""
 
 import ast
+import builtins
+import contextlib
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 
 from .. import host
-from ..evaluate import text_of
+from ..evaluate import UnknownError, text_of, value_of
 from ..findings import Check, Finding, reports
 from ..plugin import Plugin
-from ..source import Class, Function, Module, is_self, parameters
+from ..source import Class, Function, Module, is_self, last_name, own_nodes, parameters
+from .engine import code, fields
 
 
 class State(Check):
@@ -39,10 +43,8 @@ def _passed(
         if (method, name) in seen:
             continue
         seen.add((method, name))
-        if _rebound(function, name):
-            continue
         yield module, function, name
-        for node in ast.walk(function):
+        for node in _given(function, name):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             if is_self(node.func.value, function):
@@ -51,25 +53,29 @@ def _passed(
                         pending.append((node.func.attr, number))
 
 
-def _rebound(function: Function, name: str) -> bool:
-    """Whether a function gives the name another value, such as a copy."""
-    for node in ast.walk(function):
-        targets: list[ast.expr] = []
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign | ast.NamedExpr):
-            targets = [node.target]
-        for target in targets:
-            if isinstance(target, ast.Name | ast.Tuple) and name in {
-                n.id for n in ast.walk(target) if isinstance(n, ast.Name)
-            }:
-                return True
-    return False
+def _given(function: Function, name: str) -> list[ast.AST]:
+    """The nodes that see under a name what the function got: until it has another value."""
+    nodes = list(ast.walk(function))
+    ends = [(sys.maxsize, 0)]
+    for node in nodes:
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.For):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            last = node.target if isinstance(node, ast.For) else node
+            if any(_stores(target, name) for target in targets):
+                ends.append((last.end_lineno or 0, last.end_col_offset or 0))
+    return [n for n in nodes if (getattr(n, "lineno", 0), getattr(n, "col_offset", 0)) < min(ends)]
 
 
-def _changed(function: Function, name: str, methods: set[str]) -> Iterator[ast.AST]:
+def _stores(target: ast.expr, name: str) -> bool:
+    return any(
+        isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)
+        for n in ast.walk(target)
+    )
+
+
+def _changed(nodes: Iterable[ast.AST], name: str, methods: set[str]) -> Iterator[ast.AST]:
     """Statements that change the object a name stands for."""
-    for node in ast.walk(function):
+    for node in nodes:
         targets: list[ast.expr] = []
         if isinstance(node, ast.Assign | ast.Delete):
             targets = node.targets
@@ -100,40 +106,57 @@ class EX601(State):
         (grpc_peer_handle.py:203), and the request dies. Keep the state in the engine, under its
         `request_id`, and return `inference_state` as it came.
         """
-        changing = {"update", "setdefault", "pop", "popitem", "clear", "__setitem__"}
+        filling = {"update", "setdefault", "__setitem__"}
+        changing = filling | {"pop", "popitem", "clear"}
         for engine in exo_plugin.engines:
             start = [("infer_tensor", 3), ("infer_prompt", 3)]
             for module, function, name in _passed(exo_plugin, engine, start):
-                for node in _changed(function, name, changing):
+                for node in _changed(_given(function, name), name, changing):
                     yield Finding(module.place(node), f"{name} is changed in {function.name}()")
             for method, position in start:
                 module, plain = engine.methods.get(method, (engine.module, None))
-                if plain is not None:
-                    yield from _other_state(module, plain, position)
+                if plain is None:
+                    continue
+                for name in _returned(plain):
+                    filled = (n for n in own_nodes(plain) if not isinstance(n, ast.Delete))
+                    for node in _changed(filled, name, filling):
+                        yield Finding(module.place(node), f"{name} is changed in {method}()")
+                for node in _other_state(plain, position):
+                    yield Finding(
+                        module.place(node), f"{method}() puts values into inference_state"
+                    )
 
 
-def _other_state(module: Module, function: Function, position: int) -> Iterator[Finding]:
-    """A return, or a new value of the parameter, that is a dict with something in it."""
-    names = parameters(function)
-    name = names[position] if position < len(names) else ""
-    for node in ast.walk(function):
-        value: ast.expr | None = None
-        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
-            value = node.value.elts[-1] if len(node.value.elts) == 2 else None
-        elif isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == name for t in node.targets
-        ):
-            value = node.value
-        filled = isinstance(value, ast.Dict) and bool(value.keys)
-        called = (
-            isinstance(value, ast.Call)
-            and isinstance(value.func, ast.Name)
-            and value.func.id == "dict"
-            and bool(value.keywords)
-        )
-        if filled or called:
-            message = f"{function.name}() puts values into inference_state"
-            yield Finding(module.place(node), message)
+def _states(function: Function) -> Iterator[tuple[ast.Return, ast.expr]]:
+    """What a method returns as the state: the second of two values."""
+    for node in own_nodes(function):
+        match node:
+            case ast.Return(value=ast.Tuple(elts=[_, state])):
+                yield node, state
+
+
+def _returned(function: Function) -> set[str]:
+    return {state.id for _, state in _states(function) if isinstance(state, ast.Name)}
+
+
+def _other_state(function: Function, position: int) -> Iterator[ast.AST]:
+    """Where a method returns a dict with something in it, or gives a state's name such a one."""
+    named = _returned(function) | {*parameters(function)[position : position + 1]}
+    yield from (node for node, state in _states(function) if _is_filled(state))
+    for node in own_nodes(function):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_filled(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id in named for target in targets):
+                yield node
+
+
+def _is_filled(value: ast.expr | None) -> bool:
+    """Whether an expression surely is a dict with something in it."""
+    if isinstance(value, ast.BinOp):
+        return _is_filled(value.left) or _is_filled(value.right)
+    if isinstance(value, ast.Call):
+        return last_name(value.func) == "dict" and any(k.arg for k in value.keywords)
+    return isinstance(value, ast.Dict) and any(value.keys)
 
 
 class EX602(State):
@@ -152,11 +175,11 @@ class EX602(State):
                     if isinstance(statement, ast.Assign):
                         targets = statement.targets
                     elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-                        targets = [statement.target]
+                        targets = [] if "session" in fields(engine) else [statement.target]
                     if any(isinstance(t, ast.Name) and t.id == "session" for t in targets):
                         message = f"session is shared by all objects of {node.name}"
                         yield Finding(module.place(statement), message)
-            if "session" in engine.own_attributes | engine.methods.keys():
+            if "session" in engine.methods.keys() | engine.own_attributes:
                 continue
             for module, function in engine.functions:
                 for used in ast.walk(function):
@@ -178,7 +201,7 @@ class EX603(State):
         Write `async def clear_session(self): self.session.clear()`.
         """
         for engine in exo_plugin.engines:
-            has = "session" in engine.own_attributes
+            has = "session" in engine.own_attributes | fields(engine)
             if has and "clear_session" not in engine.methods and not engine.is_open:
                 place = engine.module.place(engine.node)
                 yield Finding(place, f"{engine.node.name} has a session and no clear_session()")
@@ -194,13 +217,13 @@ class EX604(State):
         goes away (node.py:144-149). A dict keyed by `request_id` that nothing is taken from grows
         until the node dies. Bound it: the least recently used goes, or the oldest.
         """
-        for module in exo_plugin.package.spelling("request_id"):
+        for module in code(exo_plugin, "request_id"):
             kept: dict[str, ast.AST] = {}
             for function in module.nodes:
                 if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                     kept |= {n: s for n, s in _kept(function) if n not in kept}
             for name, statement in kept.items():
-                if not any(_let_go(other, name) for other in exo_plugin.package.spelling(name)):
+                if not any(_let_go(other, name) for other in code(exo_plugin, name)):
                     message = f"self.{name} keeps something for every request and lets none go"
                     yield Finding(module.place(statement), message)
 
@@ -225,33 +248,49 @@ def _kept(function: Function) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _let_go(module: Module, name: str) -> bool:
-    """Whether the module takes anything out of the attribute, or gives it a size."""
-    taking = {"pop", "popitem", "clear", "discard", "remove"}
-    for node in module.nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner = node.func.value
-            if node.func.attr in taking and isinstance(owner, ast.Attribute) and owner.attr == name:
-                return True
-        elif isinstance(node, ast.Delete):
-            for target in node.targets:
-                base = target.value if isinstance(target, ast.Subscript) else None
-                if isinstance(base, ast.Attribute) and base.attr == name:
-                    return True
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            value = node.value
-            if any(isinstance(t, ast.Attribute) and t.attr == name for t in targets):
-                plain = isinstance(value, ast.Dict | ast.Set | ast.DictComp) or (
-                    isinstance(value, ast.Call)
-                    and _callee(value) in {"dict", "set", "OrderedDict", "defaultdict"}
-                )
-                if not plain and value is not None:
-                    return True  # a cache with a bound of its own
-    return False
+    """Whether the module may take anything out of the attribute, or gives it a size."""
+    return any(
+        (isinstance(child, ast.Attribute) and child.attr == name and _may_shrink(parent, child))
+        or (isinstance(parent, ast.ClassDef) and _is_bounded(child, name))
+        for parent in module.nodes
+        for child in ast.iter_child_nodes(parent)
+    )
 
 
-def _callee(node: ast.Call) -> str:
-    return getattr(node.func, "attr", "") or getattr(node.func, "id", "")
+_READING = ast.Compare | ast.comprehension | ast.For | ast.If | ast.While | ast.UnaryOp | ast.BoolOp
+
+
+def _may_shrink(parent: ast.AST, child: ast.Attribute) -> bool:
+    """Whether an attribute gets smaller, or is handed to something that may see to it."""
+    if isinstance(parent, ast.Attribute):
+        return parent.attr in {"pop", "popitem", "clear", "discard", "remove"}
+    if isinstance(parent, ast.Subscript):
+        return isinstance(parent.ctx, ast.Del)
+    if isinstance(parent, ast.Call):
+        return not hasattr(builtins, getattr(parent.func, "id", ""))
+    if isinstance(child.ctx, ast.Store):
+        return isinstance(parent, ast.Assign | ast.AnnAssign) and _is_bounded(parent, child.attr)
+    return not isinstance(parent, _READING | ast.FormattedValue)
+
+
+def _is_bounded(statement: ast.AST, name: str) -> bool:
+    """Whether a statement binds a name to more than a plain dict or set, or to some of itself."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+        return False
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    if not any(last_name(target) == name for target in targets):
+        return False
+    return not _is_plain_store(statement.value) or any(
+        last_name(node) == name for node in ast.walk(statement.value)
+    )
+
+
+def _is_plain_store(value: ast.expr) -> bool:
+    """Whether an expression makes a dict or set that grows without end."""
+    if isinstance(value, ast.Call):
+        made = next((k.value for k in value.keywords if k.arg == "default_factory"), value.func)
+        return last_name(made) in {"dict", "set", "OrderedDict", "defaultdict"}
+    return isinstance(value, ast.Dict | ast.Set | ast.DictComp)
 
 
 class EX605(State):
@@ -266,18 +305,17 @@ class EX605(State):
         """
         changing = {"fill", "sort", "resize", "put", "itemset", "partition", "byteswap", "setfield"}
         for module, function, name in _inputs(exo_plugin):
-            for node in _changed(function, name, changing):
+            nodes = _given(function, name)
+            written = [n for n in nodes if isinstance(n, ast.Call) and _writes_into(n, name)]
+            for node in [*_changed(nodes, name, changing), *written]:
                 yield Finding(module.place(node), f"{name} is changed in {function.name}()")
-            for node in ast.walk(function):
-                if isinstance(node, ast.Call) and _writes_into(node, name):
-                    yield Finding(module.place(node), f"{name} is changed in {function.name}()")
 
 
 def _inputs(plugin: Plugin) -> Iterator[tuple[Module, Function, str]]:
-    start = [("infer_tensor", 2), ("sample", 0), ("decode", 1)]
+    start = [("infer_tensor", 2), ("decode", 1)]
     for engine in plugin.engines:
         yield from _passed(plugin, engine, start)
-    for module in plugin.package.spelling("class Backend"):
+    for module in code(plugin, "class Backend"):
         definition = module.names.get("Backend")
         if definition and isinstance(definition.node, ast.ClassDef):
             backend = Class.read(plugin.package, module, definition.node)
@@ -294,7 +332,7 @@ def _writes_into(node: ast.Call, name: str) -> bool:
             return True
     first = node.args[0] if node.args else None
     return (
-        _callee(node) in {"copyto", "put", "place", "putmask", "fill_diagonal"}
+        last_name(node.func) in {"copyto", "put", "place", "putmask", "fill_diagonal"}
         and isinstance(first, ast.Name)
         and first.id == name
     )
@@ -311,7 +349,7 @@ def _metrics(plugin: Plugin) -> Iterator[tuple[Module, ast.Call, ast.expr | None
 
     A helper of the module that takes the metric's class counts too: its calls and its own.
     """
-    for module in plugin.package.spelling("prometheus_client"):
+    for module in code(plugin, "prometheus_client"):
         for function, node in _calls(module.tree):
             dotted = plugin.package.dotted(module, node.func)
             made = dotted.startswith("prometheus_client.") and dotted.endswith(_METRICS)
@@ -368,17 +406,33 @@ class EX606(State):
         }
         own |= {top.removeprefix("exo_") for top in tops} - {*host.BUILT_IN_ENGINES}
         for module, node, name in _metrics(exo_plugin):
-            if name is None:
-                continue
-            text, whole = text_of(exo_plugin.package, module, name)
-            if not text and not whole:
-                continue
-            if not any(text == prefix or text.startswith(f"{prefix}_") for prefix in own):
+            text, whole = _full_name(exo_plugin, module, node, name) if name else ("", False)
+            elsewhere = any(
+                k.arg == "registry" and last_name(k.value) != "REGISTRY" for k in node.keywords
+            )
+            if not elsewhere and not any(
+                text == prefix
+                or text.startswith(f"{prefix}_")
+                or (not whole and prefix.startswith(text))
+                for prefix in own
+            ):
                 wanted = sorted(tops)[0] if tops else "the package's name"
                 shown = text if whole else f"{text}…"
                 yield Finding(
                     module.place(node), f"the metric {shown} does not begin with {wanted}_"
                 )
+
+
+def _full_name(plugin: Plugin, module: Module, node: ast.Call, name: ast.expr) -> tuple[str, bool]:
+    """As much of a metric's name as can be told, and whether that is all of it."""
+    found, keywords = "", {keyword.arg: keyword.value for keyword in node.keywords}
+    given = dict(zip(("namespace", "subsystem"), node.args[3:5], strict=False)) | keywords
+    for part in (given.get("namespace"), given.get("subsystem"), name):
+        text, whole = text_of(plugin.package, module, part) if part else ("", None not in keywords)
+        if not whole:
+            return found + text, False
+        found += text if part is name or not text else f"{text}_"
+    return found, True
 
 
 class EX607(State):
@@ -393,13 +447,18 @@ class EX607(State):
         """
         for module, node, _ in _metrics(exo_plugin):
             for argument in [*node.args[1:], *(k.value for k in node.keywords)]:
-                for label in _labels(argument):
+                for label in _labels(exo_plugin, module, argument):
                     if _REQUEST_LABELS.match(label):
                         yield Finding(module.place(node), f"a metric has the label {label}")
 
 
-def _labels(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.Tuple | ast.List):
-        for item in node.elts:
-            if isinstance(item, ast.Constant) and isinstance(item.value, str):
-                yield item.value
+def _labels(plugin: Plugin, module: Module, node: ast.expr) -> Iterator[str]:
+    """The texts of the tuples and lists in an expression, as far as they can be told."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Tuple | ast.List):
+            told = [text_of(plugin.package, module, item) for item in part.elts]
+            yield from (text for text, whole in told if whole)
+        elif isinstance(part, ast.Name):
+            with contextlib.suppress(UnknownError):
+                value = value_of(plugin.package, module, part.id)
+                yield from map(str, value if isinstance(value, list | tuple) else ())
