@@ -59,9 +59,14 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def commit(folder: Path, message: str) -> None:
-    """Commit all that there is, ignored files aside."""
-    git(folder, "add", "--all")
+    """Commit all that there is in a folder, ignored files aside."""
+    git(folder, "add", "--all", ".")
     git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def top_of(folder: Path) -> Path:
+    """The folder of the repository, or the folder itself where there is none."""
+    return next((one for one in (folder, *folder.parents) if (one / ".git").exists()), folder)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -116,6 +121,7 @@ SINCE_OLDEST = [
     Edit("template/{{ package }}/sampling.py", lambda text: "# From the oldest.\n" + text),
     Edit("template/{{ numpy }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/{{ rkllm }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
+    Edit("template/.gitattributes", lambda _: None),
     Edit("template/.pre-commit-config.yaml", lambda _: None),
     Edit("template/tests/toy.py", lambda _: None),
 ]
@@ -218,6 +224,24 @@ def update(plugin: Path, to: str = NEXT, **data: str) -> None:
     copier.run_update(plugin, data=data, vcs_ref=to, defaults=True, overwrite=True, quiet=True)
 
 
+def update_from_elsewhere(plugin: Path, to: str = NEXT) -> None:
+    """`copier update --defaults --answers-file elsewhere.yml`."""
+    options = {"vcs_ref": to, "defaults": True, "overwrite": True, "quiet": True}
+    copier.run_update(plugin, answers_file="elsewhere.yml", **options)
+
+
+def recopy(plugin: Path, to: str = NEXT) -> None:
+    """`copier recopy --defaults --overwrite`."""
+    copier.run_recopy(plugin, vcs_ref=to, defaults=True, overwrite=True, quiet=True)
+
+
+def copy_over(plugin: Path, to: str = NEXT) -> None:
+    """`copier copy --defaults --overwrite` into the plugin."""
+    stored = yaml.safe_load((plugin / ".copier-answers.yml").read_text(encoding="utf-8"))
+    options = {"vcs_ref": to, "defaults": True, "overwrite": True, "quiet": True}
+    copier.run_copy(stored["_src_path"], plugin, **options)
+
+
 def answers_of(plugin: Path) -> dict[str, str]:
     """The stored answers, copier's own entries aside."""
     stored = yaml.safe_load((plugin / ".copier-answers.yml").read_text(encoding="utf-8"))
@@ -225,13 +249,16 @@ def answers_of(plugin: Path) -> dict[str, str]:
 
 
 @functools.cache
-def author_files() -> tuple[str, ...]:
-    """The author's files as copier.yml's `_exclude` has them, of a plugin called exo-ada."""
+def author_patterns() -> list[str]:
+    """The author's files as copier.yml has them, twice."""
     config = yaml.safe_load((REPOSITORY / "copier.yml").read_text(encoding="utf-8"))
+    patterns = config["_skip_if_exists"]
     lines = [entry for entry in config["_exclude"] if "_copier_operation" in entry]
-    rule = re.compile(r"\{% if _copier_operation == 'update' %\}/(.+)\{% endif %\}")
-    paths = [match[1] for match in map(rule.fullmatch, lines) if match]
-    assert len(paths) == len(lines), "an update's line of _exclude has another form"
-    files = tuple(path.replace("{{ package }}", "exo_ada") for path in paths)
-    assert not [file for file in files if "{" in file], "another answer than package"
-    return files
+    when = "{{% if _copier_operation == 'update' %}}{}{{% endif %}}"
+    assert lines == [when.format(pattern) for pattern in patterns]
+    return [pattern.removeprefix("/") for pattern in patterns]
+
+
+def author_files() -> list[str]:
+    """The author's files of a plugin called exo-ada."""
+    return [pattern.replace("*", "exo_ada") for pattern in author_patterns()]

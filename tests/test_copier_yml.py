@@ -12,6 +12,7 @@ SETTINGS = {
     "_external_data",
     "_message_after_copy",
     "_min_copier_version",
+    "_skip_if_exists",
     "_subdirectory",
 }
 IDENTITY = {"project_name", "variant", "engine_name", "engine_class"}
@@ -62,9 +63,9 @@ def test_question_is_whole(name: str) -> None:
     assert question["type"] == "str"
     assert question["help"].strip()
     assert isinstance(question["default"], str)
+    assert question["validator"]
     if name in questions():
         assert question["default"]
-        assert "validator" in question
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if "choices" in ALL[name]])
@@ -74,7 +75,7 @@ def test_default_is_a_choice(name: str) -> None:
     assert ALL[name]["default"] in values
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if "validator" in ALL[name]])
+@pytest.mark.parametrize("name", questions())
 def test_validator_checks_its_own_question(name: str) -> None:
     calls = ALL[name]["validator"].rpartition("{{")[2]
     identity = f'identity_problem(_copier_conf, _external_data, "{name}", {name})'

@@ -23,6 +23,7 @@ NEEDS = {
     "exo": r"^(DEBUG=2 )?exo |^curl http://localhost:52415/|^exo-\w+ doctor$",
     "a server": r"^exo-rkllm generate ",
     "a download": r"^exo-numpy .*--model smollm2-",
+    "a commit": r" COMMIT ",
     "GitHub": r"exo @ git\+https://|^copier update ",
 }
 SITES = (
@@ -100,13 +101,14 @@ def test_every_command_works_or_says_what_it_needs(plugin: Path, tmp_path: Path)
 
 def prepare(folder: Path) -> None:
     """Make of a rendered plugin what its pages take for granted."""
-    run("git", "init", "--quiet", cwd=folder)
-    author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
-    run("git", *author, "commit", "--quiet", "--allow-empty", "--message", "A plugin", cwd=folder)
     if "path/to/checkpoint" in text_of(folder, "README.md"):
         (folder / "path/to").mkdir(parents=True)
         write = "from exo_numpy.random_checkpoint import Path, write_checkpoint as write"
         run(sys.executable, "-c", f"{write}; write(Path('path/to/checkpoint'))", cwd=folder)
+    author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    run("git", "init", "--quiet", cwd=folder)
+    run("git", "add", "--all", cwd=folder)
+    run("git", *author, "commit", "--quiet", "--message", "A plugin", cwd=folder)
 
 
 def assert_doctor_has_the_rows_of_the_readme(folder: Path, venv: Path) -> None:

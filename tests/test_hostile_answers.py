@@ -70,8 +70,8 @@ def answer_in_metadata(plugin: Path, question: str) -> str:
         "engine_class": target.partition(":")[2],
         "description": project["description"],
         "user_name": project["authors"][0]["name"],
-        "user_email": project["authors"][0]["email"],
-        "repository_url": project["urls"]["Repository"],
+        "user_email": project["authors"][0].get("email", ""),
+        "repository_url": project.get("urls", {}).get("Repository", ""),
     }
     return answers[question]
 
@@ -103,6 +103,13 @@ def test_hostile_answer(render: Render, tmp_path: Path, question: str, kind: str
 def test_free_text_may_be_odd(render: Render, question: str, kind: str) -> None:
     plugin = render("exo-hostile", **{question: HOSTILE[kind]})
     assert answer_in_metadata(plugin, question) == HOSTILE[kind]
+
+
+def test_there_may_be_no_address(render: Render) -> None:
+    plugin = render("exo-hostile", user_email="", repository_url="")
+    project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["authors"] == [{"name": "Your Name"}]
+    assert "urls" not in project
 
 
 def test_all_odd_texts_at_once(render: Render) -> None:

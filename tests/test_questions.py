@@ -185,6 +185,7 @@ def test_license_file_and_metadata_agree(render: Render, license_name: str) -> N
         ("description", "   "),
         ("description", "two\nlines"),
         ("user_name", ""),
+        ("user_email", " "),
         ("user_email", "nobody"),
         ("user_email", "a..b@example.com"),
         ("user_email", "you@example.com\n"),
@@ -202,6 +203,23 @@ def test_refused_answer_writes_nothing(
     with pytest.raises((ValueError, CopierError), match=question):
         render("exo-refused", **{question: answer})
     assert not (tmp_path / "exo-refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ({"data": {"package": "exo_other"}}, "follows from project_name. Leave it out of --data"),
+        ({"data": {"numpy": ""}}, "follows from variant. Leave it out of --data"),
+        ({"data": {"rkllm": "."}}, "follows from variant. Leave it out of --data"),
+        ({"answers_file": "elsewhere.yml"}, "Leave out --answers-file"),
+    ],
+)
+def test_refused_option_writes_nothing(
+    template: Path, tmp_path: Path, option: dict[str, Any], advice: str
+) -> None:
+    with pytest.raises(ValueError, match=advice):
+        copier.run_copy(str(template), tmp_path / "exo-x", defaults=True, quiet=True, **option)
+    assert not (tmp_path / "exo-x").exists()
 
 
 def test_unknown_answer_is_refused(render: Render) -> None:

@@ -6,6 +6,7 @@ What git ignores it has not.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,10 +31,15 @@ from history import (
     History,
     answers_of,
     author_files,
+    author_patterns,
     commit,
+    copy_over,
     files_of,
     git,
+    recopy,
+    top_of,
     update,
+    update_from_elsewhere,
 )
 from jinja2 import FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
@@ -42,6 +48,14 @@ from test_rendered_plugin import make_venv, run, uv
 
 MINE = "# Ada wrote this.\n"
 STORED = ".copier-answers.yml"
+TAKE_BACK = "git restore --source=HEAD --staged --worktree . && git clean -d -f ."
+PINNED = (
+    "README.md",
+    "template/.github/workflows/ci.yml",
+    "template/.pre-commit-config.yaml",
+    "template/CONTRIBUTING.md.jinja",
+)
+NEITHER = {"user_email": "", "repository_url": ""}
 CHANGELOG = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
@@ -80,7 +94,7 @@ def history(request: pytest.FixtureRequest, made_up: History, own: History | Non
 def test_an_update_gives_what_a_fresh_render_gives(
     history: History, made_up: History, tmp_path: Path, which: str, variant: str
 ) -> None:
-    answers = ANSWERS | {"variant": variant}
+    answers = ANSWERS | {"variant": variant} | (NEITHER if variant == "rkllm" else {})
     plugin = versions.make_plugin(history, getattr(history, which), tmp_path / "exo-ada", answers)
     before, stored = files_of(plugin), answers_of(plugin)
     update(plugin)
@@ -175,12 +189,18 @@ def windows_lines(path: str) -> Change:
 
 
 def in_a_bigger_repository(plugin: Path) -> None:
-    """Make the plugin a folder of another repository, beside a file that has changed."""
+    """Make the plugin a folder of another repository, beside a changed and a new file."""
     delete(".git")(plugin)
     git(plugin.parent, "init", "--quiet")
     (plugin.parent / "beside.txt").write_text(MINE, encoding="utf-8")
     commit(plugin.parent, "All")
     (plugin.parent / "beside.txt").write_text(MINE * 2, encoding="utf-8")
+    (plugin.parent / "new.txt").write_text(MINE, encoding="utf-8")
+
+
+def edit_own_files(plugin: Path) -> None:
+    """Write something into every file of the author's."""
+    several(*(write(path) for path in author_files()))(plugin)
 
 
 def nothing(plugin: Path) -> None:
@@ -205,6 +225,7 @@ JOB = """  board:
       - run: exo-ada doctor
 """
 DEPENDENCY = '    "packaging>=24.0",\n'
+TEST_DEPENDENCY = '    "pytest-timeout>=2.3",\n'
 GREETING = "Runs on the Analytical Engine.\n"
 
 
@@ -227,7 +248,8 @@ as_an_author_would = several(
     add("exo_ada/models.py", CARD),
     *(write(path, text) for path, text in OWN.items()),
     delete("tests/test_detection.py"),
-    put("pyproject.toml", "dependencies = [\n", "dependencies = [\n" + DEPENDENCY),
+    put("pyproject.toml", "\ndependencies = [\n", "\ndependencies = [\n" + DEPENDENCY),
+    put("pyproject.toml", "\ntest = [\n", "\ntest = [\n" + TEST_DEPENDENCY),
     put("README.md", "# exo-ada\n", f"# exo-ada\n\n{GREETING}"),
     add(".github/workflows/ci.yml", JOB),
 )
@@ -247,7 +269,8 @@ def test_an_author_loses_nothing_and_the_tests_are_green(
         assert after[path] == before[path], path
     assert "tests/test_detection.py" not in after
     assert git(plugin, "diff", "--name-only", "--diff-filter=U") == ""
-    assert DEPENDENCY.encode() in after["pyproject.toml"]
+    for line in (DEPENDENCY, TEST_DEPENDENCY):
+        assert line.encode() in after["pyproject.toml"]
     assert GREETING.encode() in after["README.md"]
     jobs = yaml.safe_load(after[".github/workflows/ci.yml"])["jobs"]
     assert jobs["board"]["steps"] == [{"run": "exo-ada doctor"}]
@@ -257,24 +280,41 @@ def test_an_author_loses_nothing_and_the_tests_are_green(
     assert " passed" in output
 
 
+def test_an_update_marks_no_other_file_where_git_writes_lines_as_windows(
+    made_up: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("COUNT", "1"), ("KEY_0", "core.autocrlf"), ("VALUE_0", "true")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    plugin = versions.make_plugin(made_up, made_up.previous, tmp_path / "exo-ada", ANSWERS)
+    git(tmp_path, "clone", "--quiet", str(plugin), "clone")
+    update(tmp_path / "clone")
+    marked = git(tmp_path / "clone", "status", "--porcelain").splitlines()
+    assert sorted(line[3:] for line in marked) == [STORED, "NOTES.md", "exo_ada/sampling.py"]
+
+
 def test_contributing_has_the_files_that_an_update_leaves_alone(
     plugin_of: Callable[[str], Path],
 ) -> None:
     for variant in variants():
         text = (plugin_of(variant) / "CONTRIBUTING.md").read_text(encoding="utf-8")
         table = re.findall(r"^\| `(.+)` \| \*\*yours\*\* \| .+ \|$", text, re.MULTILINE)
-        told = [path.replace(f"exo_{variant}/", "exo_ada/") for path in table]
-        assert told == list(author_files())
-        assert [path for path in table if not (plugin_of(variant) / path).is_file()] == []
+        found = [file for one in author_patterns() for file in plugin_of(variant).glob(one)]
+        assert table == [file.relative_to(plugin_of(variant)).as_posix() for file in found]
+        assert f"$ {TAKE_BACK}\n" in text
 
 
 def test_every_version_is_in_the_changelog() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    named = {*re.findall(r"rev: (v\d[\d.]*)", readme), *versions.tags_of(REPOSITORY)}
+    tags = versions.tags_of(REPOSITORY)
     entries = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]
-    assert named <= {f"v{entry.split()[0]}" for entry in entries}
-    for entry in entries:
+    newest, *_ = told = [f"v{entry.split()[0]}" for entry in entries]
+    assert {*tags} <= {*told}
+    for version, entry in zip(told, entries, strict=True):
         assert re.search(r"^\*\*To do:\*\* \w", entry, re.MULTILINE), entry
+        assert version not in tags or "not released" not in entry, f"{version} is released"
+    pins = r"exo-engine-template(?:@|\n *rev: )(v\d[\d.]*)"
+    for name in PINNED:
+        text = (REPOSITORY / name).read_text(encoding="utf-8")
+        assert {*re.findall(pins, text)} == {newest}, f"{name} wants another version"
 
 
 @pytest.fixture(scope="module")
@@ -300,18 +340,29 @@ class Hostile:
     to: str = NEXT
     data: dict[str, str] = field(default_factory=dict)
     committed: bool = True
+    by: Callable[..., None] = update
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 CANT_CHANGE = "which can't change. Use that, or render a new plugin into another folder"
+COMPUTED = "Leave it out of --data"
 BOTH = ("backend", "sampling")  # the author's, and the template's
+IS_LINK = "is a link or lies in one, and copier would write through it. Put the folder itself there"
 LINKS = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 HOSTILE = {
     # The project
     "a changed file": Hostile(add("README.md"), "is dirty", committed=False),
     "a new file": Hostile(write("new.py"), "is dirty", committed=False),
     "no git": Hostile(delete(".git"), "git-tracked", committed=False),
-    "a bigger repository": Hostile(several(in_a_bigger_repository, add("README.md"))),
+    "a bigger repository": Hostile(
+        several(add("README.md"), add("exo_ada/sampling.py"), in_a_bigger_repository),
+        conflicts=("exo_ada/sampling.py",),
+    ),
+    "a version that fails in a bigger repository": Hostile(
+        several(add("README.md"), in_a_bigger_repository), half_way="no_such_answer", to=BROKEN
+    ),
+    "all copied again": Hostile(edit_own_files, by=recopy, committed=False),
+    "all copied over it": Hostile(edit_own_files, by=copy_over, committed=False),
     # Its answers file
     "no answers file": Hostile(delete(STORED), "emplate not found|template references"),
     "an empty answers file": Hostile(write(STORED, ""), "NoneType"),
@@ -335,6 +386,10 @@ HOSTILE = {
     ),
     "a lost name": Hostile(put(STORED, "project_name: exo-ada\n", ""), CANT_CHANGE),
     "a lost identity": Hostile(put(STORED, "_identity:", "identity:"), "lost its line _identity"),
+    "a lost answer": Hostile(put(STORED, "license: MIT\n", ""), "lost its line license"),
+    "another answers file": Hostile(
+        rename(STORED, "elsewhere.yml"), "Leave out --answers-file", by=update_from_elsewhere
+    ),
     "from the future": Hostile(
         put(STORED, f"_commit: {OLDEST}", f"_commit: {STRICTER}"), "[Dd]owngrad"
     ),
@@ -344,6 +399,9 @@ HOSTILE = {
     "another variant": Hostile(nothing, CANT_CHANGE, data={"variant": "rkllm"}),
     "another engine": Hostile(nothing, CANT_CHANGE, data={"engine_name": "bob"}),
     "another class": Hostile(nothing, CANT_CHANGE, data={"engine_class": "BobInferenceEngine"}),
+    "another package": Hostile(nothing, COMPUTED, data={"package": "exo_bob"}),
+    "no variant": Hostile(nothing, COMPUTED, data={"numpy": ""}),
+    "two variants": Hostile(nothing, COMPUTED, data={"rkllm": "."}),
     # The new version
     "a name that is refused now": Hostile(nothing, CANT_CHANGE, to=STRICTER),
     "a text that is refused now": Hostile(nothing, "is not accepted", to=NO_PERCENT),
@@ -398,10 +456,20 @@ HOSTILE = {
         put("CONTRIBUTING.md", "# How to work on exo-ada", MINE), conflicts=("CONTRIBUTING.md",)
     ),
     "a folder is a link out of the project": Hostile(
-        several(rename("tests", "../tests"), link("tests", "../tests"), add("README.md")),
-        half_way="forbidden",
-        marks=(LINKS,),
+        several(rename("tests", "../tests"), link("tests", "../tests")), IS_LINK, marks=(LINKS,)
     ),
+    **{
+        f"{folder} is a link within the project": Hostile(
+            several(
+                *(write(f"{folder}/{name}.txt") for name in ("one", "two")),
+                rename(folder, "elsewhere"),
+                link(folder, os.path.relpath("elsewhere", Path(folder).parent)),
+            ),
+            IS_LINK,
+            marks=(LINKS,),
+        )
+        for folder in ("exo_ada", "tests", ".github/workflows")
+    },
     "lines end as on Windows": Hostile(
         several(
             *(add(f"exo_ada/{name}.py") for name in ("sampling", "metrics")),
@@ -427,7 +495,7 @@ HOSTILE = {
 
 def state(plugin: Path) -> tuple[dict[str, bytes], str]:
     """The files and what git says of them."""
-    there = (plugin / ".git").exists() or (plugin.parent / ".git").exists()
+    there = (top_of(plugin) / ".git").exists()
     return files_of(plugin), git(plugin, "status", "--porcelain") if there else ""
 
 
@@ -435,24 +503,21 @@ def check_refused(case: Hostile, plugin: Path) -> None:
     """The update stops with a sentence, and nothing has changed."""
     before = state(plugin)
     with pytest.raises(Exception, match=case.refusal):
-        update(plugin, case.to, **case.data)
+        case.by(plugin, case.to, **case.data)
     assert state(plugin) == before
 
 
 def check_taken_back(plugin: Path, before: dict[str, bytes]) -> None:
-    """After an update that ended half-way there is no other, and git brings all back."""
-    if git(plugin, "status", "--porcelain"):
-        with pytest.raises(Exception, match="is dirty"):
-            update(plugin)
-    git(plugin, "reset", "--quiet", "--hard")
-    git(plugin, "clean", "--quiet", "-d", "--force")
-    assert files_of(plugin) == before
+    """CONTRIBUTING's way back brings all back, and touches nothing beside the plugin."""
+    for command in TAKE_BACK.split(" && "):
+        git(plugin, *shlex.split(command)[1:])
+    assert files_of(top_of(plugin)) == before
 
 
 def check_nothing_lost(case: Hostile, plugin: Path) -> None:
     """The update came to its end, and every file with a word of Ada's still has it."""
     before = files_of(plugin)
-    update(plugin, case.to, **case.data)
+    case.by(plugin, case.to, **case.data)
     after = files_of(plugin)
     assert f"_commit: {case.to}\n".encode() in after[STORED]
     assert "tests/toy.py" in after
@@ -480,13 +545,15 @@ def test_a_hostile_update(old_plugin: Path, tmp_path: Path, case: Hostile) -> No
         commit(plugin, "Ada's")
     if case.refusal:
         check_refused(case, plugin)
-    elif case.half_way:
-        before = files_of(plugin)
+        return
+    before = files_of(top_of(plugin))
+    if case.half_way:
         with pytest.raises(Exception, match=case.half_way):
-            update(plugin, case.to, **case.data)
-        check_taken_back(plugin, before)
+            case.by(plugin, case.to, **case.data)
     else:
         check_nothing_lost(case, plugin)
+    if case.committed:
+        check_taken_back(plugin, before)
 
 
 @pytest.mark.parametrize(
@@ -542,6 +609,8 @@ def test_an_update_that_is_killed(old_plugin: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 9, done.stderr
     assert files_of(plugin) != before
+    with pytest.raises(Exception, match="is dirty"):
+        update(plugin)
     check_taken_back(plugin, before)
 
 
