@@ -154,15 +154,21 @@ def check_tokenizers() -> Finding:
     from .models import MODELS
 
     with offline():
-        from .tokenizer import TokenizerError, find_tokenizer
+        from .tokenizer import Tokenizer, TokenizerError, find_tokenizer
 
-        found = []
+        found, broken = [], []
         for model in MODELS:
             try:
-                find_tokenizer(repo_of(model))
+                folder = find_tokenizer(repo_of(model))
             except (TokenizerError, OSError):
                 continue
+            try:
+                Tokenizer.from_folder(folder)
+            except TokenizerError as error:
+                broken.append(f"{model}: {sentence(error)}.")
             found.append(model)
+    if broken:
+        return Finding("tokenizer", FAIL, f"{len(broken)} broken", " ".join(broken))
     if found:
         return Finding("tokenizer", OK, f"here for {', '.join(found)}")
     advice = "A model's tokenizer is downloaded at its first use; that needs the network."

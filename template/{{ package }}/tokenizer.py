@@ -96,7 +96,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TokenizerError(f"{path} is not JSON: {error}; download it again") from error
+        raise TokenizerError(
+            f"{path} is not JSON: {error}; delete it and download it again"
+        ) from error
     return content if isinstance(content, dict) else {}
 
 

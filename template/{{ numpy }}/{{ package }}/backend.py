@@ -1,4 +1,7 @@
-"""The device: NumPy on the CPU. Rewrite this file for yours; llama.py says what to compute."""
+"""The device: NumPy on the CPU. Rewrite this file for yours.
+
+contract.py says what the engine asks of it, llama.py what to compute.
+"""
 
 import os
 from pathlib import Path

@@ -60,9 +60,11 @@ class Config:
         try:
             content = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not JSON: {error}; download it again") from error
+            raise CheckpointError(
+                f"{path} is not JSON: {error}; delete it and download it again"
+            ) from error
         if not isinstance(content, dict):
-            raise CheckpointError(f"{path} holds no object; download it again")
+            raise CheckpointError(f"{path} holds no object; delete it and download it again")
         try:
             return cls.from_dict(content)
         except CheckpointError as error:

@@ -120,7 +120,7 @@ class _File:
             if length > size - 8:
                 raise CheckpointError(
                     f"{path} is no safetensors file, or cut short at {size} bytes; "
-                    "download it again"
+                    "delete it and download it again"
                 )
             header = _read_json(path, file.read(length))
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -155,13 +155,13 @@ class _File:
         if type(begin) is not int or begin < 0 or offsets != [begin, begin + size]:
             raise CheckpointError(
                 f"{self.path}: {name} stands at {offsets}, which are not its {size} bytes; "
-                "download it again"
+                "delete it and download it again"
             )
         begin += self.data
         if begin + size > len(self.mapping):
             raise CheckpointError(
                 f"{self.path} is cut short: it has {len(self.mapping)} bytes, and {name} ends at "
-                f"{begin + size}; download it again"
+                f"{begin + size}; delete it and download it again"
             )
         return begin, dtype
 
@@ -198,7 +198,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         )
     homes = _read_json(path, path.read_bytes()).get("weight_map")
     if not isinstance(homes, dict):
-        raise CheckpointError(f"{path} has no weight_map; download it again")
+        raise CheckpointError(f"{path} has no weight_map; delete it and download it again")
     return homes
 
 
@@ -208,10 +208,12 @@ def _read_json(path: Path, text: bytes) -> dict[str, Any]:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} has a header that is not JSON: {error}; download it again"
+            f"{path} has a header that is not JSON: {error}; delete it and download it again"
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} has a header that is no object; download it again")
+        raise CheckpointError(
+            f"{path} has a header that is no object; delete it and download it again"
+        )
     return content
 
 
