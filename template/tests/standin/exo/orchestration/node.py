@@ -70,6 +70,13 @@ class Node:
 
     # What a cluster does to an engine.
 
+    async def update_peers(self, wait_for_peers: int = 0) -> bool:
+        """Ask who is there. exo's fault: answers that needed another node wait for it."""
+        found = await self.discovery.discover_peers(wait_for_peers)
+        changed = {peer.id() for peer in found} != {peer.id() for peer in self.peers}
+        self.peers = found
+        return changed
+
     def get_supported_inference_engines(self) -> list[str]:
         """Name engines; a plugin's own is never among them."""
         is_mlx = type(self.inference_engine).__name__ == "MLXDynamicShardInferenceEngine"
