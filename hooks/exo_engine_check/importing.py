@@ -55,6 +55,7 @@ def load(plugin: Plugin, path: Path, python: str, seconds: float) -> tuple[Seen,
                 {"group": e.group, "name": e.name, "value": f"{e.module}:{e.attribute}"}
                 for e in entries
             ],
+            "calls": {name: count for name, (count, *_) in host.CALLS.items()},
             "tiny_model": tiny if isinstance(tiny, str) else None,
             "model_folder": str(home / "downloads" / "exo-engine-check--tiny"),
         }

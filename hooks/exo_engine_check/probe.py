@@ -34,15 +34,6 @@ IMPORT_SECONDS = 1.0
 DETECT_SECONDS = 1.0
 STEPS = 6
 TINY = "exo-engine-check-tiny"
-# What exo gives to each method (node.py:128-129, 214, 382; inference_engine.py:245, 270).
-CALLS: dict[str, tuple[int, dict[str, float]]] = {
-    "ensure_shard": (1, {}),
-    "encode": (2, {}),
-    "decode": (2, {}),
-    "infer_prompt": (4, {}),
-    "infer_tensor": (4, {}),
-    "sample": (1, {"temp": 0.0}),
-}
 HEAVY = ("jax", "mlx", "onnxruntime", "openvino", "tensorflow", "torch", "transformers", "vllm")
 
 
@@ -377,7 +368,8 @@ def check_engines(probe: Probe) -> list[tuple[str, Callable[[], Any]]]:
 
 def check_calls(probe: Probe, engine: Any) -> None:
     """Would the methods take what exo gives?"""
-    for name, (count, named) in CALLS.items():
+    for name, count in probe.request["calls"].items():
+        named = {"temp": 0.0} if name == "sample" else {}
         try:
             signature = inspect.signature(getattr(engine, name))
         except (AttributeError, TypeError, ValueError):

@@ -149,7 +149,7 @@ def model_files(repo: str) -> Path:
     """The folder of a repository's files: exo's downloads, or the Hugging Face hub's cache."""
     from .tokenizer import downloads_folder
 
-    local = downloads_folder() / repo.replace("/", "--")
+    local = downloads_folder(repo)
     if (local / "config.json").is_file():
         return local
     from huggingface_hub import snapshot_download

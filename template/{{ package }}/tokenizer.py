@@ -69,7 +69,7 @@ def find_tokenizer(repo: str) -> Path:
 
     Fetches the tokenizer's files only; HF_HUB_OFFLINE is honoured. Raises TokenizerError.
     """
-    local = downloads_folder() / repo.replace("/", "--")
+    local = downloads_folder(repo)
     if (local / "tokenizer.json").is_file():
         return local
     from huggingface_hub import snapshot_download
@@ -84,10 +84,11 @@ def find_tokenizer(repo: str) -> Path:
         ) from error
 
 
-def downloads_folder() -> Path:
-    """Where exo keeps models (exo/download/new_shard_download.py)."""
+def downloads_folder(repo: str) -> Path:
+    """Where exo keeps a repository's files (exo/download/new_shard_download.py)."""
     home = os.environ.get("EXO_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "exo") / "downloads"
+    downloads = (Path(home) if home else Path.home() / ".cache" / "exo") / "downloads"
+    return downloads / repo.replace("/", "--")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

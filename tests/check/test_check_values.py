@@ -1,5 +1,6 @@
 """What the static check knows of a plugin's values and names; where it can't tell, it is silent."""
 
+import ast
 import sys
 import tracemalloc
 from pathlib import Path
@@ -175,7 +176,8 @@ def test_a_text_begins_with_its_module() -> None:
     read = package(m="P = __name__.rpartition('.')[0]\nX = f'{P}_{unknown}_total'")
     module = read.modules["p.m"]
     [_, assigned] = module.tree.body
-    assert text_of(read, module, assigned.value) == ("p_", False)  # type: ignore[attr-defined]
+    assert isinstance(assigned, ast.Assign)
+    assert text_of(read, module, assigned.value) == ("p_", False)
 
 
 MODELS = guide.MODELS.partition("\nMY_PRETTY_NAMES")[0]
