@@ -8,6 +8,7 @@ from ..files import words
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 from ..source import STANDARD_LIBRARY, Import, Module, own_parts, running
+from .engine import waits
 from .packaging import project_of
 
 # Imports that take longer than a plugin may, or bring up a device.
@@ -89,22 +90,15 @@ def _loaded(plugin: Plugin) -> list[Module]:
     return plugin.package.loaded_with([entry.module for entry in entries])
 
 
-_WORK = {
-    "print", "input", "exit", "quit", "breakpoint", "sys.exit", "os._exit", "os.abort", "os.fork",
-    "os.system", "os.popen", "time.sleep", "urllib.request.urlopen", "threading.Thread",
-    "multiprocessing.Process", "asyncio.run", "logging.basicConfig", "sys.stdout.write",
-}  # fmt: skip
+_WORK = words(
+    """breakpoint exit input print quit asyncio.run logging.basicConfig multiprocessing.Process
+    os._exit os.abort os.fork socket.socket subprocess.Popen sys.exit sys.stdout.write
+    threading.Thread"""
+)
 
 
 def _is_work(name: str) -> bool:
-    top, _, last = name.partition(".")
-    if top in {"requests", "httpx"}:
-        return last in {"get", "post", "put", "head", "request"}
-    if top == "subprocess":
-        return last in {"run", "call", "check_call", "check_output", "Popen"}
-    if top == "socket":
-        return last in {"socket", "create_connection"}
-    return name in _WORK
+    return name in _WORK or waits(name)
 
 
 def _at_import(statement: ast.stmt) -> Iterator[ast.Call]:
