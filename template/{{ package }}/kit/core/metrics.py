@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
-_PREFIX = __package__
+_PREFIX = __package__.partition(".")[0]
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
 

@@ -31,6 +31,7 @@ class Tokenizer:
     transformers has it); `eos_token_ids` are all the ids that end an answer.
     """
 
+    folder: Path
     fast: "tokenizers.Tokenizer"
     eos_token_id: int
     eos_token_ids: frozenset[int]
@@ -52,7 +53,7 @@ class Tokenizer:
         config = _read_json(folder / "tokenizer_config.json")
         special = _special_tokens(_read_json(folder / "special_tokens_map.json") | config)
         eos = _eos_ids(folder, fast, special)
-        return cls(fast, eos[0], frozenset(eos), _chat_template(folder, config), special)
+        return cls(folder, fast, eos[0], frozenset(eos), _chat_template(folder, config), special)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that already has its special tokens."""

@@ -1,0 +1,143 @@
+"""A backend's instance: a StepBackend on its one thread, an AnswerBackend on the loop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from ..names import PACKAGE
+from . import metrics, settings
+from .contract import AnswerBackend, Array, Backend, Layers, Piece, Request, makes_answers
+from .models import Model
+from .tokenizer import Tokenizer
+from .worker import HungError, Worker
+
+STEP_SECONDS = 120.0  # what a step may take; a prompt of 1,000 tokens twice that
+CHECK_SECONDS = 5.0  # how often a device that is down is asked whether it is back
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceError(RuntimeError):
+    """The device doesn't answer."""
+
+
+class Device:
+    """One backend: made at its first load, on the thread that does everything else with it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.answers = makes_answers(backend)
+        self.whole_model = self.answers or bool(cast(Any, backend).whole_model)
+        self.files: tuple[str, ...] = () if self.answers else cast(Any, backend).files
+        self.name = ""
+        self._class: Callable[[], Any] = backend
+        self._instance: Any = None
+        self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
+        self._worker = Worker(PACKAGE, self._hung)
+        self._recovery: asyncio.Task[None] | None = None
+
+    async def load(
+        self, layers: Layers, model: Model, folder: Path | None, tokenizer: Tokenizer
+    ) -> None:
+        """Make an instance and load it; one that was there is closed first."""
+        await self.close()
+        if self.answers:
+            self._instance = self._class()
+            await self._instance.load(model, tokenizer)
+        else:
+            await self._worker.submit(lambda: self._make(layers, folder, tokenizer))
+
+    def _make(self, layers: Layers, folder: Path | None, tokenizer: Tokenizer) -> None:
+        self._instance = self._class()
+        self._instance.load(layers, folder, tokenizer)
+
+    async def step(self, request_id: str, x: Array) -> Any:
+        """What step() gives. Raises DeviceError where it takes too long."""
+        seconds = self._seconds * (1 + x.shape[1] / 1000)
+        try:
+            return await self._worker.submit(lambda: self._instance.step(request_id, x), seconds)
+        except HungError as error:
+            raise DeviceError(
+                f"the device has not come back from a step within {seconds:.0f} s. See its driver's "
+                f"log; {settings.PREFIX}STEP_SECONDS allows more"
+            ) from error
+
+    def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
+        """The backend's own iterator of one answer."""
+        return cast(AnswerBackend, self._instance).answer(request)
+
+    def forget(self, request_id: str) -> None:
+        """Drop a request's state, after what is queued."""
+        if self._instance is not None:
+            self._quietly(lambda: self._instance and self._instance.forget(request_id))
+
+    def _quietly(self, call: Callable[[], Any]) -> None:
+        """Queue a call whose failure must not hide why, nor end another request."""
+        self._worker.submit(call).add_done_callback(_log_failure)
+
+    def went_well(self, well: bool) -> None:
+        """Say whether the device is up; while it isn't, ask it now and then."""
+        metrics.BACKEND_UP.set(int(well))
+        if not well and (self._recovery is None or self._recovery.done()):
+            self._recovery = asyncio.ensure_future(self._recover())
+
+    def _hung(self, hung: bool) -> None:
+        if hung:
+            _log.error("the device hangs in a step: its requests end, and new ones are refused")
+        else:
+            _log.warning("the device came back from a step that had taken too long")
+        self.went_well(not hung)
+
+    async def _recover(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            with suppress(Exception):
+                if not self._worker.stuck:
+                    await self.check()
+                    return metrics.BACKEND_UP.set(1)
+
+    async def check(self) -> str:
+        """The backend's word on its device, from an instance of its own."""
+        if not self.answers:
+            return await self._worker.submit(self._check)
+        instance = self._class()
+        try:
+            return str(await instance.check())
+        finally:
+            await instance.close()
+
+    def _check(self) -> str:
+        instance = self._class()
+        try:
+            return str(instance.check())
+        finally:
+            instance.close()
+
+    async def close(self, seconds: float = 60.0) -> None:
+        """Close the instance; a device that hangs is waited for no longer than this."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            self._recovery = None
+        if self._instance is None:
+            return
+        instance, self._instance = self._instance, None
+        try:
+            if self.answers:
+                await asyncio.wait_for(instance.close(), seconds)
+            else:
+                await asyncio.wait_for(self._worker.submit(instance.close), seconds)
+        except TimeoutError:
+            _log.error("the device was not closed within %.0f s", seconds)
+        except Exception:
+            _log.exception("the backend failed to close")
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._worker.stop()
+
+
+def _log_failure(done: "asyncio.Future[Any]") -> None:
+    if not done.cancelled() and (error := done.exception()):
+        _log.error("the backend failed to let go: %r", error)
