@@ -5,8 +5,8 @@ Run by hand, in this repository's environment with NumPy, tokenizers and threadp
     python tests/benchmarks/numpy_threads.py [--folder path/to/model] [--rounds 5] [--prompt 128]
 
 The contenders take turns in one process, each a prompt and 32 tokens; medians of the rounds. A
-ratio is the measured number's speed over the better fixed one's. "first" is the round in which the other
-program has just come, or gone: the choice is still the old one.
+ratio is the speed of the measured number over that of the better fixed one. "first" is the round in
+which the other program has just come, or gone: the choice is still the old one.
 """
 
 import argparse
