@@ -210,10 +210,11 @@ def raise_later_errors(original: Function, engine_class: type) -> Function:
             self.outstanding_requests.pop(request_id, None)
             return None
         result = await original(self, base_shard, tensor, request_id, *rest, **named)
-        if sentence := face.engine.take_error(request_id):
-            error = AnswerError(f"{PACKAGE}: {sentence}")
-            await face.end(request_id, error)
-            raise error  # to the node that sent it: this one may not know it
+        if failed := face.engine.take_error(request_id):
+            error = AnswerError(str(failed))
+            if failed.ends:
+                await face.end(request_id, error)
+            raise error  # to the node that sent it: this one may not know that node
         return result
 
     return _process_tensor
