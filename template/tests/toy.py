@@ -4,11 +4,13 @@ import json
 import os
 import string
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tokenizers
+from plugin import PACKAGE
 
 _OTHERS = [c for c in string.printable if not c.islower() and c != " "]
 VOCABULARY = ["<zero>", *string.ascii_lowercase, " ", "<stop>", "<end>", *_OTHERS]
@@ -18,7 +20,9 @@ END = VOCABULARY.index("<end>")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def write_tokenizer(repo: str, eos: int = END, also: tuple[int, ...] = ()) -> Path:
+def write_tokenizer(
+    repo: str, eos: int = END, also: tuple[int, ...] = (), template: str | None = None
+) -> Path:
     """Write a tokenizer of one id a letter where exo keeps a repository's files."""
     folder = Path(os.environ["EXO_HOME"]) / "downloads" / repo.replace("/", "--")
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,45 +32,45 @@ def write_tokenizer(repo: str, eos: int = END, also: tuple[int, ...] = ()) -> Pa
     fast.decoder = tokenizers.decoders.Fuse()
     fast.add_special_tokens(["<zero>", "<stop>", "<end>"])
     fast.save(str(folder / "tokenizer.json"))
-    config = {"eos_token": VOCABULARY[eos]}
+    config = {"eos_token": VOCABULARY[eos], "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, *also]}))
     return folder
 
 
 class ToyBackend:
-    """Runs the toy model on any slice of layers: each layer adds 1 / layers to every row."""
+    """A StepBackend of the toy model, on any slice of layers: each adds 1 / layers to every row."""
 
+    contract: int = 1
     whole_model: bool = False
-    needs_files: bool = False
-    takes_text: bool = False
+    files: tuple[str, ...] = ()
     made: ClassVar[list["ToyBackend"]] = []
 
     def __init__(self) -> None:
-        self.shard: Any = None
-        self.path: Path | None = None
+        self.layers: Any = None
+        self.folder: Path | None = None
         self.loads = 0
         self.closed = 0
         self.live: set[str] = set()
         self.most_live = 0
         self.forgotten: list[str] = []
-        self.threads: set[int] = set()
+        self.threads = {threading.get_ident()}
         ToyBackend.made.append(self)
 
-    def load(self, shard: Any, path: Path | None, tokenizer: Any) -> None:
+    def load(self, layers: Any, folder: Path, tokenizer: Any) -> None:
         """Keep the slice."""
         self.threads.add(threading.get_ident())
         self.loads += 1
-        self.shard, self.path = shard, path
+        self.layers, self.folder = layers, folder
 
-    def forward(self, request_id: str, x: Array) -> Array:
+    def step(self, request_id: str, x: Array) -> Array:
         """Ids (1, S), or hidden (1, S, 1), to hidden, or logits (1, 1, V)."""
         self.threads.add(threading.get_ident())
         self.live.add(request_id)
         self.most_live = max(self.most_live, len(self.live))
         hidden = x.astype(np.float32).reshape(1, -1, 1)  # [1, S, 1]
-        hidden = hidden + self.shard.get_layer_count() / self.shard.n_layers
-        if not self.shard.is_last_layer():
+        hidden = hidden + self.layers.count / self.layers.total
+        if not self.layers.ends:
             return np.asarray(hidden, dtype=np.float32)
         logits = np.zeros((1, 1, len(VOCABULARY)), dtype=np.float32)
         logits[0, 0, round(float(hidden[0, -1, 0])) % len(VOCABULARY)] = 1.0
@@ -80,8 +84,65 @@ class ToyBackend:
 
     def close(self) -> None:
         """Count."""
+        self.threads.add(threading.get_ident())
         self.closed += 1
 
     def check(self) -> str:
+        """Say that the toy is there."""
+        self.threads.add(threading.get_ident())
+        return "toy"
+
+
+class ToyAnswers:
+    """An AnswerBackend that gives the same answers, a piece a token."""
+
+    contract: int = 1
+    gives_ids: bool = True  # else text
+    made: ClassVar[list["ToyAnswers"]] = []
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.tokenizer: Any = None
+        self.loads = 0
+        self.closed = 0
+        self.live: set[str] = set()
+        self.most_live = 0
+        self.asked: list[Any] = []
+        self.threads = {threading.get_ident()}
+        ToyAnswers.made.append(self)
+
+    async def load(self, model: Any, tokenizer: Any) -> None:
+        """Keep the model."""
+        self.threads.add(threading.get_ident())
+        self.loads += 1
+        self.model, self.tokenizer = model, tokenizer
+
+    async def answer(self, request: Any) -> AsyncGenerator[Any, None]:
+        """Count on from the prompt's last id, to the end or to the request's limit."""
+        from importlib import import_module
+
+        piece = import_module(f"{PACKAGE}.kit.core.contract").Piece
+        self.threads.add(threading.get_ident())
+        self.asked.append(request)
+        self.live.add(request.id)
+        self.most_live = max(self.most_live, len(self.live))
+        try:
+            token = request.ids[-1]
+            for _ in range(request.max_tokens):
+                token = (token + 1) % len(VOCABULARY)
+                if token in self.tokenizer.eos_token_ids:
+                    yield piece(finish="stop")
+                    return
+                yield piece(VOCABULARY[token], (token,) if self.gives_ids else ())
+            yield piece(finish="length")
+        finally:
+            self.live.discard(request.id)
+
+    async def close(self) -> None:
+        """Count."""
+        self.threads.add(threading.get_ident())
+        self.closed += 1
+
+    async def check(self) -> str:
         """Say that the toy is there."""
         return "toy"

@@ -8,7 +8,8 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
-from .session import PACKAGE, CommandError, at_the_end, repo_of, sentence, settle
+from ..names import PACKAGE
+from .telling import CommandError, printable, sentence
 
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
@@ -27,9 +28,9 @@ class Finding:
 
 def check_device() -> Finding:
     """What this machine's hardware is, as far as the plugin can see."""
-    from .detection import detect_device
+    from ...detection import detect_device
 
-    device = detect_device()
+    device: Any = detect_device()
     if device is not None and not isinstance(device, str):
         raise CommandError(f"detect_device() gives {device!r}; it gives a name or None")
     if device:
@@ -42,14 +43,14 @@ def check_device() -> Finding:
 async def check_backend() -> Finding:
     """What the backend says of its device or server. Loads no model."""
     try:
-        from .backend import Backend
+        from ..core.device import Device
+        from .session import own_backend
 
-        backend: Any = Backend()
-        async with at_the_end(backend.close):
-            found = await settle(backend.check())
-        if not isinstance(found, str):
-            raise CommandError(f"check() in backend.py gives {found!r}; it gives one line of text")
-        return Finding("backend", OK, found)
+        device = Device(own_backend())
+        try:
+            return Finding("backend", OK, await device.check())
+        finally:
+            device.stop()
     except Exception as error:
         return Finding("backend", FAIL, "not usable", sentence(error))
 
@@ -114,16 +115,16 @@ def exo_takes(name: str) -> bool:
 
 def check_models(exo: bool) -> Finding:
     """Whether the plugin's models are where exo looks them up."""
-    from .models import MODELS
+    from ...models import TABLE
+    from ..hosts.cards import BY_ID
 
-    count = f"{len(MODELS)} of this plugin"
-    if not MODELS:
+    count = f"{len(TABLE)} of this plugin"
+    if not TABLE:
         return Finding("models", FAIL, "none", "Name at least one model in models.py.")
-    owners = {point.attr for point in entry_points(group=GROUPS[0]) if owned(point.module)}
-    wrong = [model for model, card in MODELS.items() if owners and not offers(card, owners)]
-    if wrong:
-        need = f"layers, a number, and a repo for {' or '.join(owners)}"
-        advice = f"Each card in models.py has {need}. These don't: {', '.join(wrong)}."
+    wrong = [model.id for model in TABLE if not can_be_offered(model)]
+    if wrong or len(BY_ID) < len(TABLE):
+        advice = "Each line of TABLE in models.py has an id of its own, a number of layers and a "
+        advice += f"repository, owner/name. Look at: {', '.join(wrong or BY_ID)}."
         return Finding("models", FAIL, f"{count}, {len(wrong)} that exo can't offer", advice)
     if not exo:
         return Finding("models", OK, count)
@@ -131,48 +132,49 @@ def check_models(exo: bool) -> Finding:
         from exo.models import model_cards
     except Exception as error:
         return Finding("models", FAIL, "exo's list does not import", sentence(error))
-    hidden = [model for model in MODELS if repo_of(model) not in repos(model_cards.get(model))]
+    cards: dict[str, Any] = model_cards
+    hidden = [name for name, model in BY_ID.items() if model.repository not in repos(cards, name)]
     if hidden:
         advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
         return Finding("models", FAIL, f"{count}, {len(hidden)} not in exo", advice)
     return Finding("models", OK, f"{count}, all known to exo")
 
 
-def offers(card: Any, owners: set[str]) -> bool:
-    """Whether exo offers a model to one of these classes (models.py:257-273 of exo)."""
-    layers, repo = card.get("layers"), card.get("repo", {})
-    return isinstance(layers, int) and layers > 0 and not owners.isdisjoint(repo)
+def can_be_offered(model: Any) -> bool:
+    """Whether exo would offer a model (models.py:257-273 of exo)."""
+    layers = type(model.layers) is int and model.layers > 0
+    return layers and isinstance(model.repository, str) and model.repository.count("/") == 1
 
 
-def repos(card: Any) -> list[str]:
+def repos(cards: dict[str, Any], name: str) -> list[str]:
     """The repositories of one of exo's model cards."""
-    return list(card["repo"].values()) if card else []
+    return list(cards[name]["repo"].values()) if name in cards else []
 
 
 def check_tokenizers() -> Finding:
     """For which models a tokenizer is on this machine. Downloads nothing."""
-    from .models import MODELS
+    from ..hosts.cards import BY_ID
 
     with offline():
-        from .tokenizer import Tokenizer, TokenizerError, find_tokenizer
+        from ..core.tokenizer import Tokenizer, TokenizerError, find_tokenizer
 
         found, broken = [], []
-        for model in MODELS:
+        for name, model in BY_ID.items():
             try:
-                folder = find_tokenizer(repo_of(model))
+                folder = find_tokenizer(model.repository)
             except (TokenizerError, OSError):
                 continue
             try:
                 Tokenizer.from_folder(folder)
             except TokenizerError as error:
-                broken.append(f"{model}: {sentence(error)}.")
-            found.append(model)
+                broken.append(f"{name}: {sentence(error)}.")
+            found.append(name)
     if broken:
         return Finding("tokenizer", FAIL, f"{len(broken)} broken", " ".join(broken))
     if found:
         return Finding("tokenizer", OK, f"here for {', '.join(found)}")
     advice = "A model's tokenizer is downloaded at its first use; that needs the network."
-    return Finding("tokenizer", NOTE, f"here for none of {len(MODELS)} models", advice)
+    return Finding("tokenizer", NOTE, f"here for none of {len(BY_ID)} models", advice)
 
 
 @contextmanager
@@ -188,9 +190,10 @@ def offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-async def doctor(_: argparse.Namespace) -> int:
+async def run(_: argparse.Namespace) -> int:
     """Say what is there and what is missing; 0 when exo can answer with this plugin."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     exo = check_exo()
@@ -206,12 +209,13 @@ async def doctor(_: argparse.Namespace) -> int:
     colours = {OK: "green", NOTE: "yellow", FAIL: "red"}
     table = Table("check", "", "found")
     for row in findings:
-        table.add_row(row.check, f"[{colours[row.state]}]{row.state}[/]", escaped(row.text))
+        text = escape(printable(row.text))
+        table.add_row(row.check, f"[{colours[row.state]}]{row.state}[/]", text)
     console = Console()
     console.print(table)
     for row in findings:
         if row.advice:
-            line = f"{row.check}: {row.advice}"
+            line = printable(f"{row.check}: {row.advice}")
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return int(any(row.state == FAIL for row in findings))
 
@@ -222,10 +226,3 @@ def guarded(check: str, find: Callable[[], Finding]) -> Finding:
         return find()
     except Exception as error:
         return Finding(check, FAIL, "the check failed", sentence(error))
-
-
-def escaped(text: str) -> str:
-    """Text in which rich sees no markup."""
-    from rich.markup import escape
-
-    return escape(text)
