@@ -1,10 +1,12 @@
 """A toy model, and scripted backends that run it: the id after n is n + 1."""
 
+import asyncio
 import json
 import os
 import string
 import threading
 from collections.abc import AsyncGenerator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +22,7 @@ END = VOCABULARY.index("<end>")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def write_tokenizer(
-    repo: str, eos: int = END, also: tuple[int, ...] = (), template: str | None = None
-) -> Path:
+def write_tokenizer(repo: str, eos: int = END, also: tuple[int, ...] = ()) -> Path:
     """Write a tokenizer of one id a letter where exo keeps a repository's files."""
     folder = Path(os.environ["EXO_HOME"]) / "downloads" / repo.replace("/", "--")
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,21 +32,23 @@ def write_tokenizer(
     fast.decoder = tokenizers.decoders.Fuse()
     fast.add_special_tokens(["<zero>", "<stop>", "<end>"])
     fast.save(str(folder / "tokenizer.json"))
-    config = {"eos_token": VOCABULARY[eos], "chat_template": template}
+    config = {"eos_token": VOCABULARY[eos]}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, *also]}))
     return folder
 
 
 class ToyBackend:
-    """A StepBackend of the toy model, on any slice of layers: each adds 1 / layers to every row."""
+    """A StepBackend of the toy model: each layer adds 1 / layers to every row. It counts."""
 
-    contract: int = 1
+    contract = 1
     whole_model: bool = False
     files: tuple[str, ...] = ()
     made: ClassVar[list["ToyBackend"]] = []
 
     def __init__(self) -> None:
+        self.threads: list[int] = []
+        self._here()
         self.layers: Any = None
         self.folder: Path | None = None
         self.loads = 0
@@ -54,18 +56,21 @@ class ToyBackend:
         self.live: set[str] = set()
         self.most_live = 0
         self.forgotten: list[str] = []
-        self.threads = {threading.get_ident()}
         ToyBackend.made.append(self)
+
+    def _here(self) -> None:
+        """Keep the thread of a call."""
+        self.threads.append(threading.get_ident())
 
     def load(self, layers: Any, folder: Path, tokenizer: Any) -> None:
         """Keep the slice."""
-        self.threads.add(threading.get_ident())
+        self._here()
         self.loads += 1
         self.layers, self.folder = layers, folder
 
     def step(self, request_id: str, x: Array) -> Array:
         """Ids (1, S), or hidden (1, S, 1), to hidden, or logits (1, 1, V)."""
-        self.threads.add(threading.get_ident())
+        self._here()
         self.live.add(request_id)
         self.most_live = max(self.most_live, len(self.live))
         hidden = x.astype(np.float32).reshape(1, -1, 1)  # [1, S, 1]
@@ -78,69 +83,64 @@ class ToyBackend:
 
     def forget(self, request_id: str) -> None:
         """Drop a request."""
-        self.threads.add(threading.get_ident())
+        self._here()
         self.live.discard(request_id)
         self.forgotten.append(request_id)
 
     def close(self) -> None:
         """Count."""
-        self.threads.add(threading.get_ident())
+        self._here()
         self.closed += 1
 
     def check(self) -> str:
         """Say that the toy is there."""
-        self.threads.add(threading.get_ident())
         return "toy"
 
 
 class ToyAnswers:
-    """An AnswerBackend that gives the same answers, a piece a token."""
+    """An AnswerBackend of the same model: the whole answer as ids, one a piece."""
 
-    contract: int = 1
-    gives_ids: bool = True  # else text
+    contract = 1
     made: ClassVar[list["ToyAnswers"]] = []
 
     def __init__(self) -> None:
         self.model: Any = None
-        self.tokenizer: Any = None
-        self.loads = 0
         self.closed = 0
         self.live: set[str] = set()
-        self.most_live = 0
-        self.asked: list[Any] = []
-        self.threads = {threading.get_ident()}
+        self.requests: list[Any] = []
+        self.cancelled: list[str] = []
         ToyAnswers.made.append(self)
 
     async def load(self, model: Any, tokenizer: Any) -> None:
-        """Keep the model."""
-        self.threads.add(threading.get_ident())
-        self.loads += 1
+        """Keep what is asked for."""
         self.model, self.tokenizer = model, tokenizer
 
     async def answer(self, request: Any) -> AsyncGenerator[Any, None]:
-        """Count on from the prompt's last id, to the end or to the request's limit."""
-        from importlib import import_module
-
-        piece = import_module(f"{PACKAGE}.kit.core.contract").Piece
-        self.threads.add(threading.get_ident())
-        self.asked.append(request)
+        """Count up from the prompt's last id."""
+        self.requests.append(request)
         self.live.add(request.id)
-        self.most_live = max(self.most_live, len(self.live))
         try:
             token = request.ids[-1]
             for _ in range(request.max_tokens):
                 token = (token + 1) % len(VOCABULARY)
                 if token in self.tokenizer.eos_token_ids:
-                    yield piece(finish="stop")
+                    yield self.piece(finish="stop")
                     return
-                yield piece(VOCABULARY[token], (token,) if self.gives_ids else ())
-            yield piece(finish="length")
+                await asyncio.sleep(0)
+                yield self.piece(ids=(token,))
+            yield self.piece(finish="length")
+        except GeneratorExit:
+            self.cancelled.append(request.id)
+            raise
         finally:
             self.live.discard(request.id)
 
+    def piece(self, **members: Any) -> Any:
+        """A piece as this plugin's contract has it."""
+        return import_module(f"{PACKAGE}.kit.core.contract").Piece(**members)
+
     async def close(self) -> None:
         """Count."""
-        self.threads.add(threading.get_ident())
         self.closed += 1
 
     async def check(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,6 @@ class Device:
         self.answers = makes_answers(backend)
         self.whole_model = self.answers or bool(cast(Any, backend).whole_model)
         self.files: tuple[str, ...] = () if self.answers else cast(Any, backend).files
-        self.name = ""
         self._class: Callable[[], Any] = backend
         self._instance: Any = None
         self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
@@ -53,11 +53,21 @@ class Device:
         self._instance = self._class()
         self._instance.load(layers, folder, tokenizer)
 
-    async def step(self, request_id: str, x: Array) -> Any:
+    async def step(self, request_id: str, x: Array, phase: str) -> Any:
         """What step() gives. Raises DeviceError where it takes too long."""
         seconds = self._seconds * (1 + x.shape[1] / 1000)
+        queued = time.perf_counter()
+
+        def timed() -> Any:
+            begun = time.perf_counter()
+            output = self._instance.step(request_id, x)
+            metrics.QUEUE_SECONDS.labels(phase).observe(begun - queued)
+            metrics.STEP_SECONDS.labels(phase).observe(time.perf_counter() - begun)
+            return output
+
         try:
-            return await self._worker.submit(lambda: self._instance.step(request_id, x), seconds)
+            with metrics.QUEUED.track_inprogress():
+                return await self._worker.submit(timed, seconds)
         except HungError as error:
             raise DeviceError(
                 f"the device has not come back from a step within {seconds:.0f} s. See its driver's "

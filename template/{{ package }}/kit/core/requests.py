@@ -43,7 +43,8 @@ class InFlight:
 class Requests:
     """The requests in flight, bounded by number and idle time; the longest unused comes first."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[str], object] = lambda _: None) -> None:
+        self._tell = ended
         self._flying: OrderedDict[str, InFlight] = OrderedDict()
         self._ended: OrderedDict[str, str] = OrderedDict()  # and why
         self._room = asyncio.Event()
@@ -113,12 +114,12 @@ class Requests:
         """Its answer is whole, or the host wants no more of it."""
         self._end(request_id, "finished", "it was finished")
 
-    def fail(self, request_id: str, reason: str) -> None:
+    def fail(self, request_id: str, reason: str, cause: metrics.Cause) -> None:
         """An error ended it; one that never came in is counted too, once."""
         if request_id in self._flying:
-            self._end(request_id, "failed", reason)
+            self._end(request_id, "failed", reason, cause)
         elif request_id not in self._ended:
-            self._remember(request_id, "failed", reason)
+            self._remember(request_id, "failed", reason, cause)
 
     def cancel(self, request_id: str) -> None:
         """Who asked is gone."""
@@ -128,16 +129,17 @@ class Requests:
         """The engine can't keep its state."""
         self._end(request_id, "evicted", reason)
 
-    def _end(self, request_id: str, outcome: str, reason: str) -> None:
+    def _end(self, request_id: str, outcome: str, reason: str, cause: str = "") -> None:
         request = self._flying.pop(request_id, None)
         if request is None:
             return
-        self._remember(request_id, outcome, reason)
+        self._remember(request_id, outcome, reason, cause)
         request.let_go()
+        self._tell(request_id)
 
-    def _remember(self, request_id: str, outcome: str, reason: str) -> None:
+    def _remember(self, request_id: str, outcome: str, reason: str, cause: str) -> None:
         """Count the end of a request, and refuse its id for a while."""
-        metrics.REQUESTS.labels(outcome).inc()
+        metrics.REQUESTS.labels(outcome, cause).inc()
         metrics.IN_FLIGHT.set(len(self._flying))
         self._ended[request_id] = reason
         while len(self._ended) > _ENDED_KEPT:

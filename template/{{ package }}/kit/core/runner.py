@@ -1,17 +1,20 @@
 """The one engine: loads a device, steps it, answers with it, and ends its requests."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 
+from ..names import PROJECT
 from . import metrics, settings
-from .contract import Array, Backend, Layers, Piece, Request, checked
+from .contract import CONTRACT, Array, Backend, Layers, Piece, Request, checked
 from .device import Device
 from .models import Model
 from .requests import InFlight, RequestError, Requests
@@ -20,11 +23,20 @@ from .text import StopTexts, TextStream
 from .tokenizer import Tokenizer
 from .worker import in_thread
 
+_log = logging.getLogger(__name__)
+
 DRAIN_SECONDS = 30.0  # how long another model waits for the answers in flight
 
 
 class LoadError(RuntimeError):
     """A model could not be made ready; the text says why."""
+
+
+def cause_of(error: BaseException) -> metrics.Cause:
+    """Whose fault an error is, for the metrics."""
+    if isinstance(error, LoadError):
+        return "model"
+    return "request" if isinstance(error, ValueError) else "device"
 
 
 class Source(Protocol):
@@ -42,9 +54,11 @@ class Source(Protocol):
 class Runner:
     """One backend, and everything that is the same for every device and every host."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(
+        self, backend: Backend, ended: Callable[[str], object] = lambda _: None
+    ) -> None:
         self.device = Device(backend)
-        self.requests = Requests()
+        self.requests = Requests(ended)
         self.layers: Layers | None = None
         self.tokenizer: Tokenizer | None = None
         self._loaded: object = None  # a whole model stays when only the split has changed
@@ -72,7 +86,14 @@ class Runner:
                 text = str(error) or repr(error)
                 raise LoadError(f"could not load {layers.model}: {text}") from error
             self.layers = layers
-            metrics.LOAD_SECONDS.observe(time.monotonic() - begun)
+            self._tell_loaded(layers, time.monotonic() - begun)
+
+    def _tell_loaded(self, layers: Layers, seconds: float) -> None:
+        metrics.LOAD_SECONDS.observe(seconds)
+        shown = f"{layers.first}-{layers.last} of {layers.total}"
+        about = {"model": layers.model, "layers": shown, "contract": str(CONTRACT)}
+        metrics.LOADED.info(about | {"version": version(PROJECT)})
+        _log.info("loaded %s, layers %s, in %.1f s", layers.model, shown, seconds)
 
     async def _load(self, layers: Layers, source: Source) -> None:
         wanted: object = layers
@@ -125,17 +146,17 @@ class Runner:
             request_id, lambda: self.device.forget(request_id), arrived
         )
         layers, tokenizer = cast(Layers, self.layers), cast(Tokenizer, self.tokenizer)
-        begun = time.monotonic()
+        phase = "decode" if request.steps else "prefill"
         with request:
             output = checked(
-                await self._on_device(self.device.step(request_id, x)), layers.ends, tokenizer
+                await self._on_device(self.device.step(request_id, x, phase)),
+                layers.ends,
+                tokenizer,
             )
-        phase = "decode" if request.steps else "prefill"
-        metrics.STEP_SECONDS.labels(phase).observe(time.monotonic() - begun)
         self._came(request, int(layers.ends))
         return output
 
-    async def _on_device(self, call: Any) -> Any:
+    async def _on_device(self, call: Awaitable[Any]) -> Any:
         """Await the device; it is down after an error that isn't the request's."""
         try:
             return await call
@@ -161,8 +182,9 @@ class Runner:
             token = int(output.reshape(-1)[-1])
         else:
             token = sample(output, temperature, top_p, self._rng)
-        tokenizer = cast(Tokenizer, self.tokenizer)
-        return tokenizer.eos_token_id if token in tokenizer.eos_token_ids else token
+        if self.tokenizer is not None and token in self.tokenizer.eos_token_ids:
+            return self.tokenizer.eos_token_id
+        return token
 
     async def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The whole answer, text as it comes; the last piece says why it is the last.
@@ -189,7 +211,7 @@ class Runner:
             self.requests.cancel(request.id)
             raise
         except Exception as error:
-            self.requests.fail(request.id, str(error))
+            self.requests.fail(request.id, str(error), cause_of(error))
             raise
         self.requests.finish(request.id)
 

@@ -21,3 +21,13 @@ def seconds(name: str, default: float) -> float:
     if not 0 < value < float("inf"):
         raise SettingError(f"{PREFIX}{name} is {text!r}; set it to a number of seconds above 0")
     return value
+
+
+def whole(name: str) -> int | None:
+    """The whole number above 0 that EXO_<ENGINE>_<name> says, if any. Raises SettingError."""
+    text = os.environ.get(PREFIX + name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 10):
+        raise SettingError(f"{PREFIX}{name} is {text!r}; set it to a whole number from 1 on")
+    return int(text)
