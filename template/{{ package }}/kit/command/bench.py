@@ -1,115 +1,106 @@
 """`bench`: measures the device and nothing else.
 
-The steps of a StepBackend are timed where they are computed, on the device's thread; an
-AnswerBackend's answers are timed as their pieces come.
+The steps of a StepBackend are timed where they are computed, on the device's thread; the answers
+of an AnswerBackend as their pieces come.
 """
 
 import argparse
 import json
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from ..core.contract import Backend, Piece, Request, makes_answers
 from ..core.runner import Runner
-from ..core.worker import in_thread
-from .session import Session, opened, own_backend
+from .session import Session, opened
 from .telling import CommandError, sentence, show
 
 RUNS, SECONDS = 5, 2.0  # where nobody says how many: this many, and more for as long as this
-FACTS = ("threads", "precision")  # what an instance may say of itself
-COUNTED = {
-    "steps": "steps on the device",
-    "ids": "the server's ids",
-    "text": "the model's tokenizer, of the server's text",
-}
-
-
-@dataclass
-class Clock:
-    """What the steps of one answer took."""
-
-    seconds: list[float] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def on(self, own: Backend) -> Backend:
-        """The same backend, its steps timed."""
-        if makes_answers(own):
-            return own
-        made: Any = own
-
-        def step(backend: Any, request_id: str, x: Any) -> Any:
-            begun = time.perf_counter()
-            output = made.step(backend, request_id, x)
-            self.seconds.append(time.perf_counter() - begun)
-            if not self.facts:
-                self.facts |= {f: getattr(backend, f) for f in FACTS if hasattr(backend, f)}
-            return output
-
-        timed: Backend = type(made.__name__, (made,), {"step": step})
-        return timed
+STEPS, IDS = "steps on the device", "ids of the server"
+TEXT = "the server's text, as the model's tokenizer splits it"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One answer: seconds to its first token, and from there to its last."""
+    """One answer: the seconds to its first token, and from there to its last."""
 
     first: float
     rest: float
     tokens: int
     later: int  # the tokens that came in `rest`
     counted: str
-    ended: str  # why it ended before its limit, where that was an error
+    ended: str  # the error that ended it before its limit
 
 
 async def run(arguments: argparse.Namespace) -> int:
     """Print the figures, and write them where they are wanted."""
-    checker = Runner(own_backend())
-    try:
-        # Before the load: many devices can be opened once only.
-        device = await checker.device.check()
-    finally:
-        await checker.close()
-    clock = Clock()
-    async with opened(arguments, clock.on) as session:
+    seconds: list[float] = []
+    async with opened(arguments, lambda own: timed(own, seconds)) as session:
         request = await session.request(arguments)
-        runs = await _measure(session, request, clock, arguments.runs)
-    measured = {
+        runs = await _measure(session, request, seconds, arguments.runs)
+    figures = {
         "model": session.model.id,
         "layers": session.model.layers,
-        "device": device,
-        **{fact: str(value) for fact, value in clock.facts.items()},
+        "device": await _device(session.runner),
         "prompt_tokens": len(request.ids),
         "max_tokens": request.max_tokens,
-        **_figures(runs, len(request.ids)),
+        **_summary(runs, len(request.ids)),
     }
-    _print(measured)
+    _print(figures)
     if arguments.json is not None:
-        _write(arguments.json, measured)
+        try:
+            arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"The figures could not be written: {sentence(error)}") from error
     return 0
 
 
+def timed(own: Backend, seconds: list[float]) -> Backend:
+    """The same backend; what each of its steps takes comes into the list."""
+    if makes_answers(own):
+        return own
+    made: Any = own
+
+    def step(self: Any, request_id: str, x: Any) -> Any:
+        begun = time.perf_counter()
+        output = made.step(self, request_id, x)
+        seconds.append(time.perf_counter() - begun)
+        return output
+
+    backend: Backend = type(made.__name__, (made,), {"step": step})
+    return backend
+
+
+async def _device(runner: Runner) -> str:
+    """What the backend says of its device, last: many can be opened once only."""
+    try:
+        return await runner.device.check()
+    except Exception as error:
+        return sentence(error)
+    finally:
+        runner.device.stop()
+
+
 async def _measure(
-    session: Session, request: Request, clock: Clock, wanted: int | None
+    session: Session, request: Request, seconds: list[float], wanted: int | None
 ) -> list[Run]:
-    """The answers after the first, which touches memory, and waits for a server that is at work."""
-    session.progress.say("warming up: one answer is not measured")
-    await _answer(session, replace(request, id="warm-up"), clock)
+    """The answers behind a first one, which touches memory and waits for a server at work."""
+    session.progress.say("warming up")
+    await _answer(session, replace(request, id="warm-up"), seconds)
     runs: list[Run] = []
     until = time.perf_counter() + (SECONDS if wanted is None else 0.0)
     while len(runs) < (wanted or RUNS) or time.perf_counter() < until:
         session.progress.say(f"measuring answer {len(runs) + 1}")
-        runs.append(await _answer(session, replace(request, id=f"bench-{len(runs)}"), clock))
+        runs.append(await _answer(session, replace(request, id=f"run-{len(runs)}"), seconds))
     session.progress.stop()
     return runs
 
 
-async def _answer(session: Session, request: Request, clock: Clock) -> Run:
+async def _answer(session: Session, request: Request, seconds: list[float]) -> Run:
     """Time one answer to its end: what is left of one would be in the way of the next."""
-    clock.seconds.clear()
+    seconds.clear()
     pieces: list[Piece] = []
     times = [time.perf_counter()]
     ended = ""
@@ -123,35 +114,33 @@ async def _answer(session: Session, request: Request, clock: Clock) -> Run:
         if not pieces:
             raise
         ended = sentence(error)
-    if seconds := clock.seconds:
-        steps = len(seconds)
-        return Run(seconds[0], sum(seconds[1:]), steps, steps - 1, "steps", ended)
+    if steps := len(seconds):
+        return Run(seconds[0], sum(seconds[1:]), steps, steps - 1, STEPS, ended)
     if not pieces:
         raise CommandError("The model answered nothing. Give bench another --prompt.")
-    counted = "ids" if all(piece.ids for piece in pieces) else "text"
-    first = await _tokens(session, pieces[:1], counted)
+    counted = IDS if all(piece.ids for piece in pieces) else TEXT
     tokens = await _tokens(session, pieces, counted)
-    return Run(times[1] - times[0], times[-1] - times[1], tokens, tokens - first, counted, ended)
+    later = tokens - await _tokens(session, pieces[:1], counted)
+    return Run(times[1] - times[0], times[-1] - times[1], tokens, later, counted, ended)
 
 
 async def _tokens(session: Session, pieces: list[Piece], counted: str) -> int:
-    if counted == "ids":
+    if counted == IDS:
         return sum(len(piece.ids) for piece in pieces)
-    text = "".join(piece.text for piece in pieces)
-    return len(await in_thread(lambda: session.tokenizer.encode(text)))
+    return len(await session.encode("".join(piece.text for piece in pieces)))
 
 
-def _figures(runs: list[Run], length: int) -> dict[str, Any]:
+def _summary(runs: list[Run], length: int) -> dict[str, Any]:
     """Medians and spreads of all runs."""
     rates = [run.later / run.rest for run in runs if run.later > 0 and run.rest > 0]
     return {
         "runs": len(runs),
         "tokens": median(run.tokens for run in runs),
-        "counted": COUNTED[runs[0].counted],
+        "counted": runs[0].counted,
+        "ended": next((run.ended for run in runs if run.ended), None),
         "first_token_seconds": _spread([run.first for run in runs]),
         "prefill_tokens_per_second": _spread([length / run.first for run in runs]),
         "decode_tokens_per_second": _spread(rates) if rates else None,
-        "ended": next((run.ended for run in runs if run.ended), None),
     }
 
 
@@ -159,34 +148,22 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def _print(measured: dict[str, Any]) -> None:
-    told = [f"{name} {measured[name]}" for name in FACTS if name in measured]
-    first = measured["first_token_seconds"]["median"] * 1e3
-    lines = [
-        ("model", f"{measured['model']}, {measured['layers']} layers"),
-        ("device", ", ".join([measured["device"], *told])),
-        ("prefill", _rate(measured["prefill_tokens_per_second"])),
-        ("", f"{measured['prompt_tokens']} tokens, first token after {first:.1f} ms"),
-    ]
-    if decode := measured["decode_tokens_per_second"]:
-        lines.append(("decode", _rate(decode)))
-        lines.append(("", f"{measured['tokens']:.0f} tokens, {measured['runs']} answers"))
+def _print(figures: dict[str, Any]) -> None:
+    first, decode = figures["first_token_seconds"], figures["decode_tokens_per_second"]
+    length, tokens = figures["prompt_tokens"], f"{figures['tokens']:.0f}"
+    show(f"model    {figures['model']}, {figures['layers']} layers\n")
+    show(f"device   {figures['device']}\n")
+    show(f"prefill  {_rate(figures['prefill_tokens_per_second'])}, {length} tokens")
+    show(f" in {first['median'] * 1e3:.1f} ms\n")
+    if decode:
+        show(f"decode   {_rate(decode)}, {tokens} tokens in each of {figures['runs']} answers\n")
     else:
-        lines.append(("decode", "not measured: the answer has one token; ask something longer"))
-    lines.append(("counted", measured["counted"]))
-    if measured["ended"]:
-        text = f"the answer ended before {measured['max_tokens']} tokens: {measured['ended']}"
-        lines.append(("note", text))
-    for name, text in lines:
-        show(f"{name:<9}{text}\n")
+        show("decode   not measured: the answer has one token; ask something longer\n")
+    show(f"counted  {figures['counted']}\n")
+    if figures["ended"]:
+        limit = figures["max_tokens"]
+        show(f"note     the answers ended before {limit} tokens: {figures['ended']}\n")
 
 
-def _rate(figure: dict[str, float]) -> str:
-    return f"{figure['median']:.1f} tokens/s ({figure['min']:.1f} to {figure['max']:.1f})"
-
-
-def _write(path: Path, measured: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"The figures could not be written: {error}") from error
+def _rate(rate: dict[str, float]) -> str:
+    return f"{rate['median']:.1f} tokens/s ({rate['min']:.1f} to {rate['max']:.1f})"

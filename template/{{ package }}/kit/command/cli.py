@@ -22,7 +22,7 @@ RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"  # where a variant has it
 
 def above_zero(text: str) -> int:
     """A whole number above zero."""
-    if not text.isascii() or not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError("give a whole number above 0")
     return int(text)
 
@@ -33,31 +33,22 @@ def temperature(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):  # NaN is no number of these either
+    if not 0 <= value < float("inf"):  # which NaN isn't either
         raise argparse.ArgumentTypeError("give a number from 0 on")
     return value
 
 
 def utf8(text: str) -> str:
     """A text that can be encoded: bytes that are no UTF-8 come as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError("this text is not valid UTF-8") from error
+    if text.encode("utf-8", "replace").decode() != text:
+        raise argparse.ArgumentTypeError("this is no valid text in UTF-8")
     return text
-
-
-def stop_text(text: str) -> str:
-    """A text that can end an answer."""
-    if not text:
-        raise argparse.ArgumentTypeError("give a text that is not empty")
-    return utf8(text)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog=PROJECT, description=f"The engine {ENGINE_NAME}, a plugin of exo, without exo."
+        prog=PROJECT, description=f"{ENGINE_NAME}, an engine of exo, without exo."
     )
     top.add_argument("--version", action="version", version=f"{PROJECT} {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -65,15 +56,15 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("generate", help="answer a prompt")
     command.add_argument("prompt", type=utf8, help="what to ask")
-    _add_model_options(command, 256)
-    text = "end the answer before this text; may be given several times (default: none)"
+    _add_model(command, 256)
+    text = "end the answer before this text; can be given again (default: none)"
     command.add_argument(
-        "--stop", type=stop_text, action="append", default=[], metavar="TEXT", help=text
+        "--stop", type=utf8, action="append", default=[], metavar="TEXT", help=text
     )
 
     command = commands.add_parser("bench", help="measure tokens a second")
-    text = "what to ask (default: %(default)r)"
     rainbow = "Explain in detail how a rainbow comes about."
+    text = "what to ask (default: %(default)s)"
     command.add_argument("--prompt", type=utf8, default=rainbow, metavar="TEXT", help=text)
     text = "repeat or cut the prompt to N tokens (default: as long as it is)"
     command.add_argument("--prompt-tokens", type=above_zero, metavar="N", help=text)
@@ -81,12 +72,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--runs", type=above_zero, metavar="N", help=text)
     text = "write the figures there too (default: nowhere)"
     command.add_argument("--json", type=Path, metavar="FILE", help=text)
-    _add_model_options(command, 64)
+    _add_model(command, 64)
     return top
 
 
-def _add_model_options(command: argparse.ArgumentParser, tokens: int) -> None:
-    """The options of the commands that load a model."""
+def _add_model(command: argparse.ArgumentParser, tokens: int) -> None:
+    """What the commands that load a model have in common."""
     which = command.add_mutually_exclusive_group()
     text = "an id, or a Hugging Face folder (default: the first of this plugin's models)"
     which.add_argument("--model", metavar="ID|FOLDER", help=text)
@@ -96,9 +87,7 @@ def _add_model_options(command: argparse.ArgumentParser, tokens: int) -> None:
     text = "send the prompt as it is (default: in the model's chat template)"
     command.add_argument("--raw", action="store_true", help=text)
     text = "the longest answer (default: %(default)s)"
-    command.add_argument(
-        "--max-tokens", type=above_zero, default=tokens, metavar="N", help=text
-    )
+    command.add_argument("--max-tokens", type=above_zero, default=tokens, metavar="N", help=text)
     text = "0 always takes the likeliest token (default: %(default)s)"
     command.add_argument("--temperature", type=temperature, default=0.0, metavar="T", help=text)
 
@@ -118,26 +107,22 @@ def _version() -> str:
 
 
 class _Log(logging.Handler):
-    """Keeps the first error that nobody raised, such as one of closing the device."""
+    """Keeps the errors that nobody raises, such as one of closing the device."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.first = ""
+    kept: list[str]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
-        error = record.exc_info and record.exc_info[1]
-        text = record.getMessage() + (f": {sentence(error)}" if error else "")
-        self.first = self.first or text
+        error = record.exc_info[1] if record.exc_info else None
+        self.kept.append(record.getMessage() + (f": {sentence(error)}" if error else ""))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; every error is one sentence on stderr and exit code 1."""
     arguments = parser().parse_args(argv)
-    if getattr(arguments, "raw", False) and not arguments.prompt:
-        return _told("The prompt is empty. Ask something.")
     warnings.simplefilter("ignore")
-    logger, log = logging.getLogger(PACKAGE), _Log()
+    logger, log = logging.getLogger(PACKAGE), _Log(logging.ERROR)
+    log.kept = []
     logger.addHandler(log)
     try:
         module = import_module(f".{arguments.command}", __package__)
@@ -154,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _told(sentence(error))
     finally:
         logger.removeHandler(log)
-    return _told(log.first) if log.first else code
+    return _told(log.kept[0]) if log.kept else code
 
 
 def _told(text: str) -> int:

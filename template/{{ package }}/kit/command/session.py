@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import cycle, islice
 from typing import cast
 
@@ -16,11 +17,12 @@ from ..core.tokenizer import Tokenizer
 from ..core.worker import in_thread
 from .ending import CLOSE_SECONDS, undone
 from .progress import Progress
-from .source import FolderSource, chosen
+from .source import Files, named, of_folder, temporary_folder
 from .telling import CommandError, sentence
 
 TEMPLATE_SECONDS = 2.0  # a template is foreign code, and may loop
 _CLOSE_SECONDS = 10.0
+_EMPTY = "The prompt is empty. Ask something."
 
 
 @dataclass(frozen=True)
@@ -32,32 +34,30 @@ class Session:
     model: Model
     progress: Progress
 
-    async def request(self, arguments: argparse.Namespace) -> Request:
+    async def request(self, arguments: argparse.Namespace, stop: tuple[str, ...] = ()) -> Request:
         """What the command line asks."""
-        prompt, messages = arguments.prompt, [{"role": "user", "content": arguments.prompt}]
-        if arguments.raw or self.tokenizer.chat_template is None:
-            messages = []
-        else:
+        prompt: str = arguments.prompt
+        messages = [{"role": "user", "content": prompt}]
+        raw = arguments.raw or self.tokenizer.chat_template is None
+        if not raw:
             prompt = await _templated(self.tokenizer, messages)
-        ids = await in_thread(lambda: self.tokenizer.encode(prompt))
+        ids = await self.encode(prompt)
         if not ids:
-            raise CommandError("The prompt is empty. Ask something.")
+            raise CommandError(_EMPTY)
         if length := getattr(arguments, "prompt_tokens", None):
-            ids = list(islice(cycle(ids), length))
-            prompt, messages = self.tokenizer.decode(ids), []
+            ids, raw = list(islice(cycle(ids), length)), True
+            prompt = self.tokenizer.decode(ids)
 
         async def read() -> Messages:
             return messages
 
-        return Request(
-            "command",
-            prompt,
-            tuple(ids),
-            arguments.max_tokens,
-            arguments.temperature,
-            stop=tuple(getattr(arguments, "stop", ())),
-            read=read if messages else None,
-        )
+        request = Request("command", prompt, tuple(ids), arguments.max_tokens)
+        request = replace(request, temperature=arguments.temperature, stop=stop)
+        return request if raw else replace(request, read=read)
+
+    async def encode(self, text: str) -> list[int]:
+        """The ids of a text, which may be long."""
+        return await in_thread(lambda: self.tokenizer.encode(text))
 
 
 async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
@@ -70,14 +70,14 @@ async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
     try:
         return await asyncio.wait_for(in_thread(rendered), TEMPLATE_SECONDS)
     except TimeoutError as error:
+        fault = f"takes longer than {TEMPLATE_SECONDS:.0f} s for this prompt"
         raise CommandError(
-            f"The model's chat template takes longer than {TEMPLATE_SECONDS:.0f} s for this "
-            "prompt. --raw sends it as it is."
+            f"The model's chat template {fault}. --raw sends it as it is."
         ) from error
     except Exception as error:
+        fault = f"refuses this prompt ({sentence(error)})"
         raise CommandError(
-            f"The model's chat template refuses this prompt ({sentence(error)}). "
-            "--raw sends it as it is."
+            f"The model's chat template {fault}. --raw sends it as it is."
         ) from error
 
 
@@ -85,8 +85,7 @@ def own_backend() -> Backend:
     """The class of backend.py; imported late, as what it needs may not be installed."""
     from ...backend import Backend as Own
 
-    backend: Backend = Own
-    return backend
+    return cast(Backend, Own)
 
 
 @asynccontextmanager
@@ -95,25 +94,36 @@ async def opened(
 ) -> AsyncIterator[Session]:
     """Load the model that the command line names, and give the device back at the end.
 
-    made: what the runner is to drive in place of the backend's class.
+    made: what the runner drives in place of the backend's class.
     """
-    progress = Progress()
-    random = getattr(arguments, "random_weights", None)
-    with undone(progress.stop):
+    if arguments.raw and not arguments.prompt:
+        raise CommandError(_EMPTY)
+    progress, seconds = Progress(), _CLOSE_SECONDS
+    with ExitStack() as stack:
+        stack.enter_context(undone(progress.stop))
         runner = Runner(made(own_backend()))
-        async with chosen(arguments.model, random, progress) as source:
-            if isinstance(source, FolderSource) and not runner.device.files:
-                raise CommandError(
-                    "This plugin's backend reads no files: there is no use for a folder or for "
-                    "random weights. Give --model one of its ids."
-                )
-            model, seconds = source.model, _CLOSE_SECONDS
-            progress.say(f"loading {model.id}")
-            try:
-                await runner.load(Layers(model.id, 0, model.layers - 1, model.layers), source)
-                yield Session(runner, cast(Tokenizer, runner.tokenizer), model, progress)
-            except asyncio.CancelledError:
-                seconds = CLOSE_SECONDS
-                raise
-            finally:
-                await runner.close(seconds)
+        files = await _chosen(arguments, progress, stack)
+        if files.given and not runner.device.files:
+            raise CommandError(
+                "This plugin's backend reads no files: there is no use for a folder or for random "
+                "weights. Give --model one of its ids."
+            )
+        model = files.model
+        progress.say(f"loading {model.id}")
+        try:
+            await runner.load(Layers(model.id, 0, model.layers - 1, model.layers), files)
+            yield Session(runner, cast(Tokenizer, runner.tokenizer), model, progress)
+        except asyncio.CancelledError:
+            seconds = CLOSE_SECONDS
+            raise
+        finally:
+            await runner.close(seconds)
+
+
+async def _chosen(arguments: argparse.Namespace, progress: Progress, stack: ExitStack) -> Files:
+    """The model that the command line names; one of random weights is made in a folder."""
+    if not (random := getattr(arguments, "random_weights", None)):
+        return named(arguments.model, progress)
+    folder = stack.enter_context(temporary_folder())
+    await in_thread(lambda: import_module(random).write_checkpoint(folder))
+    return of_folder(folder, "random weights", progress)

@@ -1,5 +1,6 @@
 """What the command tells: errors as sentences, and text that does nothing to a terminal."""
 
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -39,12 +40,11 @@ def sentence(error: BaseException) -> str:
     """An error on one line; with its kind and place where nobody meant it to be read."""
     text = " ".join(printable(str(error)).split())
     cause = error.__cause__
-    if cause is not None and text.endswith(told := _line(cause)):  # the runner's "could not load"
-        return text.removesuffix(told) + sentence(cause)
-    if isinstance(error, ModuleNotFoundError) and (name := error.name or ""):
-        root = name.partition(".")[0]
-        if root != PACKAGE:
-            return f"the Python package {root!r} is not installed; {_install(root)}"
+    if cause is not None and text.endswith(own := _line(cause)):  # the runner's "could not load"
+        return text.removesuffix(own) + sentence(cause)
+    root = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if root and root != PACKAGE:
+        return f"the Python package {root!r} is not installed; {_install(root)}"
     if text and isinstance(error, OSError | RuntimeError | ValueError):
         return text
     told = f"{type(error).__name__}: {text}".rstrip(": ")
@@ -72,9 +72,10 @@ def _install(module: str) -> str:
     except PackageNotFoundError:
         wanted = []
     for line in wanted:
-        requirement, _, marker = (part.strip() for part in line.partition(";"))
-        name = requirement.split("[")[0].rstrip("<>=!~.*0123456789, ")
-        if name.replace("-", "_").lower() == module.lower():
-            extra = marker.partition("extra == ")[2].strip("'\" )")
-            return f"pip install '{PROJECT}[{extra}]'" if extra else f"pip install '{requirement}'"
+        requirement, _, marker = line.partition(";")
+        name = re.split(r"[^\w.-]", requirement.strip())[0]
+        if re.sub(r"[-.]", "_", name).lower() == module.lower():
+            extra = re.search(r"extra == .([\w-]+)", marker)
+            what = f"{PROJECT}[{extra[1]}]" if extra else requirement.strip()
+            return f"pip install '{what}'"
     return f"pip install {module}, or do as its maker says"
