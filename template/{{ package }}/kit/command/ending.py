@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from socket import socketpair
+from typing import cast
 
 INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 CLOSE_SECONDS = 0.3  # what a device gets to close after a Ctrl-C
@@ -36,24 +38,33 @@ def leave(code: int) -> None:
 async def watched(work: Awaitable[int]) -> int:
     """The exit code of a command. Ctrl-C cancels it; what doesn't end at that is left behind.
 
-    asyncio's own handler only cancels, so that a loop held up by a backend would go on.
+    A thread of its own hears of the signal: the main thread may be held up by a backend, or may
+    be about to wait for events that never come.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    timers: list[threading.Timer] = []
+    ours, theirs = socketpair()
+    theirs.setblocking(False)
+    came = threading.Event()
 
-    def interrupted(*_: object) -> None:
-        if timers:
+    def listen() -> None:
+        while heard := ours.recv(1):
+            if heard[0] != signal.SIGINT:
+                continue
+            came.set()
+            loop.call_soon_threadsafe(cast("asyncio.Task[int]", task).cancel)
+            ours.settimeout(_LEAVE_SECONDS)
+            with suppress(TimeoutError):
+                ours.recv(1)  # a second one
             leave(INTERRUPTED)
-        timers.append(threading.Timer(_LEAVE_SECONDS, leave, (INTERRUPTED,)))
-        timers[0].daemon = True
-        timers[0].start()
-        if task is not None:
-            loop.call_soon_threadsafe(task.cancel)
 
-    before = signal.signal(signal.SIGINT, interrupted)
+    threading.Thread(target=listen, daemon=True).start()
+    fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         return await work
     finally:
-        if timers:
+        if came.is_set():
             leave(INTERRUPTED)
         signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(fd)
+        theirs.close()

@@ -9,6 +9,8 @@ from importlib import import_module
 from itertools import cycle, islice
 from typing import cast
 
+from jinja2 import TemplateError
+
 from ..core.chat_template import compiled, render
 from ..core.contract import Backend, Layers, Messages, Request
 from ..core.models import Model
@@ -75,7 +77,8 @@ async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
             f"The model's chat template {fault}. --raw sends it as it is."
         ) from error
     except Exception as error:
-        fault = f"refuses this prompt ({sentence(error)})"
+        reason = str(error) if isinstance(error, TemplateError) else sentence(error)
+        fault = f"refuses this prompt ({reason})"
         raise CommandError(
             f"The model's chat template {fault}. --raw sends it as it is."
         ) from error
