@@ -7,8 +7,12 @@ exo knows a model by its id with the engine's name behind it.
 from .kit.core.models import Model
 
 TABLE = (
-    Model("smollm2-135m-instruct", "SmolLM2 135M Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", 30),
-    Model("smollm2-360m-instruct", "SmolLM2 360M Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", 32),
+    Model(
+        "smollm2-135m-instruct", "SmolLM2 135M Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", 30
+    ),
+    Model(
+        "smollm2-360m-instruct", "SmolLM2 360M Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", 32
+    ),
     Model("qwen2.5-0.5b-instruct", "Qwen 2.5 0.5B Instruct", "Qwen/Qwen2.5-0.5B-Instruct", 24),
     Model("qwen3-0.6b", "Qwen 3 0.6B", "Qwen/Qwen3-0.6B", 28),
     Model("tinyllama-1.1b-chat", "TinyLlama 1.1B Chat", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", 22),

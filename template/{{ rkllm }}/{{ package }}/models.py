@@ -12,7 +12,12 @@ TABLE = (
     Model("qwen2.5-7b-instruct", "Qwen 2.5 7B Instruct", "Qwen/Qwen2.5-7B-Instruct", 28),
     Model("qwen3-1.7b", "Qwen 3 1.7B", "Qwen/Qwen3-1.7B", 28),
     Model("qwen3-4b", "Qwen 3 4B", "Qwen/Qwen3-4B", 36),
-    Model("deepseek-r1-distill-qwen-1.5b", "DeepSeek R1 Distill Qwen 1.5B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 28),
+    Model(
+        "deepseek-r1-distill-qwen-1.5b",
+        "DeepSeek R1 Distill Qwen 1.5B",
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+        28,
+    ),
     Model("phi-3-mini-4k-instruct", "Phi-3 Mini", "microsoft/Phi-3-mini-4k-instruct", 32),
 )
 

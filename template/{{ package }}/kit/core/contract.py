@@ -97,9 +97,17 @@ class StepBackend(Protocol):
     files: patterns of what load() wants of the model's repository, such as "*.safetensors".
     """
 
-    contract: int
-    whole_model: bool
-    files: tuple[str, ...]
+    @property
+    def contract(self) -> int:
+        """The CONTRACT that it was written for."""
+
+    @property
+    def whole_model(self) -> bool:
+        """Whether it runs all layers or none."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Patterns of files; empty where it reads none."""
 
     def load(self, layers: Layers, folder: Path, tokenizer: Tokenizer) -> None:
         """Make the layers ready; folder has the files that were asked for, and the tokenizer's.
@@ -124,7 +132,9 @@ class StepBackend(Protocol):
 class AnswerBackend(Protocol):
     """A device or server that makes whole answers. Its methods run on the event loop."""
 
-    contract: int
+    @property
+    def contract(self) -> int:
+        """The CONTRACT that it was written for."""
 
     async def load(self, model: Model, tokenizer: Tokenizer) -> None:
         """Make the model ready; raise with a sentence when that fails."""

@@ -79,8 +79,8 @@ class Device:
                 return await self._worker.submit(timed, seconds)
         except HungError as error:
             raise DeviceError(
-                f"the device has not come back from a step within {seconds:.0f} s. See its driver's "
-                f"log; {settings.PREFIX}STEP_SECONDS allows more"
+                f"the device has not come back from a step within {seconds:.0f} s. See its "
+                f"driver's log; {settings.PREFIX}STEP_SECONDS allows more"
             ) from error
 
     def answer(self, request: Request) -> AsyncGenerator[Piece, None]:

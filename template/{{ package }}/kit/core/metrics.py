@@ -36,7 +36,9 @@ STEP_SECONDS = _metric(Histogram, "step_seconds", "A step on the device itself",
 LOAD_SECONDS = _metric(
     Histogram, "load_seconds", "Loading a model", buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 )
-IN_FLIGHT = _metric(Gauge, "requests_in_flight", "Requests that have not ended, whose state is held")
+IN_FLIGHT = _metric(
+    Gauge, "requests_in_flight", "Requests that have not ended, whose state is held"
+)
 QUEUED = _metric(Gauge, "steps_queued", "Steps that wait for the device or run on it")
 LOADED = _metric(Info, "loaded", "The model, its layers on this node, and the plugin")
 BACKEND_UP = _metric(Gauge, "backend_up", "1 after a success of the backend, 0 after a failure")

@@ -54,9 +54,7 @@ class Source(Protocol):
 class Runner:
     """One backend, and everything that is the same for every device and every host."""
 
-    def __init__(
-        self, backend: Backend, ended: Callable[[str], object] = lambda _: None
-    ) -> None:
+    def __init__(self, backend: Backend, ended: Callable[[str], object] = lambda _: None) -> None:
         self.device = Device(backend)
         self.requests = Requests(ended)
         self.layers: Layers | None = None

@@ -152,8 +152,8 @@ async def _leave(face: Face, request_id: str) -> None:
 
 
 async def _watch(face: Face, request: Any, asked: list[str]) -> None:
-    """End the answers of a connection that is closed; exo would learn of it at its next write."""
-    while request.transport is not None and not request.transport.is_closing():
+    """End the answers of a connection that is closed; exo learns of it at its next write."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp 3.10 has no event for it
         await asyncio.sleep(LOOK_SECONDS)
     for request_id in asked:
         await face.end(request_id, AnswerError("its client went away"), cancelled=True)

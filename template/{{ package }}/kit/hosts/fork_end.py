@@ -21,7 +21,9 @@ def close_at_the_end(original: Function, engine_class: type) -> Function:
             flying = list(face.engine.runner.requests)
             error = AnswerError(f"{PACKAGE}: this node was stopped. Send the request again", True)
             for request_id in flying:
-                await asyncio.wait({asyncio.ensure_future(face.end(request_id, error))}, timeout=0.5)
+                await asyncio.wait(
+                    {asyncio.ensure_future(face.end(request_id, error))}, timeout=0.5
+                )
             if flying:
                 await asyncio.sleep(WRITE_SECONDS)
             await face.engine.close(CLOSE_SECONDS)

@@ -40,13 +40,14 @@ class Mend:
         module = _module(name)
         holder, _, attribute = path.rpartition(".")
         owner: Any = getattr(module, holder, None) if holder else module
-        original = getattr(owner, attribute, None)
-        if original is None or PACKAGE in getattr(original, "mended_by", ()):
+        if owner is None or not hasattr(owner, attribute):
             return
-        if not self._has_fault(original, module):
+        original = getattr(owner, attribute)
+        mended_by = getattr(original, "mended_by", ())
+        if PACKAGE in mended_by or not self._has_fault(original, module):
             return
         wrapped = functools.wraps(original)(self.wrap(original, engine_class))
-        wrapped.mended_by = (*getattr(original, "mended_by", ()), PACKAGE)  # type: ignore[attr-defined] # a mark on a function
+        wrapped.__dict__["mended_by"] = (*mended_by, PACKAGE)
         setattr(owner, attribute, wrapped)
         _log.info("exo, mended: %s", inspect.getdoc(self.wrap))
 

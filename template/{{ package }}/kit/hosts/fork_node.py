@@ -115,7 +115,7 @@ def why(error: BaseException) -> AnswerError:
     if isinstance(error, AnswerError):
         return error
     details = str(error.details()) if hasattr(error, "details") else str(error)
-    before, mark, sentence = details.rpartition(f"{PACKAGE}: ")
+    _, mark, sentence = details.rpartition(f"{PACKAGE}: ")
     if mark:
         return AnswerError(f"{PACKAGE}: {sentence}")
     _log.error("the next node can't be reached: %s", details.split("\n", 1)[0])
@@ -150,12 +150,12 @@ def _swaps(original: Function, module: ModuleType) -> bool:
     names = module.Node.get_supported_inference_engines
     node.get_supported_inference_engines = lambda: names(node)
     node.get_topology_inference_engines = lambda: [["any"]]
-    loader = module.get_inference_engine  # type: ignore[attr-defined] # exo has no types
-    module.get_inference_engine = lambda name, _: asked.append(name)  # type: ignore[attr-defined] # likewise
+    loader = module.get_inference_engine
+    setattr(module, "get_inference_engine", lambda name, _: asked.append(name))  # noqa: B010 - typed
     try:
         run_now(original(node))
     finally:
-        module.get_inference_engine = loader  # type: ignore[attr-defined] # likewise
+        setattr(module, "get_inference_engine", loader)  # noqa: B010 - a module has no such type
     return bool(asked) and asked != [ENGINE_NAME]
 
 

@@ -11,6 +11,17 @@ ARCHITECTURES = (
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 )
+LARGEST_FILE = 10_000_000  # bytes of a config.json; published ones have some thousand
+# Far above every published model; a larger size would cost memory before a weight is read.
+_LARGEST = {
+    "num_hidden_layers": 1 << 12,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 22,
+    "num_attention_heads": 1 << 16,
+    "num_key_value_heads": 1 << 16,
+    "head_dim": 1 << 16,
+    "vocab_size": 1 << 24,
+}
 _MISSING = object()
 
 
@@ -57,8 +68,9 @@ class Config:
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no config.json; download the model's files")
+        text = read_whole(path, LARGEST_FILE)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{path} is not JSON: {error}; delete it and download it again"
@@ -125,12 +137,15 @@ class _Reader:
             raise CheckpointError(
                 f"{key} is {value!r}; it should be a whole number from {least} on"
             )
+        most = _LARGEST.get(key)
+        if most is not None and value > most:
+            raise CheckpointError(f"{key} is {value}; no model has more than {most}")
         return value
 
     def number(self, key: str, default: Any = _MISSING) -> float:
         value = self.get(key, default)
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not 0 < value < float("inf"):
+        if not real or not 0 < value < 1e300:  # an int may be too large for a float
             raise CheckpointError(f"{key} is {value!r}; it should be a number above zero")
         return float(value)
 
@@ -139,6 +154,14 @@ class _Reader:
         if not isinstance(value, bool):
             raise CheckpointError(f"{key} is {value!r}; it should be true or false")
         return value
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """A file's bytes. Raises CheckpointError where it has more than `most`, before it is read."""
+    size = path.stat().st_size
+    if size > most:
+        raise CheckpointError(f"{path} has {size} bytes; no model's has more than {most}")
+    return path.read_bytes()
 
 
 def _architecture(content: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ class Threads:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._limit, self._use, self._clock = limit, use, clock
-        self._fixed = fixed or (1 if limit == 1 else None)
+        self._setting, self._fixed = fixed, fixed or (1 if limit == 1 else None)
         self._chosen: dict[int, int] = {}  # threads by rows
         self._pass = 0.0  # seconds of a decode pass with the chosen number
         self._recent: deque[float] = deque(maxlen=STEPS)
@@ -130,7 +130,8 @@ class Threads:
     def __str__(self) -> str:
         """What is used, and why."""
         if self._fixed:
-            return f"{self._fixed} of {self._limit} threads"
+            why = " (a setting)" if self._setting else ""
+            return f"{self._fixed} of {self._limit} threads{why}"
         if self._small:
             return f"1 of {self._limit} threads (a small model)"
         if not self._chosen:

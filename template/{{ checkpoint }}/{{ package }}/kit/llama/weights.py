@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .config import CheckpointError, Config
+from .config import CheckpointError, Config, read_whole
 from .llama import Array, Model
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it; of an index too
 PIECE = 1 << 22  # elements that are converted at a time: only so much is mapped beside the result
 
 # NumPy has no bfloat16: it is the upper half of a float32.
@@ -122,6 +123,11 @@ class _File:
                     f"{path} is no safetensors file, or cut short at {size} bytes; "
                     "delete it and download it again"
                 )
+            if length > LARGEST_HEADER:
+                raise CheckpointError(
+                    f"{path} has a header of {length} bytes, and no model's has more than "
+                    f"{LARGEST_HEADER}; delete it and download it again"
+                )
             header = _read_json(path, file.read(length))
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return cls(path, mapping, header, 8 + length)
@@ -196,7 +202,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} has neither {SINGLE} nor {INDEX}; the model's weights are in one of them"
         )
-    homes = _read_json(path, path.read_bytes()).get("weight_map")
+    homes = _read_json(path, read_whole(path, LARGEST_HEADER)).get("weight_map")
     if not isinstance(homes, dict):
         raise CheckpointError(f"{path} has no weight_map; delete it and download it again")
     return homes
