@@ -50,10 +50,7 @@ async def run(arguments: argparse.Namespace) -> int:
     }
     _print(figures)
     if arguments.json is not None:
-        try:
-            arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CommandError(f"The figures could not be written: {sentence(error)}") from error
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
@@ -149,16 +146,16 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def _print(figures: dict[str, Any]) -> None:
-    first, decode = figures["first_token_seconds"], figures["decode_tokens_per_second"]
-    length, tokens = figures["prompt_tokens"], f"{figures['tokens']:.0f}"
+    first, decode = figures["first_token_seconds"]["median"], figures["decode_tokens_per_second"]
+    prefill = _rate(figures["prefill_tokens_per_second"])
+    told = "not measured: the answer has one token; ask something longer"
+    if decode:
+        told = f"{_rate(decode)}, {figures['tokens']:.0f} tokens in each of "
+        told += f"{figures['runs']} answers"
     show(f"model    {figures['model']}, {figures['layers']} layers\n")
     show(f"device   {figures['device']}\n")
-    show(f"prefill  {_rate(figures['prefill_tokens_per_second'])}, {length} tokens")
-    show(f" in {first['median'] * 1e3:.1f} ms\n")
-    if decode:
-        show(f"decode   {_rate(decode)}, {tokens} tokens in each of {figures['runs']} answers\n")
-    else:
-        show("decode   not measured: the answer has one token; ask something longer\n")
+    show(f"prefill  {prefill}, {figures['prompt_tokens']} tokens in {first * 1e3:.1f} ms\n")
+    show(f"decode   {told}\n")
     show(f"counted  {figures['counted']}\n")
     if figures["ended"]:
         limit = figures["max_tokens"]

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,30 +52,20 @@ async def check_backend() -> Finding:
 
 def check_exo() -> Finding:
     """Which `exo` this environment has: PyPI's package of that name is another project."""
-    if not _has("exo"):
-        return Finding("not installed", FAIL, f"Install exo with: {GET_EXO}")
     try:
-        right = _has("exo.inference.plugin_discovery")
-    except Exception as error:
-        advice = f"Install exo, and what it needs, again with: {GET_EXO}"
-        return Finding(f"does not import: {sentence(error)}", FAIL, advice)
-    if right:
-        return Finding("with plugin support")
-    advice = "This 'exo' has no plugin support (the one on PyPI is another project). "
-    advice += f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
-    return Finding("a wrong 'exo'", FAIL, advice)
-
-
-def _has(module: str) -> bool:
-    """Whether a module of exo's is there. Raises what the packages above it raise."""
-    try:
-        return find_spec(module) is not None
+        import_module("exo.inference.plugin_discovery")
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("exo"):
-            return False
-        raise
-    except ValueError:  # a module of that name that nobody has installed
-        return False
+        if error.name == "exo":
+            return Finding("not installed", FAIL, f"Install exo with: {GET_EXO}")
+        if (error.name or "").startswith("exo."):
+            advice = "This 'exo' has no plugin support (the one on PyPI is another project). "
+            advice += f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
+            return Finding("a wrong 'exo'", FAIL, advice)
+        advice = f"Install what exo needs, or exo again with: {GET_EXO}"
+        return Finding(f"incomplete: {sentence(error)}", FAIL, advice)
+    except Exception as error:
+        return Finding("does not import", FAIL, f"{sentence(error)}. Install it with: {GET_EXO}")
+    return Finding("with plugin support")
 
 
 def check_entry_points() -> Finding:

@@ -10,8 +10,7 @@ from socket import socketpair
 from typing import cast
 
 INTERRUPTED = 130  # as shells count it: 128 and SIGINT
-CLOSE_SECONDS = 0.3  # what a device gets to close after a Ctrl-C
-_LEAVE_SECONDS = 0.4  # when the process ends, whatever holds it up
+_LEAVE_SECONDS = 0.3  # what a device gets to close; then the process ends, whatever holds it up
 
 _undone: list[Callable[[], object]] = []
 
@@ -56,6 +55,7 @@ async def watched(work: Awaitable[int]) -> int:
             with suppress(TimeoutError):
                 ours.recv(1)  # a second one
             leave(INTERRUPTED)
+        ours.close()
 
     threading.Thread(target=listen, daemon=True).start()
     fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)

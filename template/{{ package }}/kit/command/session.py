@@ -17,13 +17,13 @@ from ..core.models import Model
 from ..core.runner import Runner
 from ..core.tokenizer import Tokenizer
 from ..core.worker import in_thread
-from .ending import CLOSE_SECONDS, undone
+from .ending import undone
 from .progress import Progress
 from .source import Files, named, of_folder, temporary_folder
 from .telling import CommandError, sentence
 
 TEMPLATE_SECONDS = 2.0  # a template is foreign code, and may loop
-_CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 10.0  # less after a Ctrl-C: see ending.py
 _EMPTY = "The prompt is empty. Ask something."
 
 
@@ -71,17 +71,13 @@ async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
 
     try:
         return await asyncio.wait_for(in_thread(rendered), TEMPLATE_SECONDS)
-    except TimeoutError as error:
+    except TimeoutError:
         fault = f"takes longer than {TEMPLATE_SECONDS:.0f} s for this prompt"
-        raise CommandError(
-            f"The model's chat template {fault}. --raw sends it as it is."
-        ) from error
+    except TemplateError as error:
+        fault = f"refuses this prompt ({error})"
     except Exception as error:
-        reason = str(error) if isinstance(error, TemplateError) else sentence(error)
-        fault = f"refuses this prompt ({reason})"
-        raise CommandError(
-            f"The model's chat template {fault}. --raw sends it as it is."
-        ) from error
+        fault = f"fails with this prompt ({sentence(error)})"
+    raise CommandError(f"The model's chat template {fault}. --raw sends it as it is.")
 
 
 def own_backend() -> Backend:
@@ -101,7 +97,7 @@ async def opened(
     """
     if arguments.raw and not arguments.prompt:
         raise CommandError(_EMPTY)
-    progress, seconds = Progress(), _CLOSE_SECONDS
+    progress = Progress()
     with ExitStack() as stack:
         stack.enter_context(undone(progress.stop))
         runner = Runner(made(own_backend()))
@@ -116,11 +112,8 @@ async def opened(
         try:
             await runner.load(Layers(model.id, 0, model.layers - 1, model.layers), files)
             yield Session(runner, cast(Tokenizer, runner.tokenizer), model, progress)
-        except asyncio.CancelledError:
-            seconds = CLOSE_SECONDS
-            raise
         finally:
-            await runner.close(seconds)
+            await runner.close(CLOSE_SECONDS)
 
 
 async def _chosen(arguments: argparse.Namespace, progress: Progress, stack: ExitStack) -> Files:

@@ -40,17 +40,15 @@ class Files:
 
     async def tokenizer(self) -> Path:
         """The folder with the tokenizer's files."""
-        local = downloads_folder(self.model.repository)
-        for folder in (self._folder, local):
-            if folder is not None and (self.given or (folder / "tokenizer.json").is_file()):
-                return folder
-        return await self._fetch(_TOKENIZER)
+        return self._folder or await self.files((), None, False)
 
-    async def files(self, patterns: tuple[str, ...], layers: Layers, everything: bool) -> Path:
-        """The folder with these files; everything: exo's downloads had not all."""
+    async def files(
+        self, patterns: tuple[str, ...], layers: Layers | None, everything: bool
+    ) -> Path:
+        """The folder with these files and the tokenizer's; everything: exo's had not all."""
         if self._folder is None or not self.given:
             local = downloads_folder(self.model.repository)
-            whole = not everything and _has(local, patterns)
+            whole = not everything and _has(local, (*patterns, "tokenizer.json"))
             self._folder = local if whole else await self._fetch((*patterns, *_TOKENIZER))
         return self._folder
 
