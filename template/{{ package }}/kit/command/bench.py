@@ -76,8 +76,6 @@ async def _device(runner: Runner) -> str:
         return await runner.device.check()
     except Exception as error:
         return sentence(error)
-    finally:
-        runner.device.stop()
 
 
 async def _measure(
@@ -91,7 +89,6 @@ async def _measure(
     while len(runs) < (wanted or RUNS) or time.perf_counter() < until:
         session.progress.say(f"measuring answer {len(runs) + 1}")
         runs.append(await _answer(session, replace(request, id=f"run-{len(runs)}"), seconds))
-    session.progress.stop()
     return runs
 
 

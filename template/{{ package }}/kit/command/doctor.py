@@ -41,13 +41,10 @@ async def check_backend() -> Finding:
     from ..core.device import Device
     from .session import own_backend
 
-    device = Device(own_backend())
     try:
-        return Finding(await device.check())
+        return Finding(await Device(own_backend()).check())
     except Exception as error:
         return Finding("not usable", FAIL, sentence(error))
-    finally:
-        device.stop()
 
 
 def check_exo() -> Finding:
