@@ -275,7 +275,9 @@ def test_message_after_copy_gives_the_next_commands(
     message = capfd.readouterr().err
     assert f"cd '{destination}'\n" in message
     assert "pip install -e '.[test]' && pytest\n" in message
-    assert "exo --inference-engine my_engine\n" in message
+    assert 'exo-my-engine generate "Hello" --random-weights\n' in message
+    assert "exo-my-engine doctor\n" in message
+    assert "exo --inference-engine" not in message  # exo is not on PyPI
 
 
 def test_the_default_variant_is_numpy(render: Render) -> None:
