@@ -82,7 +82,8 @@ class Retokenizer:
     def _spell_otherwise(self, data: bytes) -> list[int]:
         """Spell bytes where the longest pieces lead to a byte that has no piece of its own."""
         pieces, longest = self._table.pieces, self._table.longest
-        ways: list[tuple[int, int] | None] = [None] * (len(data) + 1)  # to here: from where, by what
+        # Of each place that can be reached: from which one, and by what id.
+        ways: list[tuple[int, int] | None] = [None] * (len(data) + 1)
         far = 0
         for start, byte in enumerate(data):
             if start and ways[start] is None:

@@ -32,7 +32,7 @@ class Address:
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise AddressError(f"{shown(text)!r} is no address; write http://host:port")
         if parts.query or parts.fragment:
-            raise AddressError(f"the address of {shown(text)} goes on behind a ? or #; leave it out")
+            raise AddressError(f"the address of {shown(text)} goes on behind a ? or #: cut it off")
         user = None
         if parts.username is not None:
             user = unquote(parts.username), unquote(parts.password or "")

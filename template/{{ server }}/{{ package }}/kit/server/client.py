@@ -6,8 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .address import clean, shown
 from .settings import Settings
@@ -147,14 +146,14 @@ class Client:
         )
         url = f"{self.settings.address.url}{path}"
         for _ in range(CONNECTIONS):
-            told = SimpleNamespace(reused=False)
+            told = {"reused": False}
             try:
                 return await self._open().request(
                     method, url, json=body, timeout=timeout, allow_redirects=False,
                     trace_request_ctx=told,
                 )  # fmt: skip
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not told.reused:
+                if not told["reused"]:
                     raise
         raise ServerError(f"{self.name(path)} closes every connection")
 
@@ -163,7 +162,7 @@ class Client:
         if 300 <= response.status < 400:
             place = shown(response.headers.get("Location", "")) or "nowhere"
             raise ServerError(
-                f"{self.name(path)} answered {response.status}, a redirect to {place}, which is not "
+                f"{self.name(path)} answered {response.status}, a redirect to {place}. It is not "
                 f"followed: it would take the prompt there. Set {self.settings.url_name} to where "
                 "the server is"
             )
@@ -179,7 +178,7 @@ class Client:
             import aiohttp
 
             traced = aiohttp.TraceConfig()
-            traced.on_connection_reuseconn.append(_reused)
+            cast(Any, traced.on_connection_reuseconn).append(_reused)
             user = self.settings.address.user
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
@@ -201,7 +200,7 @@ class Client:
 
 
 async def _reused(_: Any, context: Any, __: Any) -> None:
-    context.trace_request_ctx.reused = True
+    context.trace_request_ctx["reused"] = True
 
 
 def _reply(status: int, body: bytes) -> Reply:
