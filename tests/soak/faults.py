@@ -241,6 +241,8 @@ def restart(world: World, table: Table) -> None:
             table.most(f"{name}: lines of log", lines(alive, mark), 20, "lines")
             table.true(f"{name}: no traceback", "Traceback" not in alive.log[mark:])
             if table.over:
+                for at, reply in sorted(asked, key=lambda each: each[0]):
+                    print(f"{at - (back or 0):7.2f} {shown(reply)}")
                 print(alive.log[mark:][-6000:])
                 print(nodes[gone].log[-6000:])
 

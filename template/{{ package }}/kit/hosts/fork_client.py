@@ -12,7 +12,7 @@ from ..core.text import TextStream
 from ..names import PACKAGE
 from .cards import BY_ID
 from .fork_mends import Function, mends
-from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, why
+from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, fit, why
 from .fork_peers import lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
@@ -93,6 +93,8 @@ def first_token_or_error(original: Function, engine_class: type) -> Function:
         self: Any, base_shard: Any, prompt: str, request_id: Any = None, *rest: Any, **named: Any
     ) -> Any:
         face, asked = face_of(self, engine_class), _asked.get()
+        if face is not None and asked is None and base_shard.end_layer > 0:  # from another node
+            fit(face, base_shard)
         if face is None or asked is None or request_id is None:
             return await original(self, base_shard, prompt, request_id, *rest, **named)
         asked.append(request_id)
