@@ -135,10 +135,10 @@ def kill(world: World, table: Table) -> None:
             nodes[dead].send(signal.SIGKILL)
             reply = client.rest()
             name = f"kill -9 of {nodes[dead].name}"
-            table.most(f"{name}: the stream ends", time.monotonic() - begun, 1.0)
+            table.most(f"{name}: the stream ends", time.monotonic() - begun, 3.5)
             table.true(f"{name}: with a sentence", told(reply, True), shown(reply))
             reply = whole.get()
-            table.most(f"{name}: the other ends", time.monotonic() - begun, 1.5)
+            table.most(f"{name}: the other ends", time.monotonic() - begun, 3.5)
             table.true(f"{name}: with a sentence, 503", told(reply) and reply.status == 503, shown(reply))
             alive.play()
             took, others = healed(alive, answer)

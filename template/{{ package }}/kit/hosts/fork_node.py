@@ -52,6 +52,7 @@ class Face:
         self.lost: set[str] = set()  # nodes that can't be reached
         self.looking = asyncio.Lock()  # who is in the ring is worked out once at a time
         self.joining: dict[str, float] = {}  # nodes that wait for the answers in flight, and since
+        self._telling: set[asyncio.Future[None]] = set()
         FACES.add(self)
         node.on_token.register(PACKAGE).on_next(self.hear_token)
         node.on_opaque_status.register(PACKAGE).on_next(self.hear_status)
@@ -97,9 +98,16 @@ class Face:
         # A node without this plugin shows the sentence's ids; none would be an IndexError there.
         ids = tokenizer.encode(f"\n[{error}]") if tokenizer else [0]
         self.node.outstanding_requests.pop(request_id, None)
-        # Its own client first: a peer can be slow. A peer hears why before the last token.
+        # Its own client first: a peer can be slow, and is told even where the caller is cancelled.
         self.node.trigger_on_token_callbacks(request_id, ids, True)
-        await self.node.broadcast_opaque_status(request_id, json.dumps(told))
+        telling = asyncio.ensure_future(self._tell_peers(request_id, json.dumps(told), ids))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        await asyncio.shield(telling)
+
+    async def _tell_peers(self, request_id: str, told: str, ids: list[int]) -> None:
+        """A peer hears why before the last token."""
+        await self.node.broadcast_opaque_status(request_id, told)
         await self.node.broadcast_result(request_id, ids, True)
 
 

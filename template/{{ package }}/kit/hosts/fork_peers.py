@@ -60,6 +60,14 @@ def _later(work: Any) -> None:
     task.add_done_callback(_tasks.discard)
 
 
+async def hold(face: Face) -> None:
+    """A new answer begins after who joins now, who would never find the ring without answers."""
+    if face.joining:
+        await face.engine.runner.requests.empty(settings.seconds("JOIN_SECONDS", WAIT_SECONDS))
+        await face.node.update_peers()
+        await face.node.collect_topology(set())
+
+
 async def lost(face: Face, index: int) -> None:
     """The node with these layers could not be reached."""
     partitions = face.node.partitioning_strategy.partition(face.node.topology)
