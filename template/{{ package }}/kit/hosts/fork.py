@@ -1,6 +1,5 @@
 """exo's InferenceEngine over the runner (jfreed-dev/exo-rkllama, commit 0c831d3)."""
 
-import asyncio
 import logging
 import time
 from collections import OrderedDict
