@@ -103,7 +103,7 @@ def prepare(folder: Path) -> None:
     """Make of a rendered plugin what its pages take for granted."""
     if "path/to/checkpoint" in text_of(folder, "README.md"):
         (folder / "path/to").mkdir(parents=True)
-        write = "from exo_numpy.random_checkpoint import Path, write_checkpoint as write"
+        write = "from exo_numpy.kit.llama.random_checkpoint import Path, write_checkpoint as write"
         run(sys.executable, "-c", f"{write}; write(Path('path/to/checkpoint'))", cwd=folder)
     author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
     run("git", "init", "--quiet", cwd=folder)
@@ -159,14 +159,20 @@ def test_two_commands_lead_the_readme(plugin: Path) -> None:
 
 
 def test_every_setting_that_the_code_reads_is_in_the_readme(plugin: Path) -> None:
-    sources = [path.read_text(encoding="utf-8") for path in plugin.glob("exo_*/*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in plugin.glob("exo_*/**/*.py")]
     asked = r"""environ(?:\.get\(|, |\[)"([A-Z_]+)"|\b(HF_HUB_OFFLINE)\b"""
     read = {one or two for text in sources for one, two in re.findall(asked, text)}
+    [engine] = re.findall(r'^ENGINE_NAME = "(\w+)"', "\n".join(sources), re.M)
+    own = r"""settings\.(?:seconds|whole)\(\s*"([A-Z_]+)"|\bPREFIX\}([A-Z_]{4,})"""
+    names = {one or two for text in sources for one, two in re.findall(own, text)}
+    read |= {f"EXO_{engine.upper()}_{name}" for name in names}
     page = text_of(plugin, "README.md")
     told = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.M))
     assert {"EXO_HOME", "EXO_PLUGIN_HOST_FIXES", "HF_HUB_OFFLINE"} <= read
+    assert f"EXO_{engine.upper()}_STEP_SECONDS" in read
     assert read <= told
-    assert all(name in "".join(sources) for name in told)
+    every = "".join(sources)
+    assert [name for name in told if name.removeprefix(f"EXO_{engine.upper()}_") not in every] == []
 
 
 def anchor(heading: str) -> str:
