@@ -10,15 +10,15 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from . import host
+from .checks import static_checks
 from .checks.entry_points import misspelt
 from .checks.packaging import is_exo, project_of
-from .evaluate import UnknownError, value_of
 from .files import CannotRunError, open_project, reason
 from .findings import Place
 from .plugin import EntryPoint, Plugin
 from .reading import read_plugin
-from .run import process
-from .source import Class, Module
+from .run import ignores, read
+from .source import Class
 
 _ADDED = dict(zip(host.GROUPS, ("EX101", "EX102", "EX103"), strict=True))
 
@@ -36,12 +36,12 @@ def apply(path: Path, write: bool) -> str:
     """Mend a project, or only show how; returns the differences. Raises CannotRunError."""
     if path.is_file():
         raise CannotRunError("a wheel can't be mended; mend its project and build it again")
-    root = open_project(path)
-    plugin = read_plugin(root)
+    plugin = read_plugin(open_project(path, path))
     if plugin.problems:
         raise CannotRunError(f"pyproject.toml can't be mended: {plugin.problems[0].message}")
-    report = process(root, plugin, [], [], None, [])
-    mender = _Mender(plugin, path, {(fault.id, fault.finding.place) for fault in report.faults})
+    results = read(plugin, set(static_checks()) - ignores(plugin).keys())
+    faults = {(r.id, finding.place) for r in results for finding in r.findings}
+    mender = _Mender(plugin, path, faults)
     changes = [*mender.setup_cfg(), *mender.pyproject(), *mender.py_typed()]
     for change in changes if write else []:
         try:
@@ -187,33 +187,17 @@ def _engine_name(plugin: Plugin) -> str:
 
 
 def _candidates(plugin: Plugin) -> dict[str, list[str]]:
+    """What each group can mean: a class that extends exo's, names of cards, detect functions."""
     found: dict[str, list[str]] = {group: [] for group in host.GROUPS}
     for module in plugin.package:
         last = module.name.rpartition(".")[2]
-        for name, definition in module.names.items():
-            if definition.imported is not None:
-                continue
-            node = definition.node
+        for name, node in module.names.items():
             if isinstance(node, ast.ClassDef):
-                if Class.read(plugin.package, module, node).is_engine:
+                if Class(plugin.package, module, node).is_engine:
                     found[host.GROUP_ENGINES].append(f"{module.name}:{name}")
             elif isinstance(node, ast.FunctionDef):
                 if last == "detection" and name.startswith("detect"):
                     found[host.GROUP_DETECTORS].append(f"{module.name}:{name}")
-            elif last == "models" and _is_public(name) and _has_cards(plugin, module, name):
+            elif last == "models" and name.endswith("MODELS") and not name.startswith("_"):
                 found[host.GROUP_MODELS].append(f"{module.name}:{name}")
     return found
-
-
-def _is_public(name: str) -> bool:
-    return name.endswith("MODELS") and not name.startswith("_")
-
-
-def _has_cards(plugin: Plugin, module: Module, name: str) -> bool:
-    try:
-        value = value_of(plugin.package, module, name)
-    except UnknownError:
-        return False
-    return isinstance(value, dict) and any(
-        isinstance(c, dict) and "repo" in c for c in value.values()
-    )

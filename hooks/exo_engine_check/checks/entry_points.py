@@ -5,9 +5,8 @@ import difflib
 from collections.abc import Iterator
 
 from .. import host
-from ..evaluate import UnknownError, value_of
 from ..findings import Check, Finding, reports
-from ..plugin import EntryPoint, Plugin, Target
+from ..plugin import EntryPoint, Plugin
 
 
 class EntryPoints(Check):
@@ -36,12 +35,6 @@ def _missing(plugin: Plugin, group: str) -> Iterator[Finding]:
         return
     place = plugin.groups.get(group) or plugin.line("project", "entry-points")
     yield Finding(place, f"there is no entry point of the group {group}")
-
-
-def _targets(plugin: Plugin, *groups: str) -> Iterator[tuple[EntryPoint, Target]]:
-    for group in groups or host.GROUPS:
-        for entry in plugin.in_group(group):
-            yield entry, plugin.target(entry)
 
 
 class EX101(EntryPoints):
@@ -126,13 +119,18 @@ class EX106(EntryPoints):
         one is an ImportError, without a word for models and detectors. Name the module as the
         package has it, and build the wheel with it.
         """
-        for entry, target in _targets(exo_plugin):
-            missing = entry.is_well_formed and target.module is None
-            if missing and not exo_plugin.may_be_built(entry.module):
+        for entry in _followed(exo_plugin):
+            here = entry.module in exo_plugin.package.modules
+            if not here and not exo_plugin.may_be_built(entry.module):
                 top = entry.module.partition(".")[0]
                 kind = "package" if top not in exo_plugin.bases else "module"
                 name = top if kind == "package" else entry.module
                 yield Finding(entry.place, f"{entry} names a {kind} that is not here: {name}")
+
+
+def _followed(plugin: Plugin) -> Iterator[EntryPoint]:
+    """The entry points of exo's groups that lead to a name."""
+    return (e for g in host.GROUPS for e in plugin.in_group(g) if e.is_well_formed)
 
 
 class EX107(EntryPoints):
@@ -145,14 +143,13 @@ class EX107(EntryPoints):
         was renamed is an AttributeError, without a word for models and detectors. Give the class,
         dict or function its new name in pyproject.toml too.
         """
-        for entry, target in _targets(exo_plugin):
-            module = target.module
-            if module is None or not exo_plugin.package.lacks(module, entry.attribute):
-                continue
-            near = difflib.get_close_matches(entry.attribute, module.names, 1, 0.5)
-            hint = f"; is {near[0]} meant?" if near else ""
-            message = f"{entry} names {entry.attribute}, which {module.name} does not define{hint}"
-            yield Finding(entry.place, message)
+        for entry in _followed(exo_plugin):
+            module = exo_plugin.package.modules.get(entry.module)
+            if module is not None and exo_plugin.target(entry) is None:
+                near = difflib.get_close_matches(entry.attribute, module.names, 1, 0.5)
+                hint = f"; is {near[0]} meant?" if near else ""
+                message = f"{entry} names {entry.attribute}, which {module.name} does not define"
+                yield Finding(entry.place, message + hint)
 
 
 class EX108(EntryPoints):
@@ -165,46 +162,27 @@ class EX108(EntryPoints):
         they are a dict (plugin_discovery.py:113) and detectors only when they can be called
         (plugin_discovery.py:137). Let the entry point name the thing itself, not one beside it.
         """
-        for entry, target in _targets(exo_plugin):
-            definition = target.definition
-            if definition is None or definition.imported is not None:
-                continue
-            node = definition.node
-            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if entry.group == host.GROUP_ENGINES and function:
-                yield Finding(definition.place, f"{entry} is a function, not a class")
-            elif entry.group == host.GROUP_MODELS:
-                yield from _not_a_dict(exo_plugin, entry, target)
-            elif entry.group == host.GROUP_DETECTORS and _constant(exo_plugin, entry, target):
-                yield Finding(definition.place, f"{entry} is a value, not a function")
-            elif entry.group == host.GROUP_ENGINES and _constant(exo_plugin, entry, target):
-                yield Finding(definition.place, f"{entry} is a value, not a class")
+        wanted = dict(zip(host.GROUPS, ("class", "dict", "function"), strict=True))
+        for entry in _followed(exo_plugin):
+            if isinstance(found := exo_plugin.target(entry), tuple):
+                kind, want = _kind(found[1]), wanted[entry.group]
+                if kind and kind != want and (kind, want) != ("class", "function"):
+                    place = found[0].place(found[1])
+                    yield Finding(place, f"{entry} is a {kind}, not a {want}")
 
 
-def _constant(plugin: Plugin, entry: EntryPoint, target: Target) -> bool:
-    """Whether the name stands for a value that is no class and no function."""
-    if target.module is None:
-        return False
-    try:
-        value_of(plugin.package, target.module, entry.attribute)
-    except UnknownError:
-        return False
-    return True
-
-
-def _not_a_dict(plugin: Plugin, entry: EntryPoint, target: Target) -> Iterator[Finding]:
-    assert target.definition is not None
-    assert target.module is not None
-    if isinstance(target.definition.node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield Finding(target.definition.place, f"{entry} is a definition, not a dict")
-        return
-    try:
-        value = value_of(plugin.package, target.module, entry.attribute)
-    except UnknownError:
-        return
-    if not isinstance(value, dict):
-        message = f"{entry} is a {type(value).__name__}, not a dict"
-        yield Finding(target.definition.place, message)
+def _kind(node: ast.stmt) -> str:
+    """What a definition makes, where its own words tell."""
+    if isinstance(node, ast.ClassDef):
+        return "class"
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return "" if node.decorator_list else "function"
+    value = getattr(node, "value", None)
+    if isinstance(value, ast.Constant | ast.JoinedStr):
+        return "value"
+    kinds = {ast.List: "list", ast.Tuple: "tuple", ast.Set: "set", ast.Dict: "dict"}
+    kinds |= {ast.ListComp: "list", ast.DictComp: "dict", ast.SetComp: "set"}
+    return kinds.get(type(value), "")
 
 
 class EX109(EntryPoints):

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from .. import host
-from ..files import UnreadableError, is_file, read_text
+from ..files import UnreadableError, is_file, is_folder, read_text
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 from ..tables import table_of
@@ -202,7 +202,7 @@ class EX207(Packaging):
         actual: dict[str, set[str | None]] = {
             "project_name": {exo_plugin.metadata.name},
             "engine_name": {e.name for e in exo_plugin.in_group(host.GROUP_ENGINES)},
-            "engine_class": set(exo_plugin.engine_names),
+            "engine_class": {e.attribute for e in exo_plugin.in_group(host.GROUP_ENGINES)},
         }
         for key, values in actual.items():
             answer, line = answers.get(key, ("", 0))
@@ -215,7 +215,7 @@ class EX207(Packaging):
 _ANSWER = re.compile(r"""^(\w+): *["']?([\w.-]+)["']?\s*$""")
 
 
-def _answers(path: Traversable) -> tuple[dict[str, tuple[str, int]], str]:
+def _answers(path: Path) -> tuple[dict[str, tuple[str, int]], str]:
     """The plain answers of the file, each with its line, and why there are none."""
     try:
         lines = read_text(path).splitlines()
@@ -242,10 +242,10 @@ class EX208(Packaging):
         place = exo_plugin.line(*keys, "packages")
         folders = [str(name).strip("/").removeprefix("./") for name in told]
         for name in folders:
-            if not exo_plugin.root.joinpath(*name.split("/")).is_dir():
+            if not is_folder(exo_plugin.root.joinpath(*name.split("/"))):
                 yield Finding(place, f"the wheel's package {name} is not here")
         kept = {name.rpartition("/")[2] for name in folders}
-        complete = all(exo_plugin.root.joinpath(*name.split("/")).is_dir() for name in folders)
+        complete = all(is_folder(exo_plugin.root.joinpath(*name.split("/"))) for name in folders)
         for name in exo_plugin.bases if complete else ():
             if name not in kept:
                 yield Finding(place, f"the package {name} is not among the wheel's packages")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 from ..source import Module
+from ..tables import table_of
 
 
 class Project(Check):
@@ -64,13 +65,11 @@ class EX003(Project):
         id, as a table: `[tool.exo-engine.ignore]` with `EX501 = "the SDK can't be asked"`.
         `[tool.repo-review.ignore]` has the same form, and is read too.
         """
-        from . import repo_review_checks
+        from . import all_checks
 
-        known = repo_review_checks()
+        known = all_checks()
         for table in ("exo-engine", "repo-review"):
-            tool = exo_plugin.pyproject.get("tool")
-            section = tool.get(table) if isinstance(tool, dict) else None
-            ignore = section.get("ignore", {}) if isinstance(section, dict) else {}
+            ignore = table_of(exo_plugin.pyproject, "tool", table).get("ignore", {})
             listed = ignore if isinstance(ignore, list) else []
             reasons = ignore if isinstance(ignore, dict) else dict.fromkeys(map(str, listed), "")
             for name, reason in reasons.items():
