@@ -11,9 +11,8 @@ from . import host
 from .files import is_file, names, words
 from .findings import Finding, Place
 from .source import Class, Module, Package
-from .tables import Ini, lines_of, table_of, tables_of
+from .tables import lines_of, table_of, tables_of
 
-BARE_SETUP = re.compile(r"\bsetup\s*\(\s*\)")
 _PURE_BACKENDS = words("flit flit_core hatchling pdm poetry setuptools uv_build")
 
 
@@ -50,12 +49,10 @@ class Metadata:
     place: Place
     name: str | None = None
     requirements: list[tuple[str, str, Place]] = field(default_factory=list)  # text, extra, where
-    readme: bool = False
-    license: bool = False
     requires_python: str | None = None
     python_place: Place = field(default_factory=Place)
-    missing_readmes: list[tuple[str, Place]] = field(default_factory=list)
-    missing_licenses: list[tuple[str, Place]] = field(default_factory=list)
+    has: dict[str, bool] = field(default_factory=dict)  # a readme, a license
+    missing: dict[str, list[tuple[str, Place]]] = field(default_factory=dict)  # named, not there
     dynamic: frozenset[str] = frozenset()
 
 
@@ -68,11 +65,8 @@ class Plugin:
     config: Place = field(default_factory=lambda: Place("pyproject.toml"))
     text: str = ""
     pyproject: dict[str, Any] = field(default_factory=dict)
-    setup_py: str = ""
-    setup_cfg: Ini = field(default_factory=lambda: Ini("setup.cfg"))
     metadata: Metadata = field(default_factory=lambda: Metadata(Place("pyproject.toml")))
     entry_points: list[EntryPoint] = field(default_factory=list)
-    entry_points_table: tuple[str, ...] = ()  # of pyproject.toml; empty: they are elsewhere
     groups: dict[str, Place] = field(default_factory=dict)
     package: Package = field(default_factory=Package)
     bases: dict[str, str] = field(default_factory=dict)  # top package: the folder that holds it
@@ -127,7 +121,7 @@ class Plugin:
         hooks = table_of(hatch, "hooks") | table_of(hatch, "targets", "wheel", "hooks")
         return bool(
             self.backend not in _PURE_BACKENDS
-            or (self.setup_py and not BARE_SETUP.search(self.setup_py))
+            or is_file(self.root.joinpath("setup.py"))
             or table_of(tool, "setuptools").get("ext-modules")
             or table_of(tool, "poetry").get("build")
             or is_file(self.root.joinpath("pdm_build.py"))
@@ -142,7 +136,7 @@ class Plugin:
         lists = (hatch, table_of(hatch, "targets", "wheel"))
         return bool(
             any(table_of(tool, "setuptools", "package-dir"))
-            or self.setup_cfg.get("options", "package_dir").strip()
+            or is_file(self.root.joinpath("setup.cfg"))
             or any(table.get(key) for table in lists for key in ("force-include", "sources"))
             or any("to" in table for table in tables_of(table_of(tool, "poetry").get("packages")))
         )

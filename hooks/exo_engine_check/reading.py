@@ -1,12 +1,17 @@
-"""Reading a plugin from a project's folder or an unpacked wheel."""
+"""Reading a plugin from a project's folder or an unpacked wheel.
+
+Only what stands in `[project]` or in a wheel is read: what Poetry's own tables, a setup.cfg or a
+setup.py make of it, the wheel that they build says.
+"""
 
 import configparser
-import contextlib
+import email.parser
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .files import (
     SKIPPED,
@@ -17,29 +22,25 @@ from .files import (
     names,
     python_files,
     read_text,
-    reason,
     words,
 )
 from .findings import Finding, Place
-from .metadata import metadata_of_tree, metadata_of_wheel
-from .plugin import EntryPoint, Plugin
-from .tables import Ini, table_of
+from .plugin import EntryPoint, Metadata, Plugin
+from .tables import table_of
 
 _BUILD = "build the wheel and check it: exo-engine check dist/*.whl"
+_NO_PACKAGES = SKIPPED | words("doc docs example examples exo scripts test tests")
 MAX_FOLDERS = 2_000
 
 
 def read_plugin(root: Path) -> Plugin:
     """Read a project's folder or an opened wheel. Raises CannotRunError."""
     info = next((path for path in names(root) if path.name.endswith(".dist-info")), None)
-    if is_file(root.joinpath("pyproject.toml")):
+    if is_file(root / "pyproject.toml"):
         plugin = _read_tree(root)
     elif info is not None:
-        plugin = metadata_of_wheel(root, info)
-        path = info.joinpath("entry_points.txt")
-        if is_file(path):
-            _read_entry_points_txt(plugin, path, f"{info.name}/entry_points.txt")
-    elif any(is_file(root.joinpath(name)) for name in ("setup.py", "setup.cfg")):
+        plugin = _read_wheel(root, info)
+    elif any(is_file(root / name) for name in ("setup.py", "setup.cfg")):
         raise CannotRunError(f"there is no pyproject.toml; {_BUILD}")
     else:
         raise CannotRunError("there is neither a pyproject.toml nor a wheel's .dist-info here")
@@ -49,9 +50,8 @@ def read_plugin(root: Path) -> Plugin:
 
 def _read_tree(root: Path) -> Plugin:
     plugin = Plugin(root)
-    path = root.joinpath("pyproject.toml")
     try:
-        plugin.text = read_text(path)
+        plugin.text = read_text(root / "pyproject.toml")
         plugin.pyproject = tomllib.loads(plugin.text)
     except UnreadableError as error:
         plugin.problems.append(Finding(plugin.config, f"the file {error}"))
@@ -59,91 +59,112 @@ def _read_tree(root: Path) -> Plugin:
         number = re.search(r"line (\d+)", str(error))
         place = Place(plugin.config.path, int(number[1]) if number else 0)
         plugin.problems.append(Finding(place, f"this is no TOML: {error}"))
-    if plugin.backend == "setuptools":
-        _read_setup_files(plugin)
-    _read_entry_points(plugin)
-    plugin.metadata = metadata_of_tree(plugin)
-    if not plugin.problems:
-        _refuse_what_the_build_says(plugin)
+    project = table_of(plugin.pyproject, "project")
+    if not plugin.problems and not project:
+        raise CannotRunError(f"pyproject.toml has no [project]; {_BUILD}")
+    plugin.metadata = _metadata_of_tree(plugin, project)
+    if "entry-points" in plugin.metadata.dynamic:
+        raise CannotRunError(f"only the build knows the entry points; {_BUILD}")
+    for group, entries in table_of(project, "entry-points").items():
+        plugin.groups[group] = plugin.line("project", "entry-points", group)
+        for name, value in entries.items() if isinstance(entries, dict) else ():
+            place = plugin.line("project", "entry-points", group, name)
+            if isinstance(value, dict):
+                message = f'the group has to be in quotes: [project.entry-points."{group}.{name}"]'
+                plugin.problems.append(Finding(place, message))
+            else:
+                plugin.entry_points.append(EntryPoint(group, name, str(value), place))
     return plugin
 
 
-def _read_setup_files(plugin: Plugin) -> None:
-    """setuptools' older files; whoever can't read them is told by the build."""
-    with contextlib.suppress(UnreadableError):
-        plugin.setup_py = read_text(plugin.root.joinpath("setup.py"))
-    with contextlib.suppress(UnreadableError, configparser.Error):
-        plugin.setup_cfg = Ini.read("setup.cfg", read_text(plugin.root.joinpath("setup.cfg")))
+def _metadata_of_tree(plugin: Plugin, project: dict[str, Any]) -> Metadata:
+    def line(*path: str, text: str = "") -> Place:
+        return plugin.line("project", *path, text=text)
+
+    found = Metadata(line(), _text(project.get("name")))
+    found.dynamic = frozenset(_texts(project.get("dynamic")))
+    found.requires_python = _text(project.get("requires-python"))
+    found.python_place = line("requires-python")
+    for text in _texts(project.get("dependencies")):
+        found.requirements.append((text, "", line("dependencies", text=text)))
+    for extra, needs in table_of(project, "optional-dependencies").items():
+        for text in _texts(needs):
+            place = line("optional-dependencies", extra, text=text)
+            found.requirements.append((text, extra, place))
+    for key in ("readme", "license"):
+        said = project.get(key)
+        inside = said.get("file") if isinstance(said, dict) else said if key == "readme" else None
+        files = _texts([inside]) + (_texts(project.get("license-files")) if key != "readme" else [])
+        plain = [name for name in files if not any(c in name for c in "*?[")]
+        where = line(key if key == "readme" else "license-files")
+        found.missing[key] = [(n, where) for n in plain if not is_file(plugin.root / n)]
+        found.has[key] = bool(said) or key in found.dynamic
+    found.has["license"] |= _names_license(_texts(project.get("classifiers")))
+    return found
 
 
-def _refuse_what_the_build_says(plugin: Plugin) -> None:
-    """Metadata that code of the project's own makes is not guessed. Raises CannotRunError."""
-    project = "project" in plugin.pyproject
-    poetry = table_of(plugin.pyproject, "tool", "poetry")
-    static = project or poetry or plugin.setup_cfg.get("metadata", "name")
-    if not static and (plugin.setup_py or "build-system" in plugin.pyproject):
-        raise CannotRunError(f"pyproject.toml has no [project]; {_BUILD}")
-    dynamic = "entry-points" in plugin.metadata.dynamic
-    known = any(group.startswith("exo") for group in plugin.groups)
-    in_setup_py = "entry_points" in plugin.setup_py and (dynamic or not project)
-    if in_setup_py or (not known and (dynamic or plugin.setup_cfg.get("options", "entry_points"))):
-        raise CannotRunError(f"only the build knows the entry points; {_BUILD}")
+def _names_license(classifiers: Iterable[str]) -> bool:
+    return any(text.startswith("License ::") for text in classifiers)
 
 
-def _read_entry_points(plugin: Plugin) -> None:
-    """Poetry passes over its own table where [project] has one; setup.cfg comes last."""
-    paths: list[tuple[str, ...]] = [("project", "entry-points"), ("tool", "poetry", "plugins")]
-    used = next((path for path in paths if table_of(plugin.pyproject, *path)), None)
-    if used is None and (groups := plugin.setup_cfg.sections.get("options.entry_points")):
-        _add_ini(plugin, plugin.setup_cfg, groups)
-        return
-    if used is None:
-        used = next((path for path in paths if table_of(plugin.pyproject, *path[:-1])), ())
-    plugin.entry_points_table = used
-    for group, entries in table_of(plugin.pyproject, *used).items() if used else ():
-        plugin.groups[group] = plugin.line(*used, group)
-        for name, value in entries.items() if isinstance(entries, dict) else ():
-            place = plugin.line(*used, group, name)
-            if isinstance(value, dict):
-                message = f'the group has to be in quotes: [{".".join(used)}."{group}.{name}"]'
-                plugin.problems.append(Finding(place, message))
-                continue
-            plugin.entry_points.append(EntryPoint(group, name, str(value), place))
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-def _add_ini(plugin: Plugin, ini: Ini, groups: dict[str, str]) -> None:
-    for group, entries in groups.items():
-        plugin.groups[group] = ini.place(group, "[options.entry_points]")
-        for line in filter(None, map(str.strip, entries.splitlines())):
-            name, _, value = line.partition("=")
-            place = ini.place(line, "[options.entry_points]")
-            plugin.entry_points.append(EntryPoint(group, name.strip(), value.strip(), place))
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _read_wheel(root: Path, info: Path) -> Plugin:
+    plugin = Plugin(root, is_wheel=True, config=Place(f"{info.name}/METADATA"))
+    try:
+        plugin.text = read_text(info / "METADATA")
+    except UnreadableError as error:
+        plugin.problems.append(Finding(plugin.config, f"the file {error}"))
+    message = email.parser.HeaderParser().parsestr(plugin.text)
+    found = Metadata(plugin.config, message["Name"], requires_python=message["Requires-Python"])
+    found.python_place = plugin.config
+    body = message.get_payload()
+    found.has["readme"] = bool(str(body).strip() or message["Description"])
+    classifiers = map(str, message.get_all("Classifier") or [])
+    licensed = message["License-Expression"] or message["License"] or _names_license(classifiers)
+    found.has["license"] = bool(licensed)
+    for text in map(str, message.get_all("Requires-Dist") or []):
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", text)
+        found.requirements.append((text, extra[1] if extra else "", plugin.config))
+    plugin.metadata = found
+    if is_file(info / "entry_points.txt"):
+        _read_entry_points_txt(plugin, info / "entry_points.txt", f"{info.name}/entry_points.txt")
+    return plugin
 
 
 def _read_entry_points_txt(plugin: Plugin, path: Path, name: str) -> None:
+    parser = configparser.ConfigParser(interpolation=None, strict=False, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way
     try:
-        ini = Ini.read(name, read_text(path), delimiters=("=",))
+        text = read_text(path)
+        parser.read_string(text)
     except (UnreadableError, configparser.Error) as error:
         plugin.problems.append(Finding(Place(name), f"the file can't be read: {error}"))
         return
-    lines = ((s, (f"{k} = {v}" for k, v in keys.items())) for s, keys in ini.sections.items())
-    _add_ini(plugin, ini, {section: "\n".join(entries) for section, entries in lines})
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        lines.setdefault(re.split("=", line)[0].strip(), number)
+    for group in parser.sections():
+        plugin.groups[group] = Place(name, lines.get(f"[{group}]", 0))
+        for key, value in parser[group].items():
+            place = Place(name, lines.get(key, 0))
+            plugin.entry_points.append(EntryPoint(group, key, value, place))
 
 
 def _read_package(plugin: Plugin) -> None:
     """Find the packages that the entry points name, else the one named after the project."""
     wanted = [entry.module.partition(".")[0] for entry in plugin.entry_points]
-    wanted = [name for name in dict.fromkeys(wanted) if name.isidentifier() and name != "exo"]
-    for name in wanted:
-        _add_package(plugin, name)
-    if not plugin.package.modules:
-        for name in _guesses(plugin):
+    for name in dict.fromkeys(wanted):
+        if name.isidentifier() and name != "exo":
             _add_package(plugin, name)
-            if plugin.package.modules:
-                return
-
-
-_NO_PACKAGES = SKIPPED | words("doc docs example examples exo scripts test tests")
+    if not plugin.package.modules and plugin.metadata.name:
+        _add_package(plugin, re.sub(r"[-.]+", "_", plugin.metadata.name).lower())
 
 
 def _folders(plugin: Plugin) -> Iterator[tuple[str, Path]]:
@@ -155,33 +176,24 @@ def _folders(plugin: Plugin) -> Iterator[tuple[str, Path]]:
             continue
         inside = [path for path in names(folder) if path.name not in _NO_PACKAGES]
         for path in sorted(inside, key=lambda path: path.name not in {"src", "lib", "python"}):
-            hidden = path.name.startswith(".") or is_file(path.joinpath("__init__.py"))
+            hidden = path.name.startswith(".") or is_file(path / "__init__.py")
             if not hidden and is_folder(path):
                 pending.append((f"{where}/{path.name}" if where else path.name, path))
 
 
 def _add_package(plugin: Plugin, name: str) -> None:
     for where, folder in _folders(plugin):
-        if is_folder(found := folder.joinpath(name)):
+        prefix = f"{where}/{name}" if where else name
+        if is_folder(folder / name):
             plugin.bases[name] = where
-            _add_files(plugin, found, name, where)
+            for path, file in sorted(python_files(folder / name, prefix)):
+                inside = path[len(where) + 1 if where else 0 :].removesuffix(".py")
+                _add_module(plugin, inside.replace("/", ".").removesuffix(".__init__"), path, file)
             return
-    for where, folder in _folders(plugin):
-        if is_file(found := folder.joinpath(f"{name}.py")):
+        if is_file(folder / f"{name}.py"):
             plugin.bases[name] = where
-            _add_module(plugin, name, f"{where}/{name}.py".lstrip("/"), found)
+            _add_module(plugin, name, f"{prefix}.py", folder / f"{name}.py")
             return
-
-
-def _add_files(plugin: Plugin, folder: Path, name: str, where: str) -> None:
-    prefix = f"{where}/{name}" if where else name
-    try:
-        _ = next(iter(folder.iterdir()), None)
-    except OSError as error:
-        plugin.package.add(name, prefix, UnreadableError(f"can't be listed: {reason(error)}"))
-    for path, file in sorted(python_files(folder, prefix), key=lambda pair: pair[0]):
-        inside = path[len(where) + 1 if where else 0 :].removesuffix(".py")
-        _add_module(plugin, inside.replace("/", ".").removesuffix(".__init__"), path, file)
 
 
 def _add_module(plugin: Plugin, dotted: str, path: str, file: Path) -> None:
@@ -189,12 +201,3 @@ def _add_module(plugin: Plugin, dotted: str, path: str, file: Path) -> None:
         plugin.package.add(dotted, path, read_text(file))
     except UnreadableError as error:
         plugin.package.add(dotted, path, error)
-
-
-def _guesses(plugin: Plugin) -> Iterator[str]:
-    if plugin.metadata.name:
-        yield re.sub(r"[-.]+", "_", plugin.metadata.name).lower()
-    for folder in (plugin.root, plugin.root.joinpath("src")):
-        for path in names(folder):
-            if path.name not in _NO_PACKAGES and is_file(path.joinpath("__init__.py")):
-                yield path.name

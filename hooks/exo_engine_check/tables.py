@@ -1,53 +1,10 @@
-"""Tables of TOML and of ini files, and the lines where they stand."""
+"""Tables of TOML, and the lines where they stand."""
 
-import configparser
-import functools
 import re
-from dataclasses import dataclass, field
 from typing import Any
-
-from .findings import Place
 
 # Without nested repetition: a hostile line costs what it is long.
 _PART = re.compile(r"""[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([\w-]+))[ \t]*(\.?)""")
-
-
-@dataclass(frozen=True)
-class Ini:
-    """A file of sections and keys."""
-
-    file: str
-    text: str = ""
-    sections: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, file: str, text: str, **options: Any) -> "Ini":
-        """Names keep their case, as importlib.metadata reads them. Raises configparser.Error."""
-        parser = configparser.ConfigParser(interpolation=None, strict=False, **options)
-        parser.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way
-        parser.read_string(text)
-        return cls(file, text, {name: dict(parser[name]) for name in parser.sections()})
-
-    def get(self, section: str, key: str) -> str:
-        """A value, under the name with - too."""
-        values = self.sections.get(section, {})
-        return values.get(key) or values.get(key.replace("_", "-")) or ""
-
-    @functools.cached_property
-    def _lines(self) -> dict[str, list[int]]:
-        """Each line without its space and brackets, and each key, to where they stand."""
-        found: dict[str, list[int]] = {}
-        for number, line in enumerate(self.text.splitlines(), 1):
-            plain = line.strip().strip("[]")
-            for form in {plain, plain.split("=")[0].strip(), plain.split(":")[0].strip()}:
-                found.setdefault(form, []).append(number)
-        return found
-
-    def place(self, text: str, below: str = "") -> Place:
-        """The first line that is a text, or its key, from the line of another on."""
-        start = self._lines.get(below.strip("[]"), [0])[0]
-        lines = self._lines.get(text.strip().strip("[]"), [0])
-        return Place(self.file, next((line for line in lines if line >= start), lines[0]))
 
 
 def lines_of(text: str) -> dict[tuple[str, ...], int]:

@@ -31,7 +31,7 @@ def _present(plugin: Plugin, group: str) -> bool:
 
 
 def _missing(plugin: Plugin, group: str) -> Iterator[Finding]:
-    if plugin.problems or _present(plugin, group) or "entry-points" in plugin.metadata.dynamic:
+    if plugin.problems or _present(plugin, group):
         return
     place = plugin.groups.get(group) or plugin.line("project", "entry-points")
     yield Finding(place, f"there is no entry point of the group {group}")

@@ -64,20 +64,7 @@ class EX202(Packaging):
                 yield Finding(place, f"{text} refuses {name} {host.PINS[name]}, which exo has")
 
 
-# The common case by itself: packaging takes as long to import as all checks to run.
-_AT_LEAST = re.compile(r"[\w.-]+\s*(?:>=\s*(\d+(?:\.\d+)*)\s*)?\Z")
-
-
-def _numbers(version: str) -> list[int]:
-    numbers = [int(part) for part in version.split(".")]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return numbers
-
-
 def _admits(text: str, version: str) -> bool:
-    if plain := _AT_LEAST.match(text):
-        return _numbers(plain[1] or "0") <= _numbers(version)
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -94,6 +81,15 @@ def _admits(text: str, version: str) -> bool:
     return True
 
 
+def _told(plugin: Plugin, key: str, noun: str) -> Iterator[Finding]:
+    if plugin.problems:
+        return
+    if not plugin.metadata.has.get(key):
+        yield Finding(plugin.metadata.place, f"the project names no {noun}")
+    for name, place in plugin.metadata.missing.get(key, ()):
+        yield Finding(place, f"the {noun} {name} is not here")
+
+
 class EX203(Packaging):
     "There is a README"
 
@@ -104,12 +100,7 @@ class EX203(Packaging):
         needs and how it is set up stands in its README or nowhere. Write one and name it:
         `readme = "README.md"` in `[project]`.
         """
-        if exo_plugin.problems:
-            return
-        if not exo_plugin.metadata.readme:
-            yield Finding(exo_plugin.metadata.place, "the project names no README")
-        for name, place in exo_plugin.metadata.missing_readmes:
-            yield Finding(place, f"the README {name} is not here")
+        yield from _told(exo_plugin, "readme", "README")
 
 
 class EX204(Packaging):
@@ -119,15 +110,9 @@ class EX204(Packaging):
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
         """
         Nobody may use what has no licence, and exo's fork is under GPL-3.0 (its LICENSE), so users
-        will ask. Write `license = "Apache-2.0"` (or another) and `license-files = ["LICENSE"]`
-        in `[project]`.
+        will ask. Write `license = "Apache-2.0"` (or another) and `license-files = ["LICENSE"]`.
         """
-        if exo_plugin.problems:
-            return
-        if not exo_plugin.metadata.license:
-            yield Finding(exo_plugin.metadata.place, "the project names no licence")
-        for name, place in exo_plugin.metadata.missing_licenses:
-            yield Finding(place, f"the licence file {name} is not here")
+        yield from _told(exo_plugin, "license", "licence")
 
 
 class EX205(Packaging):
@@ -146,9 +131,6 @@ class EX205(Packaging):
         if not wanted:
             if "requires-python" not in exo_plugin.metadata.dynamic:
                 yield Finding(exo_plugin.metadata.place, "requires-python is missing")
-            return
-        plain = re.fullmatch(r">=\s*(3\.\d+)", wanted.strip())
-        if plain and _numbers(plain[1]) <= _numbers(host.PYTHONS[-1]):
             return
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .core import Report
 
-MAX_THREADS = 64
+MAX_THREADS = 512  # a test server that the plugin brings may have one for each connection
 MAX_FORKS = 6
 MAX_PROCESSES = 32
 

@@ -186,7 +186,7 @@ class EX951(Ending):
     @staticmethod
     def check(report: Report, imported: Any) -> Iterator[Any]:
         """
-        A node has other work than a plugin's. More than 64 threads, 6 forks or 32 programs are
+        A node has other work than a plugin's. More than 512 threads, 6 forks or 32 programs are
         refused here. Start a bounded number.
         """
         yield from report.crowds
