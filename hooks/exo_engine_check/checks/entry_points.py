@@ -8,6 +8,8 @@ from .. import host
 from ..findings import Check, Finding, reports
 from ..plugin import EntryPoint, Plugin
 
+_IMPORTS = (ast.Import, ast.ImportFrom)
+
 
 class EntryPoints(Check):
     family = "exo-entry-points"
@@ -146,7 +148,8 @@ class EX107(EntryPoints):
         for entry in _followed(exo_plugin):
             module = exo_plugin.package.modules.get(entry.module)
             if module is not None and exo_plugin.target(entry) is None:
-                near = difflib.get_close_matches(entry.attribute, module.names, 1, 0.5)
+                own = [n for n, node in module.names.items() if not isinstance(node, _IMPORTS)]
+                near = difflib.get_close_matches(entry.attribute, own, 1, 0.5)
                 hint = f"; is {near[0]} meant?" if near else ""
                 message = f"{entry} names {entry.attribute}, which {module.name} does not define"
                 yield Finding(entry.place, message + hint)

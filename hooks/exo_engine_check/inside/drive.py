@@ -33,7 +33,8 @@ class Driver:
         self.make, self.class_name, self.cards = make, class_name, cards
         self.np: Any = importlib.import_module("numpy")
         self.blocked: dict[str, None] = {}
-        self.alone: list[int] | None = None
+        self.alone: list[int] | BrokenError | NotRunError | None = None
+        self.first_engine: Any = None
         self._count = 0
 
     @contextlib.contextmanager
@@ -148,7 +149,14 @@ class Driver:
     async def one_node(self) -> list[int]:
         """The answer of one node, asked once: what other ways to ask must give too."""
         if self.alone is None:
-            self.alone = await self.run("an answer on one node", self.answer([self.make()]))
+            try:
+                engine = self.make()
+                self.alone = await self.run("an answer on one node", self.answer([engine]))
+                self.first_engine = engine
+            except (BrokenError, NotRunError) as error:
+                self.alone = error
+        if isinstance(self.alone, Exception):
+            raise self.alone
         return self.alone
 
 

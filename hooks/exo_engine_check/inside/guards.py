@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,8 +59,16 @@ def install(report: Report) -> None:
             refuse("threads", MAX_THREADS)
         return start(thread)
 
-    # Python 3.11 has no audit event for a new thread.
+    sleep = time.sleep
+
+    @functools.wraps(sleep)
+    def audited_sleep(seconds: float) -> None:
+        sys.audit("time.sleep", seconds)
+        sleep(seconds)
+
+    # Python 3.11 has no audit event for a new thread, nor for a sleep.
     setattr(threading.Thread, "start", bounded_start)  # noqa: B010 - mypy knows its type
+    setattr(time, "sleep", audited_sleep)  # noqa: B010
     sys.addaudithook(hook)
 
 

@@ -74,8 +74,9 @@ class Heard:
         return True
 
 
-def make_node(driver: Driver, engine: Any, *others: str, limit: int = 100) -> Any:
+async def make_node(driver: Driver, engine: Any, *others: str, limit: int = 100) -> Any:
     """A node of exo's, connected to nothing; the others have the later layers."""
+    await driver.one_node()
     exo = driver.exo
     if exo.node is None:
         raise NotRunError(exo.no_node)

@@ -27,16 +27,14 @@ class EX801(Answers):
         for each token (node.py:382). Then exo wants `shard` and `tokenizer` of the engine
         (main.py:186-190).
         """
-        engine = driver.make()
-        answer = driver.answer([engine])
         try:
-            driver.alone = await driver.run("an answer on one node", answer)
+            ids = await driver.one_node()
         except StateError as error:
             raise NotRunError(str(error)) from error  # EX802 says it
-        driver.report.write(answered=len(driver.alone))
+        engine = driver.first_engine
         if engine.shard != (shard := driver.shards(1)[0]):
             yield f"after an answer the engine's shard is {shorten(engine.shard)}, not {shard}"
-        text = engine.tokenizer.decode(driver.alone)
+        text = engine.tokenizer.decode(ids)
         if not isinstance(text, str):
             yield f"tokenizer.decode() gives {shorten(text)}, no text"
 

@@ -27,7 +27,7 @@ class EX901(Mends):
         plugin's engine keeps it.
         """
         engine = driver.make()
-        node = make_node(driver, engine)
+        node = await make_node(driver, engine)
         node.topology_inference_engines_pool = [["mlx", "tinygrad"], ["tinygrad"]]
         await driver.run("exo's choice of an engine", node.select_best_inference_engine())
         if node.inference_engine is not engine:
@@ -45,7 +45,7 @@ class EX902(Mends):
         when it says finished. What is kept longer is lost memory, and counts as a request in
         flight.
         """
-        node = make_node(driver, driver.make(), limit=3)
+        node = await make_node(driver, driver.make(), limit=3)
         heard = await start(driver, node, driver.request_id())
         if not await heard.within(SECONDS):
             raise NotRunError("the answer does not come to exo's limit")
@@ -57,7 +57,7 @@ class EX902(Mends):
 async def _failing(driver: Driver, step: int) -> AsyncIterator[tuple[Heard, bool]]:
     """An answer that fails at a step, and whether it has ended."""
     with driver.fresh_device() as device:
-        node = make_node(driver, driver.make())
+        node = await make_node(driver, driver.make())
         heard = await fails_at(driver, node, step, device.fail)
         ended = await heard.within(SECONDS)
         if ended and heard.steps < step:
@@ -97,7 +97,7 @@ class EX904(Mends):
         401), and the client waits. Wrap `Node.forward_tensor`, and end the answer where it raises.
         """
         driver.shards(2)
-        node = make_node(driver, driver.make(), "gone")
+        node = await make_node(driver, driver.make(), "gone")
         heard = await start(driver, node, driver.request_id())
         if not await heard.within(SECONDS):
             yield "the next node can't be reached, and the answer never ends"
@@ -114,7 +114,7 @@ class EX905(Mends):
         has changed, end the requests that needed another node.
         """
         engine, (shard, _) = driver.make(), driver.shards(2)
-        node = make_node(driver, engine, "gone")
+        node = await make_node(driver, engine, "gone")
         request_id = driver.request_id()
         given = await engine.encode(shard, driver.device.prompt)
         out = await driver.first(engine, shard, request_id)
@@ -139,6 +139,7 @@ class EX906(Mends):
         it hidden states. Their first step on it must be an error, and no answer of anything. Look
         at the dtype: ids are integers.
         """
+        await driver.one_node()
         engine, other, (left, _) = driver.make(), driver.make(), driver.shards(2)
         hidden = await driver.first(engine, left, driver.request_id())
         if hidden.dtype.kind != "f":
@@ -170,7 +171,7 @@ class EX907(Mends):
             if not ended or heard.ends != 1:
                 yield f"an exo that ends failed answers itself ends them {heard.ends} times"
         engine = driver.make()
-        node = make_node(driver, engine)
+        node = await make_node(driver, engine)
         await driver.run("exo's choice of an engine", node.select_best_inference_engine())
         if node.inference_engine is not engine:
             yield f"exo has put {type(node.inference_engine).__name__} in the engine's place"
