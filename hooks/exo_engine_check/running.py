@@ -60,7 +60,7 @@ class _Runs:
         self.plugin, self.folder, self.options, self.report = plugin, folder, options, report
         self.python = options.python or sys.executable
         self.deadline = time.monotonic() + options.seconds
-        self.results: dict[str, Result] = {}
+        self.avoid: dict[str, str] = {}  # steps that ended a process, and how
         self.notes: list[str] = []
         self.base = plugin.root.resolve()
 
@@ -90,7 +90,7 @@ class _Runs:
 
     def all_of(self, names: list[str], request: dict[str, Any]) -> None:
         """Run checks; after a crash or a hang the rest, without the step that led to it."""
-        pending, avoid = list(names), dict[str, str]()
+        pending = list(names)
         while pending:
             limits = child.Limits(CHECK_SECONDS, self.deadline, int(self.options.memory * 2**30))
             if time.monotonic() > self.deadline:
@@ -98,7 +98,7 @@ class _Runs:
                 self._add(Result(name, NOT_RUN, why=why) for name in pending)
                 return
             shutil.rmtree(request["home"], ignore_errors=True)
-            asked = request | {"checks": pending, "avoid": avoid}
+            asked = request | {"checks": pending, "avoid": self.avoid}
             ended = child.run(self.python, asked, self.folder, limits)
             if not ended.events:
                 raise CannotRunError(f"{self.python} can't start{ended.last_words()}")
@@ -112,7 +112,7 @@ class _Runs:
                 return
             finding = Finding(Place(), f"{step or 'the process'} {ended.how}")
             self._add([Result(lost, HUNG if ended.hung else CRASHED, [finding])])
-            avoid[step] = ended.how
+            self.avoid[step] = ended.how
             pending = [name for name in pending if name not in seen and name != lost]
 
     def _add(self, results: Any) -> None:
