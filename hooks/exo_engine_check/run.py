@@ -80,14 +80,15 @@ def check(path: Path, options: Options) -> Report:
         chosen = expand(options.select or selected(plugin)) or set(all_checks())
         report = Report()
         reasons, dropped = ignores(plugin), expand(options.ignore)
-        report.ignored = {n: text for n, text in reasons.items() if n in chosen - dropped}
-        chosen -= dropped | reasons.keys()
+        chosen -= dropped
+        report.ignored = {n: text for n, text in reasons.items() if n in chosen}
         report.results = read(plugin, chosen)
         running = sorted(chosen - static_checks().keys())
         if running and not options.static:
             from .running import run
 
             run(plugin, Path(name), running, options, report)
+        _leave_out_ignored(plugin, report)
         report.results.sort(key=lambda result: result.id)
     _judge(report, options, running)
     return report if plugin.is_wheel else _from_here(report, path)
@@ -101,6 +102,19 @@ def read(plugin: Plugin, chosen: set[str]) -> list[Result]:
             findings = sorted(set(check.check.__wrapped__(plugin)))
             results.append(Result(name, FAILED if findings else PASSED, findings))
     return results
+
+
+def _leave_out_ignored(plugin: Plugin, report: Report) -> None:
+    """What is ignored was looked at all the same: a reason that is no longer one has to go."""
+    stale = []
+    for result in [r for r in report.results if r.id in report.ignored]:
+        report.results.remove(result)
+        if result.state == PASSED:
+            place = plugin.line("tool", "exo-engine", "ignore", result.id)
+            stale.append(Finding(place, f"{result.id} is ignored, and passes: the ignore may go"))
+    for result in report.results:
+        if result.id == "EX003" and stale:
+            result.findings, result.state = sorted([*result.findings, *stale]), FAILED
 
 
 def _judge(report: Report, options: Options, running: list[str]) -> None:

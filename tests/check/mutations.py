@@ -45,7 +45,7 @@ DETECT = "def detect_device() -> str | None:"
 ASK = "    try:\n        found ="
 SDK = "    try:\n        import steps_sdk\n\n        return str(steps_sdk.name())\n    except Exception:\n        pass\n"
 STEP = "            output = self.step(request_id, shard, input_data)\n"
-REQUIRES = 'dependencies = [\n'
+REQUIRES = "dependencies = [\n"
 
 # Found without running anything of the plugin.
 READ = [

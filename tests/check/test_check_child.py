@@ -32,7 +32,11 @@ ENDS = {
     "a crash": ("import ctypes; ctypes.string_at(0)", "crashed", "signal SIGSEGV"),
     "an exit that passes": ("import os; os._exit(0)", "crashed", "exit code 0"),
     "a signal": ("import os; os.kill(os.getpid(), 9)", "crashed", "signal SIGKILL"),
-    "memory without end": ("x = [bytes([n % 256]) * (1 << 26) for n in range(10**4)]", "crashed", "memory"),
+    "memory without end": (
+        "x = [bytes([n % 255 + 1]) * (1 << 26) for n in range(10**4)]",
+        "crashed",
+        "memory",
+    ),
 }
 
 
@@ -123,11 +127,15 @@ def test_a_crowd_is_refused(tmp_path: Path, line: str) -> None:
     assert "the plugin started more than" in found(with_line(tmp_path, line))["EX951"][0]
 
 
-def test_the_environment_is_not_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_not_the_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "1")
     monkeypatch.setenv("EXO_HOME", "/nonexistent")
     line = "import os; assert not {'SECRET_TOKEN'} & os.environ.keys(), 'seen'"
-    assert found(with_line(tmp_path, f"{line}; assert os.environ['EXO_HOME'] != '/nonexistent'")) == {}
+    assert (
+        found(with_line(tmp_path, f"{line}; assert os.environ['EXO_HOME'] != '/nonexistent'")) == {}
+    )
 
 
 def test_a_terminal_is_not_steered(tmp_path: Path) -> None:

@@ -142,12 +142,14 @@ def test_reading_has_the_deadline_too(tmp_path: Path, monkeypatch: pytest.Monkey
 def wheel_of(copy: Path, target: Path, *more: tuple[str, bytes]) -> Path:
     """A wheel as a build tool would make it, with members of one's own."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((copy / PACKAGE).glob("*.py*")):
+        for path in sorted(p for p in (copy / PACKAGE).iterdir() if p.is_file()):
             archive.write(path, f"{PACKAGE}/{path.name}")
         info = "exo_steps-0.1.0.dist-info"
         head = "Metadata-Version: 2.4\nName: exo-steps\nVersion: 0.1.0\nRequires-Python: >=3.11\n"
         needs = "Requires-Dist: numpy>=2.0\nRequires-Dist: prometheus-client>=0.20\n"
-        archive.writestr(f"{info}/METADATA", f"{head}License-Expression: MIT\n{needs}\n# exo-steps\n")
+        archive.writestr(
+            f"{info}/METADATA", f"{head}License-Expression: MIT\n{needs}\n# exo-steps\n"
+        )
         groups = {
             "exo.inference_engines": "steps = exo_steps.engine:StepsInferenceEngine",
             "exo.models": "steps = exo_steps.models:MODELS",

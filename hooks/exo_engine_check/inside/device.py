@@ -25,6 +25,7 @@ class Device:
     layers: int
     prompt: str = PROMPT
     fail: Callable[[], Any] | None = None
+    handle: Any = None  # what the function has given
 
 
 class Devices:
@@ -73,7 +74,7 @@ class Devices:
             device = Device(str(told) if known else model, 0)
             device.layers = self._layers(exo, device.model)
             device.prompt = str(getattr(handle, "prompt", PROMPT))
-            device.fail = getattr(handle, "fail", None)
+            device.fail, device.handle = getattr(handle, "fail", None), handle
             owners = {class_name: self.repo}
             exo.models.model_cards[device.model] = {"layers": device.layers, "repo": owners}
             yield device

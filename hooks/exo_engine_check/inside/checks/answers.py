@@ -196,7 +196,7 @@ class EX809(Answers):
         engine, shard = driver.make(), driver.shards(1)[0]
         await driver.run("loading a model", engine.ensure_shard(shard))
         answered = await _wave(driver, engine, shard)
-        growth = Growth()
+        growth = Growth(driver.device.handle)
         answered += await _wave(driver, engine, shard)
         for container in growth.by(90):
             yield f"200 requests that nobody ended leave {container} that grows with each"

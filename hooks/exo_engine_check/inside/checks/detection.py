@@ -111,10 +111,12 @@ class EX503(Detection):
         holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text.
         """
         for name, detector in _plain(detectors):
+            wrong_anyway = _Asked(detector).wrong()  # EX502 says it
             for where, around in _machines(report).items():
                 with report.step(f"the detector {name} where {where}"), around:
                     asked = _Asked(detector)
-                if wrong := asked.wrong():
+                wrong = asked.wrong()
+                if wrong and not (wrong_anyway and asked.error is None):
                     text = f"the detector {name}, where {where}, {wrong}"
                     yield Fault.of(text, asked.error)
 

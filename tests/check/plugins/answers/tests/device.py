@@ -43,7 +43,9 @@ def serve(folder: Path) -> Iterator[Server]:
     server = Server()
     before = os.environ.get("ANSWERS_PORT")
     os.environ["ANSWERS_PORT"] = str(server.server_address[1])
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield server
     finally:

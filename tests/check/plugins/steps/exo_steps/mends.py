@@ -51,7 +51,9 @@ def hear_ends(node_class: Any, engine_class: Any) -> None:
 def end_failed(node_class: Any, engine_class: Any) -> None:
     original = node_class._process_tensor
 
-    async def _process_tensor(self: Any, base: Any, tensor: Any, request_id: Any = None, *rest: Any) -> Any:
+    async def _process_tensor(
+        self: Any, base: Any, tensor: Any, request_id: Any = None, *rest: Any
+    ) -> Any:
         result = await original(self, base, tensor, request_id, *rest)
         engine = self.inference_engine
         if isinstance(engine, engine_class) and request_id in engine.failed:
@@ -65,7 +67,9 @@ def end_failed(node_class: Any, engine_class: Any) -> None:
 def end_cut(node_class: Any, engine_class: Any) -> None:
     original = node_class.forward_tensor
 
-    async def forward_tensor(self: Any, base: Any, tensor: Any, request_id: Any, *rest: Any) -> None:
+    async def forward_tensor(
+        self: Any, base: Any, tensor: Any, request_id: Any, *rest: Any
+    ) -> None:
         try:
             await original(self, base, tensor, request_id, *rest)
         except Exception:

@@ -1,0 +1,164 @@
+"""No false alarm: what is right in another way than the template's has no fault."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import guide_plugin as guide
+import pytest
+from checking import PLUGINS, found, plugin, run
+from conftest import variants
+from exo_engine_check.run import Options, check
+
+EXO_PYTHON = os.environ.get("EXO_PYTHON")
+
+
+@pytest.mark.parametrize("name", variants())
+def test_a_rendered_plugin_is_clean(plugin_of: Callable[[str], Path], name: str) -> None:
+    assert found(plugin_of(name), static=True) == {}
+    report = check(plugin_of(name), Options())
+    assert report.faults == []
+
+
+@pytest.mark.skipif(not EXO_PYTHON, reason="EXO_PYTHON names no Python that has exo")
+@pytest.mark.parametrize("name", variants())
+def test_and_on_exo_itself(plugin_of: Callable[[str], Path], name: str) -> None:
+    assert check(plugin_of(name), Options(python=str(EXO_PYTHON))).faults == []
+
+
+def test_the_guides_plugin_has_one_finding_for_each_of_its_faults(tmp_path: Path) -> None:
+    report = check(guide.as_it_is(tmp_path), Options())
+    faults = [(name, str(f.place), f.message.split(" ")[-1]) for name, f in report.faults]
+    assert faults == [
+        ("EX201", "pyproject.toml:5", "PyPI"),
+        ("EX203", "pyproject.toml:2", "README"),
+        ("EX204", "pyproject.toml:2", "licence"),
+        ("EX205", "pyproject.toml:2", "missing"),
+        ("EX206", "exo_myengine", "missing"),
+        ("EX301", "exo_myengine/engine.py:7", "(node.py:129)"),
+        ("EX305", "exo_myengine/engine.py:27", "temp"),
+        ("EX307", "exo_myengine/engine.py:56", "arguments"),
+        ("EX309", "exo_myengine/engine.py:17", "there"),
+        ("EX309", "exo_myengine/engine.py:49", "there"),
+        ("EX309", "exo_myengine/engine.py:57", "there"),
+        ("EX313", "exo_myengine/engine.py:36", "has"),
+        ("EX502", "", "None"),
+        ("EX503", "exo_myengine/detection.py:8", "driver"),
+        ("EX602", "", "(main.py:186)"),
+    ]
+
+
+def test_the_guides_plugin_is_clean_when_it_is_mended(tmp_path: Path) -> None:
+    assert found(guide.mended(tmp_path)) == {}
+
+
+def in_src(folder: Path) -> Path:
+    copy = plugin(folder)
+    (copy / "src").mkdir()
+    shutil.move(copy / "exo_steps", copy / "src" / "exo_steps")
+    config = copy / "pyproject.toml"
+    text = config.read_text(encoding="utf-8").replace('["exo_steps"]', '["src/exo_steps"]')
+    config.write_text(text, encoding="utf-8")
+    return copy
+
+
+def test_a_package_below_src(tmp_path: Path) -> None:
+    assert found(in_src(tmp_path)) == {}
+
+
+def test_an_editable_install_is_there_once(tmp_path: Path) -> None:
+    """As pip leaves it: a path file, and the metadata of a version of long ago."""
+    copy = in_src(tmp_path)
+    venv.create(tmp_path / "venv", symlinks=True)
+    [site] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    own = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "exo_steps.pth").write_text("\n".join([str(copy / "src"), *own]))
+    info = site / "exo_steps-0.0.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: exo-steps\nVersion: 0.0.9\n")
+    (info / "entry_points.txt").write_text(
+        "[exo.inference_engines]\nsteps = exo_steps.engine:Old\nother = gone.engine:Gone\n"
+        "[exo.models]\nother = gone.models:MODELS\n"
+    )
+    report = check(copy, Options(python=str(tmp_path / "venv" / "bin" / "python")))
+    assert report.faults == []
+
+
+REEXPORTED = """
+from .engine import *
+from .engine import StepsInferenceEngine as StepsInferenceEngine
+"""
+LAZY = """
+def __getattr__(name):
+    from . import engine
+    return getattr(engine, name)
+"""
+
+
+@pytest.mark.parametrize("text", [REEXPORTED, LAZY], ids=["re-exported", "lazy"])
+def test_an_engine_that_is_made_elsewhere(tmp_path: Path, text: str) -> None:
+    copy = plugin(tmp_path)
+    (copy / "exo_steps" / "public.py").write_text(text, encoding="utf-8")
+    config = copy / "pyproject.toml"
+    content = config.read_text(encoding="utf-8")
+    config.write_text(content.replace("exo_steps.engine:", "exo_steps.public:"), encoding="utf-8")
+    assert found(copy) == {}
+
+
+def test_an_engine_of_ten_lines_over_another_one(tmp_path: Path) -> None:
+    """As the template has it: a class over the engine of a package below."""
+    copy = plugin(tmp_path)
+    package = copy / "exo_steps"
+    (package / "kit").mkdir()
+    (package / "kit" / "__init__.py").write_text("")
+    text = (package / "engine.py").read_text(encoding="utf-8")
+    text = text.replace("class StepsInferenceEngine(", "class Fork(").replace("from .", "from ..")
+    (package / "kit" / "fork.py").write_text(text, encoding="utf-8")
+    (package / "engine.py").write_text(
+        "from .kit.fork import Fork\n\n\nclass StepsInferenceEngine(Fork):\n    pass\n"
+    )
+    assert found(copy) == {}
+
+
+def test_a_device_that_gives_nothing_else(tmp_path: Path) -> None:
+    """A function that only writes, by a path."""
+    copy = plugin(tmp_path)
+    config = copy / "pyproject.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('tiny-model = "exo_steps.tiny:', 'device = "exo_steps/tiny.py:'))
+    report = check(copy, Options())
+    assert report.faults == []
+    assert report.with_state("not run") == []
+
+
+def test_repo_review_shows_the_checks_that_read() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "repo_review",
+            "--select",
+            "EX",
+            "--format",
+            "json",
+            PLUGINS / "steps",
+        ],
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert '"EX301"' in done.stdout
+    assert '"EX801"' not in done.stdout
+
+
+def test_the_answers_of_copier_agree(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    answers = copy / ".copier-answers.yml"
+    answers.write_text("project_name: exo-steps\nengine_name: steps\n")
+    assert run(copy, "--static")[0] == 0
+    answers.write_text("project_name: exo-steps\nengine_name: stairs\n")
+    [message] = found(copy, static=True)["EX207"]
+    assert message.startswith(".copier-answers.yml:2: the answer engine_name is stairs")
