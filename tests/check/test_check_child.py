@@ -1,4 +1,5 @@
 """The plugin's process: whatever the plugin does ends with a sentence and leaves nothing behind."""
+# ruff: noqa: E501 - the hostile lines of a plugin are one line each
 
 import os
 import subprocess

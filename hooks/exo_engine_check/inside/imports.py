@@ -105,6 +105,9 @@ def discovery(report: Report, seen: Imported, modules: list[str]) -> None:
 
 
 def collectors() -> set[Any]:
-    """The metrics of the default registry."""
+    """The metrics of the default registry, but those of exo's own modules."""
     client = sys.modules.get("prometheus_client")
-    return set(client.REGISTRY._collector_to_names) if client else set()
+    exos = [vars(module) for name, module in sys.modules.items() if name.startswith("exo.")]
+    own = {id(value) for names in exos for value in names.values()}
+    found = client.REGISTRY._collector_to_names if client else ()
+    return {collector for collector in found if id(collector) not in own}
