@@ -1,8 +1,8 @@
 """What a check finds, and the one form in which it says so."""
 
 import functools
+import inspect
 import re
-import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -56,8 +56,8 @@ def reports(find: Callable[..., Iterable[Finding]]) -> Any:
     @functools.wraps(find)
     def check(*args: Any, **kwargs: Any) -> str:
         found = sorted(set(find(*args, **kwargs)))
-        manual = textwrap.dedent(find.__doc__ or "").strip()
-        return "\n".join([*map(str, found), "", manual]) if found else ""
+        lines = [*map(str, found), "", inspect.cleandoc(find.__doc__ or "")]
+        return "\n".join(lines) if found else ""
 
     return staticmethod(check)
 
@@ -75,7 +75,7 @@ def title(check: type[Check]) -> str:
 
 
 def manual(check: type[Check]) -> str:
-    return textwrap.dedent(check.check.__doc__ or "").strip()
+    return inspect.cleandoc(check.check.__doc__ or "")
 
 
 def collect(namespace: dict[str, Any]) -> dict[str, type[Check]]:

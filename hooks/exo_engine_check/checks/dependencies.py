@@ -37,13 +37,11 @@ class EX210(Dependencies):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A library that happens to be there on the author's machine is missing on the next one: the
-        models or the detector are then gone without a word (plugin_discovery.py:117,141), or the
-        engine ends exo's start (plugin_discovery.py:184). Add it to `dependencies`; an SDK that no
-        index has is imported inside `try` with an `except ImportError` that says where it comes
-        from.
-        """
+        """A library that happens to be there on the author's machine is missing on the next one:
+        the models or the detector are then gone without a word (plugin_discovery.py:117,141), or
+        the engine ends exo's start (plugin_discovery.py:184). Add it to `dependencies`; an SDK that
+        no index has is imported inside `try` with an `except ImportError` that says where it comes
+        from."""
         if exo_plugin.problems or "dependencies" in exo_plugin.metadata.dynamic:
             return
         declared = {project_of(t) for t, extra, _ in exo_plugin.metadata.requirements if not extra}
@@ -94,12 +92,10 @@ class EX211(Dependencies):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Every start of exo imports the models and detectors of every installed plugin
+        """Every start of exo imports the models and detectors of every installed plugin
         (plugin_discovery.py:109-112,133-136), and the engine before it is chosen for a model. A
         framework takes seconds, and where it is missing the plugin is gone. Import it inside the
-        function that needs it.
-        """
+        function that needs it."""
         entries = [e for group in host.GROUPS for e in exo_plugin.in_group(group)]
         for module in exo_plugin.package.loaded_with([entry.module for entry in entries]):
             for found in module.imports:

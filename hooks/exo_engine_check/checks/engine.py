@@ -27,11 +27,9 @@ class EX301(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Without one of the five abstract methods the engine can't be made
+        """Without one of the five abstract methods the engine can't be made
         (inference_engine.py:240-258). `ensure_shard` is not among them, but a node calls it for
-        every token (node.py:129): without it every answer dies. Write the method.
-        """
+        every token (node.py:129): without it every answer dies. Write the method."""
         for engine in exo_plugin.engines:
             for name in host.REQUIRED:
                 if name not in engine.methods and not engine.is_open:
@@ -45,12 +43,10 @@ class EX302(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        The base class gives `infer_prompt`, with which every request starts (node.py:214), and what
-        exo's training asks for (node.py:258). Without it nothing says that a method is missing
+        """The base class gives `infer_prompt`, with which every request starts (node.py:214), and
+        what exo's training asks for (node.py:258). Without it nothing says that a method is missing
         until it is called. Write `class MyInferenceEngine(InferenceEngine)` with exo's class from
-        `exo.inference.inference_engine`.
-        """
+        `exo.inference.inference_engine`."""
         for engine in exo_plugin.engines:
             if not engine.is_engine and not engine.is_open:
                 message = f"{engine.node.name} does not extend exo's InferenceEngine"
@@ -62,11 +58,9 @@ class EX303(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo awaits them (node.py:128-129, 214, 382): awaiting what a plain function returns is a
+        """exo awaits them (node.py:128-129, 214, 382): awaiting what a plain function returns is a
         TypeError. Write `async def`. An async generator can't be awaited either: return, don't
-        yield.
-        """
+        yield."""
         for name, module, node in _methods(exo_plugin, *host.CALLS):
             yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own(node))
             if isinstance(node, ast.AsyncFunctionDef) and yields:
@@ -101,11 +95,10 @@ class EX304(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A node gives them by position: `infer_tensor(request_id, shard, tensor, state)`
+        """A node gives them by position: `infer_tensor(request_id, shard, tensor, state)`
         (node.py:382), `ensure_shard(shard)` (node.py:129), `encode(shard, prompt)`
-        (inference_engine.py:270). Another number of parameters is a TypeError at the first token.
-        """
+        (inference_engine.py:270). Another number of parameters is a TypeError at the first
+        token."""
         for name, module, node in _methods(exo_plugin, *host.CALLS):
             count, _, where = host.CALLS[name]
             takes = _takes(node)
@@ -135,11 +128,9 @@ class EX305(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A node calls `sample(result, temp=…)` (node.py:128), whatever the base class says
+        """A node calls `sample(result, temp=…)` (node.py:128), whatever the base class says
         (inference_engine.py:245): without a parameter `temp` every answer is a TypeError. Write
-        `async def sample(self, x, temp=0.0, top_p=1.0)`.
-        """
+        `async def sample(self, x, temp=0.0, top_p=1.0)`."""
         for _, module, node in _methods(exo_plugin, "sample"):
             named = {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
             if "temp" not in named and node.args.kwarg is None and _takes(node) is not None:
@@ -151,10 +142,8 @@ class EX306(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo makes the engine with `Class(shard_downloader)`, one positional argument
-        (plugin_discovery.py:189). Give every other parameter a default.
-        """
+        """exo makes the engine with `Class(shard_downloader)`, one positional argument
+        (plugin_discovery.py:189). Give every other parameter a default."""
         for _, module, node in _methods(exo_plugin, "__init__"):
             takes = _takes(node)
             if takes is not None and not takes[0] <= 1 <= takes[1]:
@@ -167,11 +156,9 @@ class EX307(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        `shard_downloader.ensure_shard(shard, engine_class_name)` has two parameters
-        (shard_download.py:11): with one it is a TypeError at the first request. Write
-        `await self.shard_downloader.ensure_shard(shard, type(self).__name__)`.
-        """
+        """`shard_downloader.ensure_shard(shard, engine_class_name)` has two parameters
+        (shard_download.py:11): with one it is a TypeError at the first request. Write `await
+        self.shard_downloader.ensure_shard(shard, type(self).__name__)`."""
         for engine in exo_plugin.engines:
             for module, function in engine.functions():
                 for call in ast.walk(function):
@@ -194,11 +181,9 @@ class EX309(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A call of a method that neither the class nor exo's base has (inference_engine.py:237-277)
-        is an AttributeError at the first request that comes there. Write the method, or mend the
-        name.
-        """
+        """A call of a method that neither the class nor exo's base has
+        (inference_engine.py:237-277) is an AttributeError at the first request that comes there.
+        Write the method, or mend the name."""
         for engine in exo_plugin.engines:
             known = {*engine.methods, *host.CALLS, *_attributes(engine)}
             seen: set[str] = set()
@@ -236,11 +221,9 @@ class EX310(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo tells engines apart by the name of their class: model cards are keyed by it
+        """exo tells engines apart by the name of their class: model cards are keyed by it
         (models.py:258), and `DummyInferenceEngine` has a meaning of its own (node.py:522). Choose a
-        name that no engine of exo has.
-        """
+        name that no engine of exo has."""
         for engine in exo_plugin.engines:
             if engine.node.name in host.BUILT_IN_ENGINES.values():
                 yield Finding(
@@ -253,12 +236,10 @@ class EX313(Engine):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        In a cluster a node gets a part of the layers (node.py:128 samples on the last one only), so
-        hidden states come in and go out. Ask the shard: `is_first_layer()`, `is_last_layer()`,
+        """In a cluster a node gets a part of the layers (node.py:128 samples on the last one only),
+        so hidden states come in and go out. Ask the shard: `is_first_layer()`, `is_last_layer()`,
         `start_layer`, `end_layer`. An engine that can only run whole models hands the input on
-        where `shard.is_last_layer()` is false.
-        """
+        where `shard.is_last_layer()` is false."""
         asks = ("is_first_layer", "is_last_layer", "start_layer", "end_layer")
         texts = [module.text for module in exo_plugin.package]
         if any(ask in text for text in texts for ask in asks):

@@ -44,11 +44,9 @@ class EX101(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo finds engines through the group `exo.inference_engines` alone (plugin_discovery.py:88).
-        Add `[project.entry-points."exo.inference_engines"]` with
-        `myengine = "exo_myengine.engine:MyInferenceEngine"`.
-        """
+        """exo finds engines through the group `exo.inference_engines` alone
+        (plugin_discovery.py:88). Add `[project.entry-points."exo.inference_engines"]` with
+        `myengine = "exo_myengine.engine:MyInferenceEngine"`."""
         yield from _missing(exo_plugin, host.GROUP_ENGINES)
 
 
@@ -57,11 +55,10 @@ class EX102(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo offers a model to an engine only where a card names the engine's class (models.py:258),
-        and plugins add cards through the group `exo.models` (plugin_discovery.py:109). Add
-        `[project.entry-points."exo.models"]` with `myengine = "exo_myengine.models:MODELS"`.
-        """
+        """exo offers a model to an engine only where a card names the engine's class
+        (models.py:258), and plugins add cards through the group `exo.models`
+        (plugin_discovery.py:109). Add `[project.entry-points."exo.models"]` with `myengine =
+        "exo_myengine.models:MODELS"`."""
         yield from _missing(exo_plugin, host.GROUP_MODELS)
 
 
@@ -70,11 +67,9 @@ class EX103(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        The group `exo.device_detectors` tells which machines the engine is for
+        """The group `exo.device_detectors` tells which machines the engine is for
         (plugin_discovery.py:133). Add `[project.entry-points."exo.device_detectors"]` with
-        `myengine = "exo_myengine.detection:detect_device"`.
-        """
+        `myengine = "exo_myengine.detection:detect_device"`."""
         yield from _missing(exo_plugin, host.GROUP_DETECTORS)
 
 
@@ -83,11 +78,9 @@ class EX104(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A group of another name is valid metadata that nobody reads: the plugin is not there, and
+        """A group of another name is valid metadata that nobody reads: the plugin is not there, and
         no message says so (plugin_discovery.py:60). Use `exo.inference_engines`, `exo.models` and
-        `exo.device_detectors`. `exo-engine check --fix` renames the group.
-        """
+        `exo.device_detectors`. `exo-engine check --fix` renames the group."""
         for group, place in exo_plugin.groups.items():
             meant = misspelt(group)
             if meant is not None:
@@ -99,11 +92,9 @@ class EX105(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo cuts the value at its last colon and takes the rest as a module and one attribute
+        """exo cuts the value at its last colon and takes the rest as a module and one attribute
         (plugin_discovery.py:92,184-185). A value without a colon ends the discovery of all engines
-        with a ValueError; extras, hyphens and nested attributes fail when the engine is loaded.
-        """
+        with a ValueError; extras, hyphens and nested attributes fail when the engine is loaded."""
         for entry in exo_plugin.entry_points:
             if entry.group in host.GROUPS and not entry.is_well_formed:
                 yield Finding(
@@ -116,11 +107,9 @@ class EX106(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo imports the module by this name (plugin_discovery.py:112,136,184): a stale or misspelt
-        one is an ImportError, without a word for models and detectors. Name the module as the
-        package has it, and build the wheel with it.
-        """
+        """exo imports the module by this name (plugin_discovery.py:112,136,184): a stale or
+        misspelt one is an ImportError, without a word for models and detectors. Name the module as
+        the package has it, and build the wheel with it."""
         for entry in _followed(exo_plugin):
             here = entry.module in exo_plugin.package.modules
             if not here and not exo_plugin.may_be_built(entry.module):
@@ -140,11 +129,9 @@ class EX107(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo takes the attribute from the imported module (plugin_discovery.py:112,136,185); one that
-        was renamed is an AttributeError, without a word for models and detectors. Give the class,
-        dict or function its new name in pyproject.toml too.
-        """
+        """exo takes the attribute from the imported module (plugin_discovery.py:112,136,185); one
+        that was renamed is an AttributeError, without a word for models and detectors. Give the
+        class, dict or function its new name in pyproject.toml too."""
         for entry in _followed(exo_plugin):
             module = exo_plugin.package.modules.get(entry.module)
             if module is not None and exo_plugin.target(entry) is None:
@@ -160,11 +147,9 @@ class EX108(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo calls the engine's value as a class (plugin_discovery.py:189), takes models only when
+        """exo calls the engine's value as a class (plugin_discovery.py:189), takes models only when
         they are a dict (plugin_discovery.py:113) and detectors only when they can be called
-        (plugin_discovery.py:137). Let the entry point name the thing itself, not one beside it.
-        """
+        (plugin_discovery.py:137). Let the entry point name the thing itself, not one beside it."""
         wanted = dict(zip(host.GROUPS, ("class", "dict", "function"), strict=True))
         for entry in _followed(exo_plugin):
             if isinstance(found := exo_plugin.target(entry), tuple):
@@ -193,11 +178,9 @@ class EX109(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A plugin with the name of a built-in engine is passed over without a word
+        """A plugin with the name of a built-in engine is passed over without a word
         (plugin_discovery.py:90): `exo --inference-engine rkllm` loads exo's own. Choose another
-        name for the entry point.
-        """
+        name for the entry point."""
         for entry in exo_plugin.in_group(host.GROUP_ENGINES):
             if entry.name in host.BUILT_IN_ENGINES:
                 yield Finding(entry.place, f"exo has an engine of its own called {entry.name}")

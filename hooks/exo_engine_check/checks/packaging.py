@@ -31,11 +31,9 @@ class EX201(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        PyPI's `exo` is another project, for yeast genomics, and it installs a module `exo` over
+        """PyPI's `exo` is another project, for yeast genomics, and it installs a module `exo` over
         the host's. The host is there before the plugin (setup.py:80 of exo). Take `exo` out;
-        `exo-engine check --fix` does.
-        """
+        `exo-engine check --fix` does."""
         for text, extra, place in exo_plugin.metadata.requirements:
             if is_exo(text, extra):
                 where = f"the extra {extra}" if extra else "the dependencies"
@@ -49,11 +47,9 @@ class EX202(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A plugin lives in exo's environment, and exo pins exact versions (setup.py:8-33 of exo). A
-        requirement that refuses one of them makes pip change exo, or refuse the plugin. Widen the
-        requirement until it admits the pin.
-        """
+        """A plugin lives in exo's environment, and exo pins exact versions (setup.py:8-33 of exo).
+        A requirement that refuses one of them makes pip change exo, or refuse the plugin. Widen the
+        requirement until it admits the pin."""
         for text, extra, place in exo_plugin.metadata.requirements:
             name = project_of(text)
             if extra or (name not in host.PINS and name not in host.BREAKS_PINS):
@@ -95,11 +91,9 @@ class EX203(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo shows the name of an engine and no more (plugin_discovery.py:201-205): what hardware it
-        needs and how it is set up stands in its README or nowhere. Write one and name it:
-        `readme = "README.md"` in `[project]`.
-        """
+        """exo shows the name of an engine and no more (plugin_discovery.py:201-205): what hardware
+        it needs and how it is set up stands in its README or nowhere. Write one and name it:
+        `readme = "README.md"` in `[project]`."""
         yield from _told(exo_plugin, "readme", "README")
 
 
@@ -108,10 +102,9 @@ class EX204(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Nobody may use what has no licence, and exo's fork is under GPL-3.0 (its LICENSE), so users
-        will ask. Write `license = "Apache-2.0"` (or another) and `license-files = ["LICENSE"]`.
-        """
+        """Nobody may use what has no licence, and exo's fork is under GPL-3.0 (its LICENSE), so
+        users will ask. Write `license = "Apache-2.0"` (or another) and `license-files =
+        ["LICENSE"]`."""
         yield from _told(exo_plugin, "license", "licence")
 
 
@@ -120,11 +113,9 @@ class EX205(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo's numpy 2.0.0 (setup.py:15 of exo) has wheels for Python up to 3.12. Without
+        """exo's numpy 2.0.0 (setup.py:15 of exo) has wheels for Python up to 3.12. Without
         `requires-python` pip installs the plugin on Pythons that it can't run on; with one that
-        refuses 3.11 and 3.12 it can't live beside exo. Write `requires-python = ">=3.11"`.
-        """
+        refuses 3.11 and 3.12 it can't live beside exo. Write `requires-python = ">=3.11"`."""
         if exo_plugin.problems:
             return
         wanted = exo_plugin.metadata.requires_python
@@ -151,11 +142,9 @@ class EX206(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Without the empty file `py.typed` type checkers take the package for untyped (PEP 561), and
-        exo itself has no types that would catch a wrong signature (inference_engine.py:237-277).
-        `exo-engine check --fix` adds the file.
-        """
+        """Without the empty file `py.typed` type checkers take the package for untyped (PEP 561),
+        and exo itself has no types that would catch a wrong signature
+        (inference_engine.py:237-277). `exo-engine check --fix` adds the file."""
         for name, base in exo_plugin.bases.items():
             module = exo_plugin.package.modules.get(name)
             where = f"{base}/{name}" if base else name
@@ -169,12 +158,10 @@ class EX207(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        `copier update` renders the template with the stored answers: where they differ from what
+        """`copier update` renders the template with the stored answers: where they differ from what
         the project is called now, it brings the old names back. exo finds the plugin by the names
         in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
-        change by an update. For other names, render a new plugin.
-        """
+        change by an update. For other names, render a new plugin."""
         path = exo_plugin.root.joinpath(".copier-answers.yml")
         if exo_plugin.is_wheel or exo_plugin.problems or not is_file(path):
             return
@@ -212,11 +199,9 @@ class EX208(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        The wheel holds what the build tool is told. A folder that was renamed is left out, and exo
-        then fails to import it (plugin_discovery.py:184). Name the package's folder in
-        `[tool.hatch.build.targets.wheel] packages`; check the wheel itself too.
-        """
+        """The wheel holds what the build tool is told. A folder that was renamed is left out, and
+        exo then fails to import it (plugin_discovery.py:184). Name the package's folder in
+        `[tool.hatch.build.targets.wheel] packages`; check the wheel itself too."""
         keys = ("tool", "hatch", "build", "targets", "wheel")
         told = table_of(exo_plugin.pyproject, *keys).get("packages")
         if exo_plugin.is_wheel or exo_plugin.build_moves_folders or not isinstance(told, list):
@@ -238,11 +223,9 @@ class EX209(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A distribution called `exo` replaces the host when it is installed, and a package `exo`
+        """A distribution called `exo` replaces the host when it is installed, and a package `exo`
         hides it (setup.py:81 of exo). Choose a name such as `exo-myengine` with the package
-        `exo_myengine`.
-        """
+        `exo_myengine`."""
         if project_of(exo_plugin.metadata.name or "") == "exo":
             yield Finding(exo_plugin.line("project", "name"), "the project is called exo")
         for entry in exo_plugin.entry_points:

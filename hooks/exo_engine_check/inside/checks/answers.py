@@ -21,12 +21,10 @@ class EX801(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        One answer in exo's order: `ensure_shard` and `infer_prompt` at once (main.py:210,
+        """One answer in exo's order: `ensure_shard` and `infer_prompt` at once (main.py:210,
         node.py:214), `sample(result, temp=…)` and `item()` (node.py:128-130), then `infer_tensor`
         for each token (node.py:382). Then exo wants `shard` and `tokenizer` of the engine
-        (main.py:186-190).
-        """
+        (main.py:186-190)."""
         try:
             ids = await driver.one_node()
         except StateError as error:
@@ -44,11 +42,9 @@ class EX802(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        On Linux exo can't send a state that is not empty to the next node: `np.array` is no type
+        """On Linux exo can't send a state that is not empty to the next node: `np.array` is no type
         (grpc_peer_handle.py:203), and the request dies. Keep the state in the engine, under its
-        `request_id`, and return `inference_state` as it came.
-        """
+        `request_id`, and return `inference_state` as it came."""
         try:
             await driver.one_node()
         except StateError as error:
@@ -60,11 +56,9 @@ class EX803(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        A tensor from another node is `np.frombuffer`, which is read-only (grpc_server.py:82): a
+        """A tensor from another node is `np.frombuffer`, which is read-only (grpc_server.py:82): a
         change in place is a ValueError in a cluster and nowhere else. Make a new array, or copy
-        first: `x = x.copy()`.
-        """
+        first: `x = x.copy()`."""
         before = await driver.one_node()
         work = driver.answer([driver.make()], send=driver.wire)
         again = await driver.run("an answer from read-only arrays", work)
@@ -77,11 +71,9 @@ class EX804(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        A cluster splits the layers, and tensors travel (grpc_peer_handle.py:80): the same prompt on
-        two halves must give the same tokens as on one node. An engine that can only run whole
-        models hands the input on where it has not the last layer.
-        """
+        """A cluster splits the layers, and tensors travel (grpc_peer_handle.py:80): the same prompt
+        on two halves must give the same tokens as on one node. An engine that can only run whole
+        models hands the input on where it has not the last layer."""
         before = await driver.one_node()
         work = driver.answer([driver.make(), driver.make()])
         together = await driver.run("an answer on two nodes", work)
@@ -94,10 +86,8 @@ class EX805(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        Every request is a task of its own (node.py:152), and any `await` lets another one in. Keep
-        what belongs to a request under its `request_id`.
-        """
+        """Every request is a task of its own (node.py:152), and any `await` lets another one in.
+        Keep what belongs to a request under its `request_id`."""
         before = await driver.one_node()
         engine = driver.make()
         work = asyncio.gather(*(driver.answer([engine]) for _ in range(4)))
@@ -112,10 +102,8 @@ class EX806(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        exo's API takes an id of 0 for none (chatgpt_api.py:416,481), and the engine must not do the
-        same: its answers would never end. Compare with None: `if eos_token_id is None`.
-        """
+        """exo's API takes an id of 0 for none (chatgpt_api.py:416,481), and the engine must not do
+        the same: its answers would never end. Compare with None: `if eos_token_id is None`."""
         before = await driver.one_node()
         with with_eos_of_zero(driver.devices.folder) as changed:
             engine = driver.make()
@@ -140,11 +128,9 @@ class EX807(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        Requests, gRPC and the API share one event loop (node.py:382, main.py:210): while an async
-        function sleeps or waits in a plain call, every other request stands still. Await an async
-        library, or hand the call to a thread with `asyncio.to_thread`.
-        """
+        """Requests, gRPC and the API share one event loop (node.py:382, main.py:210): while an
+        async function sleeps or waits in a plain call, every other request stands still. Await an
+        async library, or hand the call to a thread with `asyncio.to_thread`."""
         await driver.one_node()
         for what in driver.blocked:
             yield f"the event loop waits for {what}"
@@ -155,10 +141,8 @@ class EX808(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        An exception of the first step is HTTP 500 with its text (node.py:214): let it be an
-        Exception that says what to do, and let the next request be answered as before.
-        """
+        """An exception of the first step is HTTP 500 with its text (node.py:214): let it be an
+        Exception that says what to do, and let the next request be answered as before."""
         before = await driver.one_node()
         with driver.fresh_device() as device:
             engine, shard = driver.make(), driver.shards(1)[0]
@@ -187,11 +171,9 @@ class EX809(Answers):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        Nobody tells an engine that a request has ended: not after the last token, not when a client
-        goes away (node.py:144-149). What is kept for each of them grows until the node dies. Bound
-        it: the least recently used goes, or newcomers are refused.
-        """
+        """Nobody tells an engine that a request has ended: not after the last token, not when a
+        client goes away (node.py:144-149). What is kept for each of them grows until the node dies.
+        Bound it: the least recently used goes, or newcomers are refused."""
         await driver.one_node()
         engine, shard = driver.make(), driver.shards(1)[0]
         await driver.run("loading a model", engine.ensure_shard(shard))
@@ -227,11 +209,9 @@ class EX810(Answers):
 
     @staticmethod
     async def check(driver: Driver, imported: Imported) -> AsyncIterator[Any]:
-        """
-        Prometheus keeps a time series for every value of a label, for as long as the process lives;
-        one for each request grows without end (exo's own does: rkllm/metrics.py:45-49). Count
-        requests by outcome, phase or model.
-        """
+        """Prometheus keeps a time series for every value of a label, for as long as the process
+        lives; one for each request grows without end (exo's own does: rkllm/metrics.py:45-49).
+        Count requests by outcome, phase or model."""
         await driver.one_node()
         for collector in collectors() - imported.collectors:
             labels = set(getattr(collector, "_labelnames", ()))

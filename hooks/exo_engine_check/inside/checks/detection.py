@@ -53,11 +53,9 @@ class EX501(Detection):
 
     @staticmethod
     def check(detectors: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo's type of a detector is `Callable[[], Optional[str]]` (plugin_discovery.py:124): a
+        """exo's type of a detector is `Callable[[], Optional[str]]` (plugin_discovery.py:124): a
         required parameter is a TypeError, and a coroutine is no answer. Write a plain function
-        whose parameters have defaults.
-        """
+        whose parameters have defaults."""
         for name, detector in detectors.items():
             if not callable(detector):
                 yield f"the detector {name} can't be called: it is {shorten(detector)}"
@@ -84,11 +82,9 @@ class EX502(Detection):
 
     @staticmethod
     def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
-        """
-        exo's type is `Optional[str]` (plugin_discovery.py:124). A bool says that there is a device
-        and not which. Return the device's name, or None where there is none, and the same again:
-        who asks twice must not see two machines.
-        """
+        """exo's type is `Optional[str]` (plugin_discovery.py:124). A bool says that there is a
+        device and not which. Return the device's name, or None where there is none, and the same
+        again: who asks twice must not see two machines."""
         for name, detector in _plain(detectors):
             with report.step(f"the detector {name}"):
                 first, second = _Asked(detector), _Asked(detector)
@@ -104,12 +100,10 @@ class EX503(Detection):
 
     @staticmethod
     def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
-        """
-        A detector runs on machines that lack the device, its drivers and its SDK, and exo hands it
-        on as it is (plugin_discovery.py:138): an error there is an error of whoever asks. Catch
+        """A detector runs on machines that lack the device, its drivers and its SDK, and exo hands
+        it on as it is (plugin_discovery.py:138): an error there is an error of whoever asks. Catch
         what the call can raise, `OSError` for files and programs, `ValueError` for what a file
-        holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text.
-        """
+        holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text."""
         for name, detector in _plain(detectors):
             wrong_anyway = _Asked(detector).wrong()  # EX502 says it
             for where, around in _machines(report).items():
@@ -151,11 +145,9 @@ class EX504(Detection):
 
     @staticmethod
     def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
-        """
-        A detector is asked when a node starts, on every machine (plugin_discovery.py:124). One that
-        sleeps, asks the network or waits for a program without a limit holds that up. Read a file
-        of the system, or give the program a `timeout` of a second.
-        """
+        """A detector is asked when a node starts, on every machine (plugin_discovery.py:124). One
+        that sleeps, asks the network or waits for a program without a limit holds that up. Read a
+        file of the system, or give the program a `timeout` of a second."""
         for name, detector in _plain(detectors):
             what = f"the detector {name}"
             started: list[str] = []

@@ -15,10 +15,8 @@ class EX601(Engines):
 
     @staticmethod
     def check(engine: Any, engines: dict[str, Any]) -> Iterator[Any]:
-        """
-        `load_inference_engine(name, shard_downloader)` (plugin_discovery.py:153) must give the
-        class that the entry point names, and no built-in engine of the same name.
-        """
+        """`load_inference_engine(name, shard_downloader)` (plugin_discovery.py:153) must give the
+        class that the entry point names, and no built-in engine of the same name."""
         name, wanted = next(iter(engines.items()))
         if type(engine) is not wanted:
             kind = type(engine)
@@ -30,11 +28,9 @@ class EX602(Engines):
 
     @staticmethod
     def check(engine: Any) -> Iterator[Any]:
-        """
-        exo reads `shard` (main.py:186, None before the first) and `shard_downloader`
+        """exo reads `shard` (main.py:186, None before the first) and `shard_downloader`
         (chatgpt_api.py:657) from the engine at any time: set them in `__init__`. `tokenizer`
-        (node.py:131, main.py:190) has to be there once a shard is.
-        """
+        (node.py:131, main.py:190) has to be there once a shard is."""
         kind = type(engine).__name__
         for name, where in (("shard", "main.py:186"), ("shard_downloader", "chatgpt_api.py:657")):
             if not hasattr(engine, name):
@@ -58,10 +54,9 @@ class EX603(Engines):
 
     @staticmethod
     async def check(make_engine: Callable[[], Any]) -> AsyncIterator[Any]:
-        """
-        `InferenceEngine.session` is one dict for all engines of the process, on the class
-        (inference_engine.py:238). Set `self.session = {}` in `__init__`, and nothing on the class.
-        """
+        """`InferenceEngine.session` is one dict for all engines of the process, on the class
+        (inference_engine.py:238). Set `self.session = {}` in `__init__`, and nothing on the
+        class."""
         one, other = make_engine(), make_engine()
         _keeps_sessions(one)
         try:
@@ -78,10 +73,8 @@ class EX604(Engines):
 
     @staticmethod
     async def check(engine: Any) -> AsyncIterator[Any]:
-        """
-        exo's `clear_session` calls `dict.empty()`, which does not exist (inference_engine.py:267).
-        Write `async def clear_session(self): self.session.clear()`.
-        """
+        """exo's `clear_session` calls `dict.empty()`, which does not exist
+        (inference_engine.py:267). Write `async def clear_session(self): self.session.clear()`."""
         _keeps_sessions(engine)
         try:
             await engine.save_session("exo-engine-check", 1)
@@ -98,12 +91,10 @@ class EX605(Engines):
 
     @staticmethod
     def check(collectors: list[Any], request: dict[str, Any]) -> Iterator[Any]:
-        """
-        The registry is exo's, and one name can be registered once: exo has `exo_requests_total`,
+        """The registry is exo's, and one name can be registered once: exo has `exo_requests_total`,
         `rkllm_server_up` and more (prometheus_metrics.py:15-108, rkllm/metrics.py:15-57), and a
         second one fails the import with "Duplicated timeseries". Begin every name with the
-        package's.
-        """
+        package's."""
         prefixes = tuple(f"{name}_" for name in request["packages"])
         for collector in collectors:
             for metric in collector.describe() if hasattr(collector, "describe") else ():

@@ -21,11 +21,9 @@ class EX901(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        When a peer joins or leaves, exo puts tinygrad in a plugin's place (node.py:521-526), and
+        """When a peer joins or leaves, exo puts tinygrad in a plugin's place (node.py:521-526), and
         the request fails there. Wrap `Node.select_best_inference_engine`, so that a node with the
-        plugin's engine keeps it.
-        """
+        plugin's engine keeps it."""
         engine = driver.make()
         node = await make_node(driver, engine)
         node.topology_inference_engines_pool = [["mlx", "tinygrad"], ["tinygrad"]]
@@ -39,12 +37,10 @@ class EX902(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        After `max_generate_tokens`, or an end that another node saw, an engine hears nothing
+        """After `max_generate_tokens`, or an end that another node saw, an engine hears nothing
         (node.py:144-149), but every node does: listen to `Node.on_token`, and forget the request
         when it says finished. What is kept longer is lost memory, and counts as a request in
-        flight.
-        """
+        flight."""
         node = await make_node(driver, driver.make(), limit=3)
         heard = await start(driver, node, driver.request_id())
         if not await heard.within(SECONDS):
@@ -74,11 +70,9 @@ class EX903(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        exo prints an error of a later step and drops it (node.py:385-388), and the client waits for
-        its timeout, 900 s by default. Wrap `Node._process_tensor`: where the engine has failed, let
-        `trigger_on_token_callbacks` and `broadcast_result` say that the answer is finished.
-        """
+        """exo prints an error of a later step and drops it (node.py:385-388), and the client waits
+        for its timeout, 900 s by default. Wrap `Node._process_tensor`: where the engine has failed,
+        let `trigger_on_token_callbacks` and `broadcast_result` say that the answer is finished."""
         for step in (2, 5):
             async for heard, ended in _failing(driver, step):
                 if not ended:
@@ -92,10 +86,9 @@ class EX904(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        The error of sending to the next node is an error of a task that nobody awaits (node.py:152,
-        401), and the client waits. Wrap `Node.forward_tensor`, and end the answer where it raises.
-        """
+        """The error of sending to the next node is an error of a task that nobody awaits
+        (node.py:152, 401), and the client waits. Wrap `Node.forward_tensor`, and end the answer
+        where it raises."""
         driver.shards(2)
         node = await make_node(driver, driver.make(), "gone")
         heard = await start(driver, node, driver.request_id())
@@ -108,11 +101,9 @@ class EX905(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        Who joins or leaves changes everybody's layers, and an answer whose parts were on other
+        """Who joins or leaves changes everybody's layers, and an answer whose parts were on other
         nodes waits for them (node.py:448). Wrap `Node.update_peers`: where it says that something
-        has changed, end the requests that needed another node.
-        """
+        has changed, end the requests that needed another node."""
         engine, (shard, _) = driver.make(), driver.shards(2)
         node = await make_node(driver, engine, "gone")
         request_id = driver.request_id()
@@ -134,11 +125,9 @@ class EX906(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        A node that restarts believes for some seconds that it has all layers, while its peers send
-        it hidden states. Their first step on it must be an error, and no answer of anything. Look
-        at the dtype: ids are integers.
-        """
+        """A node that restarts believes for some seconds that it has all layers, while its peers
+        send it hidden states. Their first step on it must be an error, and no answer of anything.
+        Look at the dtype: ids are integers."""
         await driver.one_node()
         engine, other, (left, _) = driver.make(), driver.make(), driver.shards(2)
         hidden = await driver.first(engine, left, driver.request_id())
@@ -161,11 +150,9 @@ class EX907(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Any]:
-        """
-        A newer exo may end failed answers itself. A mend that does it again ends them twice, and
+        """A newer exo may end failed answers itself. A mend that does it again ends them twice, and
         what comes second can fall on another request. Look whether the answer has ended already:
-        `node.buffered_token_output[request_id][1]`.
-        """
+        `node.buffered_token_output[request_id][1]`."""
         async for heard, ended in _failing(driver, 2):
             await asyncio.sleep(0.1)
             if not ended or heard.ends != 1:
@@ -186,10 +173,8 @@ class EX951(Ending):
 
     @staticmethod
     def check(report: Report, imported: Any) -> Iterator[Any]:
-        """
-        A node has other work than a plugin's. More than 512 threads, 6 forks or 32 programs are
-        refused here. Start a bounded number.
-        """
+        """A node has other work than a plugin's. More than 512 threads, 6 forks or 32 programs are
+        refused here. Start a bounded number."""
         yield from report.crowds
 
 
@@ -198,10 +183,8 @@ class EX952(Ending):
 
     @staticmethod
     def check() -> Iterator[Any]:
-        """
-        stdout belongs to exo: `exo run` prints its answer there (main.py:254), and the terminal
-        view is drawn over it. Use `logging`.
-        """
+        """stdout belongs to exo: `exo run` prints its answer there (main.py:254), and the terminal
+        view is drawn over it. Use `logging`."""
         yield from ()  # the parent has read it
 
 
@@ -210,11 +193,9 @@ class EX953(Ending):
 
     @staticmethod
     def check(report: Report, engines: dict[str, Any]) -> Iterator[Any]:
-        """
-        A module is imported anew after a failed import, and exo registers metrics in the same
+        """A module is imported anew after a failed import, and exo registers metrics in the same
         registry (prometheus_metrics.py:15). A second registration of a name is a ValueError,
-        "Duplicated timeseries": catch it, and use a metric that is not registered.
-        """
+        "Duplicated timeseries": catch it, and use a metric that is not registered."""
         for engine in engines.values():
             package = engine.__module__.partition(".")[0]
             for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:

@@ -17,11 +17,10 @@ class EX400(Models):
 
     @staticmethod
     def check(exo: Exo, request: dict[str, Any]) -> Iterator[Any]:
-        """
-        This is what exo's own functions give (plugin_discovery.py:78,100,124), for the models while
-        `exo.models` is being imported (models.py:165-168). What they leave out, exo does not have:
-        it takes models only when they are a dict, and detectors only when they can be called.
-        """
+        """This is what exo's own functions give (plugin_discovery.py:78,100,124), for the models
+        while `exo.models` is being imported (models.py:165-168). What they leave out, exo does not
+        have: it takes models only when they are a dict, and detectors only when they can be
+        called."""
         try:
             found = exo.discovery.discover_inference_engines()
             cards = exo.discovery.discover_models()
@@ -48,11 +47,9 @@ class EX401(Models):
 
     @staticmethod
     def check(cards: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo reads `card["layers"]` and `card["repo"]` (models.py:258,265). A card without them is
-        never offered; one that is no dict ends every request for it. Write
-        `{"layers": 32, "repo": {"MyInferenceEngine": "organization/model"}}`.
-        """
+        """exo reads `card["layers"]` and `card["repo"]` (models.py:258,265). A card without them is
+        never offered; one that is no dict ends every request for it. Write `{"layers": 32, "repo":
+        {"MyInferenceEngine": "organization/model"}}`."""
         for name, card in cards.items():
             if not isinstance(card, dict):
                 yield f"the card of {name} is {shorten(card)}, no dict"
@@ -67,10 +64,8 @@ class EX402(Models):
 
     @staticmethod
     def check(cards: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo compares it with 1 and splits the model by it (models.py:265-268, 273): less than 1
-        hides the model, and a text is a TypeError. Write the number of transformer layers.
-        """
+        """exo compares it with 1 and splits the model by it (models.py:265-268, 273): less than 1
+        hides the model, and a text is a TypeError. Write the number of transformer layers."""
         for name, layers in _all(cards, "layers"):
             if type(layers) is not int or layers < 1:
                 yield f"layers of {name} is {shorten(layers)}"
@@ -85,11 +80,9 @@ class EX403(Models):
 
     @staticmethod
     def check(cards: dict[str, Any], engines: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo asks a card for `repo[engine.__class__.__name__]` (models.py:258), not for the name of
-        the entry point. A card without that key has no model for the engine, and the request ends
-        with "Unsupported model". Use the class's name.
-        """
+        """exo asks a card for `repo[engine.__class__.__name__]` (models.py:258), not for the name
+        of the entry point. A card without that key has no model for the engine, and the request
+        ends with "Unsupported model". Use the class's name."""
         classes = {getattr(engine, "__name__", "") for engine in engines.values()}
         for name, repo in _all(cards, "repo"):
             if not isinstance(repo, dict):
@@ -104,10 +97,8 @@ class EX404(Models):
 
     @staticmethod
     def check(cards: dict[str, Any], engines: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo downloads from it and reads the tokenizer there (models.py:258, tokenizers.py:44). It is
-        `organization/name` of the Hugging Face hub, no address and no path.
-        """
+        """exo downloads from it and reads the tokenizer there (models.py:258, tokenizers.py:44). It
+        is `organization/name` of the Hugging Face hub, no address and no path."""
         for name, repo in _all(cards, "repo"):
             for value in repo.values() if isinstance(repo, dict) else ():
                 parts = value.split("/") if isinstance(value, str) else []
@@ -120,10 +111,8 @@ class EX405(Models):
 
     @staticmethod
     def check(exo: Exo, cards: dict[str, Any], request: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo puts the plugin's cards over its own with `dict.update` (models.py:168): the card of exo
-        is lost, and its engines lose the model. Give the id a suffix of the engine's.
-        """
+        """exo puts the plugin's cards over its own with `dict.update` (models.py:168): the card of
+        exo is lost, and its engines lose the model. Give the id a suffix of the engine's."""
         own = {*exo.own_cards, *request["model_ids"]}
         for name in sorted(own & cards.keys()):
             yield f"exo has a model of its own called {name}"
@@ -137,11 +126,9 @@ class EX406(Models):
 
     @staticmethod
     def check(cards: dict[str, Any], request: dict[str, Any]) -> Iterator[Any]:
-        """
-        exo has no entry point for pretty names (models.py:172), so a plugin adds them by id: a name
-        without a model shows nothing, and a model without a name shows its id. Keep both dicts in
-        step.
-        """
+        """exo has no entry point for pretty names (models.py:172), so a plugin adds them by id: a
+        name without a model shows nothing, and a model without a name shows its id. Keep both dicts
+        in step."""
         entries = [e for e in request["entry_points"] if e["group"] == "exo.models"]
         for module in dict.fromkeys(entry["value"].rpartition(":")[0] for entry in entries):
             for key, names in vars(sys.modules[module]).items():
