@@ -169,7 +169,20 @@ class _Watch:
         return bool(events)
 
 
-_TEXTS = ("step", "begin", "end", "state", "why", "check", "message", "path", "host", "missing")
+_TEXTS = words("step begin end state why check message path host missing can value")
+    "step",
+    "begin",
+    "end",
+    "state",
+    "why",
+    "check",
+    "message",
+    "path",
+    "host",
+    "missing",
+    "can",
+    "value",
+)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

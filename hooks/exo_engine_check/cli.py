@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ignore", action="append", default=[], help="leave out checks: EX503")
     add("--timeout", type=_positive, default=60.0, help="seconds for all of it (60)")
     add("--memory", type=_positive, default=4.0, help="GiB that the plugin may hold (4)")
+    add("--report", type=Path, metavar="FILE", help="write what the plugin can do, as a table")
     add("--fix", action="store_true", help="mend what has one right answer")
     add("--diff", action="store_true", help="show what --fix would do")
     return parser
@@ -63,7 +64,13 @@ def main(given: argparse.Namespace) -> int:
                 _write(shown)
                 return 1 if shown else 0
         options = Options(
-            given.select, given.ignore, given.static, given.python, given.timeout, given.memory
+            given.select,
+            given.ignore,
+            given.static,
+            given.python,
+            given.timeout,
+            given.memory,
+            given.report,
         )
         report = check(given.path, options)
     except (CannotRunError, TimeoutError) as error:
@@ -73,7 +80,7 @@ def main(given: argparse.Namespace) -> int:
     _write(formats.write(report, given.format, colour))
     if report.nothing_ran:
         _write(f"exo-engine: {printable(report.nothing_ran)}\n", sys.stderr)
-    return 1 if report.faults else 2 if report.nothing_ran else 0
+    return 1 if report.faults or report.lost else 2 if report.nothing_ran else 0
 
 
 def _set_deadline(seconds: float) -> None:

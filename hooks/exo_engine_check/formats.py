@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from .capabilities import of_run
 from .checks import all_checks
 from .findings import FAILED, NOT_RUN, PASSED, README, Finding, manual, printable, title
 from .run import Report
@@ -61,6 +62,8 @@ def _pieces(report: Report) -> Iterator[tuple[str, str]]:
         yield f"{name} ignored: {printable(reason) or 'no reason given'}\n", ""
     for note in report.notes:
         yield f"note: {printable(note)}\n", ""
+    for sentence in report.lost:
+        yield f"--report: {printable(sentence)}\n", "red"
     yield f"{summary(report)}\n", "red" if report.faults or report.nothing_ran else "green"
 
 
@@ -90,6 +93,8 @@ def as_json(report: Report) -> str:
         "faults": faults,
         "states": {result.id: result.state for result in report.results},
         "not_run": {r.id: printable(r.why) for r in report.with_state(NOT_RUN)},
+        "capabilities": of_run(report),
+        "lost": report.lost,
         "ignored": report.ignored,
         "passed": len(report.with_state(PASSED)),
         "notes": [printable(note) for note in report.notes],

@@ -22,6 +22,7 @@ class Options:
     python: str = ""
     seconds: float = 60.0
     memory: float = 4.0  # GiB
+    report: Path | None = None  # where the table of what the plugin can do stands
 
 
 @dataclass
@@ -32,6 +33,9 @@ class Report:
     ignored: dict[str, str] = field(default_factory=dict)  # ids, with the reasons given
     notes: list[str] = field(default_factory=list)
     nothing_ran: str = ""  # why: it ends with 2
+    host: str = ""  # stand-in or real
+    measured: dict[str, str] = field(default_factory=dict)  # what no check finds fault with
+    lost: list[str] = field(default_factory=list)  # what --report says against the table
 
     def with_state(self, *states: str) -> list[Result]:
         return [result for result in self.results if result.state in states]
@@ -90,6 +94,10 @@ def check(path: Path, options: Options) -> Report:
             run(plugin, Path(name), running, options, report)
         _leave_out_ignored(plugin, report)
         report.results.sort(key=lambda result: result.id)
+        if options.report is not None:
+            from .capabilities import write
+
+            report.lost = write(report, plugin, options.report)
     _judge(report, options, running)
     return report if plugin.is_wheel else _from_here(report, path)
 

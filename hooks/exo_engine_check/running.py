@@ -146,7 +146,10 @@ class _Runs:
 
     def _note(self, event: dict[str, Any]) -> None:
         hosts = {"real": "exo itself", "stand-in": "the stand-in for exo"}
+        if "can" in event:
+            self.report.measured[event["can"]] = event.get("value", "no")
         if "host" in event:
+            self.report.host = event["host"]
             text = f"run on {hosts.get(event['host'], 'no exo')}, with {self.python}"
             self.notes += [text] if text not in self.notes else []
 

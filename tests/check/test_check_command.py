@@ -235,3 +235,32 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     folder = tmp_path / "x" / "exo_engine_check"
     for name in ("standin/exo/models.py", "inside/start.py", "inside/checks/mends.py"):
         assert (folder / name).is_file(), name
+
+
+def test_the_table_of_what_a_plugin_can_do(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    table = copy / "CAPABILITIES.md"
+    assert run(copy, "--report", table)[0] == 0
+    text = table.read_text(encoding="utf-8")
+    assert "| split by layers | yes | not run |" in text
+    assert "| sampling | no | not run |" in text  # it takes the best, whatever temp is
+    table.write_text(text.replace("| sampling | no | not run |", "| sampling | yes | yes |"))
+    code, out, _ = run(copy, "--report", table)
+    assert code == 1
+    assert "says that sampling is yes, and the run says no" in out
+    assert "| sampling | yes | yes |" in table.read_text(encoding="utf-8")
+
+
+def test_what_a_plugin_cannot_do_is_declared_and_has_to_be_true(tmp_path: Path) -> None:
+    copy = plugin(tmp_path, "answers")
+    config = copy / "pyproject.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f'{text}\n[tool.exo-engine.cannot]\n"split by layers" = "whole models"\n')
+    table = copy / "CAPABILITIES.md"
+    assert run(copy, "--report", table)[0] == 0
+    assert "| split by layers | no: whole models |" in table.read_text(encoding="utf-8")
+    assert run(copy, "--report", table)[0] == 0
+    config.write_text(f'{text}\n[tool.exo-engine.cannot]\n"two nodes" = "untested"\n')
+    code, out, _ = run(copy, "--report", table)
+    assert code == 1
+    assert "two nodes is declared as what the plugin can't do (untested), and it can" in out

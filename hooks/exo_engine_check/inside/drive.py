@@ -13,6 +13,7 @@ from .device import Device, Devices
 from .guards import auditing, blocking
 
 STEPS = 8
+SAMPLE = "  caf\u00e9, \u4f60\u597d \U0001f642\n\n\tend "
 STILL = 1.0  # seconds for which an event loop may stand still
 
 
@@ -158,6 +159,22 @@ class Driver:
         if isinstance(self.alone, Exception):
             raise self.alone
         return self.alone
+
+    async def measure(self) -> None:
+        """Tell what is no fault, whichever way it is."""
+        engine, shard = self.first_engine, self.shards(1)[0]
+        tokenizer = engine.tokenizer
+        kept = tokenizer.decode(list(tokenizer.encode(SAMPLE))) == SAMPLE
+        self.report.write(can="lossless text", value="yes" if kept else "no")
+        request_id = self.request_id()
+        logits = await self.first(engine, shard, request_id)
+        drawn = {(await engine.sample(logits, temp=50.0)).item() for _ in range(12)}
+        value = "yes" if len(drawn) > 1 else "no"
+        self.report.write(can="sampling", value=value)
+        if self.device.layers > 1:
+            hidden = await self.first(self.make(), self.shards(2)[0], request_id)
+            value = "yes" if hidden.dtype.kind == "f" else "no"
+            self.report.write(can="split by layers", value=value)
 
 
 class StateError(BrokenError):

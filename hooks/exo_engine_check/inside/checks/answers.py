@@ -35,6 +35,7 @@ class EX801(Answers):
         text = engine.tokenizer.decode(ids)
         if not isinstance(text, str):
             yield f"tokenizer.decode() gives {shorten(text)}, no text"
+        await driver.measure()
 
 
 class EX802(Answers):
