@@ -170,19 +170,6 @@ class _Watch:
 
 
 _TEXTS = words("step begin end state why check message path host missing can value")
-    "step",
-    "begin",
-    "end",
-    "state",
-    "why",
-    "check",
-    "message",
-    "path",
-    "host",
-    "missing",
-    "can",
-    "value",
-)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
