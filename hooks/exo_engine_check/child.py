@@ -52,6 +52,8 @@ class Ended:
 
 def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> Ended:
     """Run the checks of a request in a process of its own. Raises CannotRunError."""
+    if os.name != "posix":
+        raise CannotRunError("a plugin is run on Linux and macOS alone: use --static")
     _adopt_orphans()
     before = set(_parents())
     asked = folder / f"request-{len(request['checks'])}-{request['faultless']}.json"

@@ -55,7 +55,7 @@ def _pieces(report: Report) -> Iterator[tuple[str, str]]:
             yield place, "cyan" if place else ""
             yield f"{': ' if place else ''}{printable(finding.message)}\n", ""
         yield "".join(f"    {line}\n" for line in manual(checks[result.id]).splitlines()), ""
-        yield f"    alone: exo-engine check --select {result.id}; {url(result.id)}\n\n", "dim"
+        yield f"    alone: {report.again} --select {result.id}\n    {url(result.id)}\n\n", "dim"
     for why, names in _not_run(report).items():
         yield f"{', '.join(names)} not run: {printable(why)}\n", ""
     for name, reason in report.ignored.items():

@@ -1,5 +1,7 @@
 """One run: read the project, run the checks that read it, then those that run it."""
 
+import shlex
+import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +37,7 @@ class Report:
     nothing_ran: str = ""  # why: it ends with 2
     host: str = ""  # stand-in or real
     measured: dict[str, str] = field(default_factory=dict)  # what no check finds fault with
+    again: str = "exo-engine check"  # the command that made it
     lost: list[str] = field(default_factory=list)  # what --report says against the table
 
     def with_state(self, *states: str) -> list[Result]:
@@ -82,7 +85,7 @@ def check(path: Path, options: Options) -> Report:
         root = open_project(path, Path(name, "wheel"))
         plugin = read_plugin(root)
         chosen = expand(options.select or selected(plugin)) or set(all_checks())
-        report = Report()
+        report = Report(again=_again(path, options))
         reasons, dropped = ignores(plugin), expand(options.ignore)
         chosen -= dropped
         report.ignored = {n: text for n, text in reasons.items() if n in chosen}
@@ -100,6 +103,14 @@ def check(path: Path, options: Options) -> Report:
             report.lost = write(report, plugin, options.report)
     _judge(report, options, running)
     return report if plugin.is_wheel else _from_here(report, path)
+
+
+def _again(path: Path, options: Options) -> str:
+    """The command, to be followed by what it is to select."""
+    command = ["exo-engine", "check", *([str(path)] if path != Path() else [])]
+    if options.python not in ("", sys.executable):
+        command += ["--python", options.python]
+    return shlex.join(command)
 
 
 def read(plugin: Plugin, chosen: set[str]) -> list[Result]:

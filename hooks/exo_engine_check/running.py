@@ -18,7 +18,7 @@ from .findings import CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Finding, Place, Re
 from .plugin import Plugin
 from .run import Options, Report
 
-CHECK_SECONDS = 10.0  # for which a check may say nothing
+CHECK_SECONDS = 10.0  # for which a check may say nothing; more, where more is given to all
 
 
 def stand_in() -> Path:
@@ -92,7 +92,8 @@ class _Runs:
         """Run checks; after a crash or a hang the rest, without the step that led to it."""
         pending = list(names)
         while pending:
-            limits = child.Limits(CHECK_SECONDS, self.deadline, int(self.options.memory * 2**30))
+            silence = max(CHECK_SECONDS, self.options.seconds / 6)
+            limits = child.Limits(silence, self.deadline, int(self.options.memory * 2**30))
             if time.monotonic() > self.deadline:
                 why = f"the {self.options.seconds:g} s of --timeout are over"
                 self._add(Result(name, NOT_RUN, why=why) for name in pending)

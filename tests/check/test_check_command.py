@@ -47,7 +47,7 @@ def test_text_says_what_where_why_how_and_again(broken: Path) -> None:
     text = "\n".join(lines)
     assert "(node.py:128)" in text
     assert "Write" in text
-    assert "alone: exo-engine check --select EX305" in text
+    assert f"alone: exo-engine check {broken} --select EX305" in text
     assert lines[-1] == "1 fault, 0 checks passed"
 
 

@@ -39,6 +39,8 @@ def refusing(roots: tuple[str, ...], make: Callable[[], OSError], seen: set[str]
         if event in _PROGRAMS:
             seen.add("programs")
             raise make()
+        if event == "ctypes.dlopen" and arguments[0]:
+            raise make()
         if event in _FILES and _is_system(arguments[0], roots):
             seen.add("files")
             raise make()

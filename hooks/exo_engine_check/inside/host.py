@@ -74,16 +74,28 @@ class Exo:
 
 def mend_faults(node: Any) -> None:
     """Make exo as it should be, before any plugin mends it: failed answers end by themselves."""
-    faulty = node._process_tensor
+    faulty, cut = node._process_tensor, node.forward_tensor
+
+    def end(self: Any, request_id: Any) -> None:
+        ids = self.buffered_token_output.get(request_id, ([], False))[0]
+        self.buffered_token_output[request_id] = (ids, True)
+        self.trigger_on_token_callbacks(request_id, [], True)
 
     async def _process_tensor(
         self: Any, base_shard: Any, tensor: Any, request_id: Any = None, state: Any = None
     ) -> Any:
         result = await faulty(self, base_shard, tensor, request_id, state)
         if result is None:
-            ids = self.buffered_token_output.get(request_id, ([], False))[0]
-            self.buffered_token_output[request_id] = (ids, True)
-            self.trigger_on_token_callbacks(request_id, [], True)
+            end(self, request_id)
         return result
 
-    node._process_tensor = _process_tensor
+    async def forward_tensor(
+        self: Any, base_shard: Any, tensor: Any, request_id: Any, *rest: Any
+    ) -> None:
+        try:
+            await cut(self, base_shard, tensor, request_id, *rest)
+        except Exception:
+            end(self, request_id)
+            raise
+
+    node._process_tensor, node.forward_tensor = _process_tensor, forward_tensor

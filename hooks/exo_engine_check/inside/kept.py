@@ -1,13 +1,14 @@
 """What a plugin keeps for requests: seen from outside, in the containers of the whole process."""
 
 import asyncio
+import enum
 import gc
 from collections import deque
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
-PLAIN = (str, bytes, int, float, bool, type(None))
+PLAIN = (str, bytes, int, float, bool, type(None), enum.Enum)
 _CONTAINERS = (dict, list, set, deque)
 
 

@@ -157,11 +157,14 @@ class EX907(Mends):
             await asyncio.sleep(0.1)
             if not ended or heard.ends != 1:
                 yield f"an exo that ends failed answers itself ends them {heard.ends} times"
-        engine = driver.make()
-        node = await make_node(driver, engine)
-        await driver.run("exo's choice of an engine", node.select_best_inference_engine())
-        if node.inference_engine is not engine:
-            yield f"exo has put {type(node.inference_engine).__name__} in the engine's place"
+        if driver.device.layers > 1:
+            heard = await start(
+                driver, await make_node(driver, driver.make(), "gone"), driver.request_id()
+            )
+            await heard.within(SECONDS)
+            await asyncio.sleep(0.1)
+            if heard.ends != 1:
+                yield f"an exo that ends cut answers itself ends them {heard.ends} times"
 
 
 class Ending(Check):
