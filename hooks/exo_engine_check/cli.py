@@ -1,8 +1,10 @@
 """The command `exo-engine`."""
 
 import argparse
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -49,13 +51,22 @@ def app(arguments: list[str] | None = None) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    from . import formats
     from .files import CannotRunError
+    from .findings import printable
+
+    try:
+        return _check(given)
+    except (CannotRunError, TimeoutError) as error:
+        _write(f"exo-engine: {printable(error)}\n", sys.stderr)
+        return 2
+
+
+def _check(given: argparse.Namespace) -> int:
+    from . import formats
     from .findings import printable
     from .run import Options, check
 
-    try:
-        _set_deadline(given.timeout)
+    with _deadline(given.timeout):
         if given.fix or given.diff:
             from .fixes import apply
 
@@ -73,9 +84,6 @@ def main(given: argparse.Namespace) -> int:
             given.report,
         )
         report = check(given.path, options)
-    except (CannotRunError, TimeoutError) as error:
-        _write(f"exo-engine: {printable(error)}\n", sys.stderr)
-        return 2
     colour = given.format == "text" and sys.stdout.isatty()
     _write(formats.write(report, given.format, colour))
     if report.nothing_ran:
@@ -83,7 +91,8 @@ def main(given: argparse.Namespace) -> int:
     return 1 if report.faults or report.lost else 2 if report.nothing_ran else 0
 
 
-def _set_deadline(seconds: float) -> None:
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
     """End reading, too, when the time is over; the plugin's process is ended a little before."""
 
     def over(_: int, __: FrameType | None) -> None:
@@ -92,6 +101,11 @@ def _set_deadline(seconds: float) -> None:
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, over)
         signal.setitimer(signal.ITIMER_REAL, seconds + 2)
+    try:
+        yield
+    finally:
+        if hasattr(signal, "SIGALRM"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _write(text: str, stream: object = None) -> None:

@@ -60,6 +60,7 @@ class _Runs:
         self.plugin, self.folder, self.options, self.report = plugin, folder, options, report
         self.python = options.python or sys.executable
         self.deadline = time.monotonic() + options.seconds
+        self.told: set[Finding] = set()
         self.avoid: dict[str, str] = {}  # steps that ended a process, and how
         self.notes: list[str] = []
         self.base = plugin.root.resolve()
@@ -135,15 +136,21 @@ class _Runs:
                 FAILED,
                 NOT_RUN,
             ):
-                found = sorted(set(findings.get(name, [])))
-                state = FAILED if found else event["state"]
-                results[name] = Result(name, state, found, event.get("why", ""))
+                results[name] = self._result(name, event, set(findings.get(name, [])))
             self._note(event)
         if "EX952" in results and (line := ended.stdout.strip().decode("utf-8", "replace")):
             said = f"the plugin writes to stdout: {line.splitlines()[0][:80]!r}"
             results["EX952"] = Result("EX952", FAILED, [Finding(Place(), said)])
         self._add(results.values())
         return set(results)
+
+    def _result(self, name: str, event: dict[str, Any], found: set[Finding]) -> Result:
+        """What breaks many checks is told by the first of them; the others could not be made."""
+        if found and found <= self.told:
+            return Result(name, NOT_RUN, why=min(found).message)
+        self.told |= found
+        state = FAILED if found else event["state"]
+        return Result(name, state, sorted(found), event.get("why", ""))
 
     def _note(self, event: dict[str, Any]) -> None:
         hosts = {"real": "exo itself", "stand-in": "the stand-in for exo"}

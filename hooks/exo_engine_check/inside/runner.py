@@ -16,12 +16,11 @@ from .guards import silenced
 
 
 class Runner:
-    """Makes each fixture once; the first check that needs a broken one says so, once."""
+    """Makes each fixture once; every check that needs a broken one says so."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
         self.made: dict[str, Any] = {"report": report, "request": report.request}
-        self.told: set[int] = set()
         self.loop = asyncio.new_event_loop()
 
     def value(self, name: str) -> Any:
@@ -60,9 +59,6 @@ class Runner:
         self.report.write(end=name, state=state, why=why)
 
     def _broken(self, name: str, error: BrokenError) -> tuple[str, str]:
-        if id(error) in self.told:
-            return "not run", str(error)
-        self.told.add(id(error))
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             self.report.write(missing=cause.name, message=str(error))

@@ -11,6 +11,8 @@ from ..drive import Driver
 from ..kept import settle, states_of
 from ..nodes import SECONDS, Gone, Heard, fails_at, make_node, start
 
+HALF = "a step on the first half of the layers"
+
 
 class Mends(Check):
     family = "exo-mends"
@@ -108,7 +110,7 @@ class EX905(Mends):
         node = await make_node(driver, engine, "gone")
         request_id = driver.request_id()
         given = await engine.encode(shard, driver.device.prompt)
-        out = await driver.first(engine, shard, request_id)
+        out = await driver.run(HALF, driver.first(engine, shard, request_id))
         if out.dtype == driver.np.uint8 or driver.np.array_equal(
             out.reshape(-1), given.reshape(-1)
         ):
@@ -130,7 +132,7 @@ class EX906(Mends):
         Look at the dtype: ids are integers."""
         await driver.one_node()
         engine, other, (left, _) = driver.make(), driver.make(), driver.shards(2)
-        hidden = await driver.first(engine, left, driver.request_id())
+        hidden = await driver.run(HALF, driver.first(engine, left, driver.request_id()))
         if hidden.dtype.kind != "f":
             raise NotRunError("the engine runs whole models and sends no hidden states")
         whole = driver.shards(1)[0]
