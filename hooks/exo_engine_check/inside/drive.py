@@ -13,6 +13,7 @@ from .device import Device, Devices
 from .guards import auditing, blocking
 
 STEPS = 8
+REQUEST = "exo-engine-check-request-"
 SAMPLE = "  caf\u00e9, \u4f60\u597d \U0001f642\n\n\tend "
 STILL = 1.0  # seconds for which an event loop may stand still
 
@@ -47,7 +48,7 @@ class Driver:
     def request_id(self) -> str:
         """An id that no other object is called by."""
         self._count += 1
-        return f"exo-engine-check-{self._count:04}"
+        return f"{REQUEST}{self._count:04}"
 
     def shards(self, parts: int) -> list[Any]:
         """The model on one node, or on several."""

@@ -3,12 +3,13 @@
 import asyncio
 import enum
 import gc
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
-PLAIN = (str, bytes, int, float, bool, type(None), enum.Enum)
+PLAIN = (str, bytes, int, float, bool, type(None), enum.Enum, weakref.ref)
 _CONTAINERS = (dict, list, set, deque)
 
 

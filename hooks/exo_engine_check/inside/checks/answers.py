@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..core import BrokenError, Check, NotRunError, describe, shorten
-from ..drive import Driver, StateError
+from ..drive import REQUEST, Driver, StateError
 from ..eos import with_eos_of_zero
 from ..imports import Imported, collectors
 from ..kept import Growth
@@ -224,4 +224,4 @@ class EX810(Answers):
 def _asked(metric: Any) -> set[str]:
     """The labels of a metric whose values are ids of requests of this check."""
     found = ((k, v) for sample in metric.samples for k, v in sample.labels.items())
-    return {label for label, value in found if str(value).startswith("exo-engine-check-")}
+    return {label for label, value in found if str(value).startswith(REQUEST)}
