@@ -202,6 +202,7 @@ HOST = [
     row("lost peers are not mended", "EX904", "never ends", (MENDS, "    end_cut(node_class, engine_class)\n", "")),
     row("changes are not mended", "EX905", "never ends", (MENDS, "    end_orphans(node_class, engine_class)\n", "")),
     row("hidden states are a prompt", "EX906", "taken for a prompt", (ENGINE, "            if not np.issubdtype(x.dtype, np.integer):\n                raise ValueError(\"the first layer wants ids\")\n", "")),
+    Mutation("a server's later errors are not mended", "EX903", "never ends", (("src/exo_answers/engine.py", "    node_class._process_tensor = _process_tensor\n", ""),), "answers"),
     row("a mend that doesn't look", "EX907", "2 times", (MENDS, "if not node.buffered_token_output.get(request_id, ([], False))[1]:", "if True:")),
 ]  # fmt: skip
 

@@ -57,6 +57,7 @@ class Heard:
         self.request_id, self.ids, self.ends = request_id, list[int](), 0
         self.ended = asyncio.Event()
         self.steps = 1
+        self.failed = False  # a step has raised
         node.on_token.register(f"check-{request_id}").on_next(self.hear)
 
     def hear(self, request_id: str, ids: list[int], finished: bool) -> None:
@@ -113,7 +114,16 @@ async def fails_at(driver: Driver, node: Any, step: int, fail: Any) -> Heard:
             tensor = broken_tokens(driver)
         return await forward(base, tensor, *rest, **named)
 
-    node.process_tensor = process_tensor
+    step_of_engine = node.inference_engine.infer_tensor
+
+    async def infer_tensor(*given: Any, **named: Any) -> Any:
+        try:
+            return await step_of_engine(*given, **named)
+        except Exception:
+            heard.failed = True
+            raise
+
+    node.process_tensor, node.inference_engine.infer_tensor = process_tensor, infer_tensor
     whole = driver.shards(1)[0]
     await node.process_prompt(whole, driver.device.prompt, heard.request_id, {})
     return heard
