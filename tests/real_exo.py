@@ -52,8 +52,23 @@ def install(plugin: Path, folder: Path) -> Path:
     (Path(own) / "exo.pth").write_text("".join(lines), encoding="utf-8")
     tools = ["pytest", "pytest-asyncio", "iniconfig", "pluggy"]
     command = [uv(), "pip", "install", "--quiet", "--no-deps", "--python", python]
-    run(*command, wheel, *tools)
+    run(*command, wheel, *tools, *missing(wheel))
     return python
+
+
+def missing(wheel: Path) -> list[str]:
+    """What exo's environment lacks for a plugin, as name==version; nothing of exo's may change."""
+    told = run(uv(), "pip", "install", "--dry-run", "--python", EXO_PYTHON, wheel).splitlines()
+    changed = [line for line in told if line.startswith(" - ")]
+    assert not changed, f"the plugin changes exo's environment: {changed}"
+    added = [line.removeprefix(" + ") for line in told if line.startswith(" + ")]
+    return [
+        each
+        for each in added
+        if "==" in each
+        and "@" not in each
+        and wheel.name.split("-")[0] != each.split("==")[0].replace("-", "_")
+    ]
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -1,14 +1,18 @@
 """A toy model, and scripted backends that run it: the id after n is n + 1."""
 
+import asyncio
 import json
 import os
 import string
 import threading
+from collections.abc import AsyncGenerator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tokenizers
+from plugin import PACKAGE
 
 _OTHERS = [c for c in string.printable if not c.islower() and c != " "]
 VOCABULARY = ["<zero>", *string.ascii_lowercase, " ", "<stop>", "<end>", *_OTHERS]
@@ -35,38 +39,43 @@ def write_tokenizer(repo: str, eos: int = END, also: tuple[int, ...] = ()) -> Pa
 
 
 class ToyBackend:
-    """Runs the toy model on any slice of layers: each layer adds 1 / layers to every row."""
+    """A StepBackend of the toy model: each layer adds 1 / layers to every row. It counts."""
 
+    contract = 1
     whole_model: bool = False
-    needs_files: bool = False
-    takes_text: bool = False
+    files: tuple[str, ...] = ()
     made: ClassVar[list["ToyBackend"]] = []
 
     def __init__(self) -> None:
-        self.shard: Any = None
-        self.path: Path | None = None
+        self.threads: list[int] = []
+        self._here()
+        self.layers: Any = None
+        self.folder: Path | None = None
         self.loads = 0
         self.closed = 0
         self.live: set[str] = set()
         self.most_live = 0
         self.forgotten: list[str] = []
-        self.threads: set[int] = set()
         ToyBackend.made.append(self)
 
-    def load(self, shard: Any, path: Path | None, tokenizer: Any) -> None:
-        """Keep the slice."""
-        self.threads.add(threading.get_ident())
-        self.loads += 1
-        self.shard, self.path = shard, path
+    def _here(self) -> None:
+        """Keep the thread of a call."""
+        self.threads.append(threading.get_ident())
 
-    def forward(self, request_id: str, x: Array) -> Array:
+    def load(self, layers: Any, folder: Path, tokenizer: Any) -> None:
+        """Keep the slice."""
+        self._here()
+        self.loads += 1
+        self.layers, self.folder = layers, folder
+
+    def step(self, request_id: str, x: Array) -> Array:
         """Ids (1, S), or hidden (1, S, 1), to hidden, or logits (1, 1, V)."""
-        self.threads.add(threading.get_ident())
+        self._here()
         self.live.add(request_id)
         self.most_live = max(self.most_live, len(self.live))
         hidden = x.astype(np.float32).reshape(1, -1, 1)  # [1, S, 1]
-        hidden = hidden + self.shard.get_layer_count() / self.shard.n_layers
-        if not self.shard.is_last_layer():
+        hidden = hidden + self.layers.count / self.layers.total
+        if not self.layers.ends:
             return np.asarray(hidden, dtype=np.float32)
         logits = np.zeros((1, 1, len(VOCABULARY)), dtype=np.float32)
         logits[0, 0, round(float(hidden[0, -1, 0])) % len(VOCABULARY)] = 1.0
@@ -74,14 +83,66 @@ class ToyBackend:
 
     def forget(self, request_id: str) -> None:
         """Drop a request."""
-        self.threads.add(threading.get_ident())
+        self._here()
         self.live.discard(request_id)
         self.forgotten.append(request_id)
 
     def close(self) -> None:
         """Count."""
+        self._here()
         self.closed += 1
 
     def check(self) -> str:
+        """Say that the toy is there."""
+        return "toy"
+
+
+class ToyAnswers:
+    """An AnswerBackend of the same model: the whole answer as ids, one a piece."""
+
+    contract = 1
+    made: ClassVar[list["ToyAnswers"]] = []
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.closed = 0
+        self.live: set[str] = set()
+        self.requests: list[Any] = []
+        self.cancelled: list[str] = []
+        ToyAnswers.made.append(self)
+
+    async def load(self, model: Any, tokenizer: Any) -> None:
+        """Keep what is asked for."""
+        self.model, self.tokenizer = model, tokenizer
+
+    async def answer(self, request: Any) -> AsyncGenerator[Any, None]:
+        """Count up from the prompt's last id."""
+        self.requests.append(request)
+        self.live.add(request.id)
+        try:
+            token = request.ids[-1]
+            for _ in range(request.max_tokens):
+                token = (token + 1) % len(VOCABULARY)
+                if token in self.tokenizer.eos_token_ids:
+                    yield self.piece(finish="stop")
+                    return
+                await asyncio.sleep(0)
+                yield self.piece(ids=(token,))
+            yield self.piece(finish="length")
+        except GeneratorExit:
+            self.cancelled.append(request.id)
+            raise
+        finally:
+            self.live.discard(request.id)
+
+    def piece(self, **members: Any) -> Any:
+        """A piece as this plugin's contract has it."""
+        return import_module(f"{PACKAGE}.kit.core.contract").Piece(**members)
+
+    async def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+    async def check(self) -> str:
         """Say that the toy is there."""
         return "toy"

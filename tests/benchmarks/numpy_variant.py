@@ -1,7 +1,7 @@
 """What the NumPy variant makes of its CPU: ratios, each measured in one run, on random weights.
 
-Run by hand, on a machine that does nothing else, with NumPy and tokenizers, and with torch and
-transformers for the comparison with them:
+Run by hand, on a machine that does nothing else, in this repository's environment with NumPy,
+tokenizers and threadpoolctl, and with torch and transformers for the comparison with them:
 
     python tests/benchmarks/numpy_variant.py [--threads 1] [--shape smollm2-135m] [--rounds 9]
 
@@ -14,6 +14,7 @@ half             bytes read for half of the layers, less the embedding, over tho
 """
 
 import argparse
+import atexit
 import json
 import os
 import statistics
@@ -21,12 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-VARIANT = Path(__file__).parents[2] / "template" / "{{ numpy }}"
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+REPOSITORY = Path(__file__).parents[2]
+THREADS = ("EXO_NUMPY_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _ALL = {"hidden_act": "silu", "eos_token_id": 2, "tie_word_embeddings": True}
 SHAPES = {
     "smollm2-135m": _ALL
@@ -62,28 +65,36 @@ SHAPES = {
 TOKENS, PROMPT = 8, 512
 
 
+@cache
+def rendered() -> str:
+    """The package of a plugin rendered from the working tree; on the path."""
+    from copier import run_copy
+
+    folder = tempfile.TemporaryDirectory(prefix="exo-numpy-")
+    atexit.register(folder.cleanup)
+    data = {"project_name": "exo-numpy", "variant": "numpy"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of changes that are not committed: they are rendered too
+        run_copy(str(REPOSITORY), folder.name, data=data, vcs_ref="HEAD", defaults=True, quiet=True)
+    sys.path.insert(0, folder.name)
+    return "exo_numpy"
+
+
 def variant(module: str):
-    """A module of the variant, straight from the template."""
-    sys.dont_write_bytecode = True
-    if str(VARIANT) not in sys.path:
-        sys.path.insert(0, str(VARIANT))
-    return import_module(f"{{{{ package }}}}.{module}")
+    """A module of the rendered variant."""
+    return import_module(f"{rendered()}.{module}")
 
 
-class Shard:
-    """Layers of a shape, as exo's."""
-
-    model_id = "random"
-
-    def __init__(self, layers: int, count: int) -> None:
-        self.n_layers, self.start_layer, self.end_layer = layers, 0, count - 1
+def layers_of(folder: Path, part: float = 1.0):
+    """The first layers of a checkpoint."""
+    total = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    return variant("kit.core.contract").Layers("random", 0, round(total * part) - 1, total)
 
 
 def loaded(folder: Path, part: float = 1.0):
     """A backend with the first layers of a checkpoint."""
-    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
     backend = variant("backend").Backend()
-    backend.load(Shard(layers, round(layers * part)), folder, None)
+    backend.load(layers_of(folder, part), folder, None)
     return backend
 
 
@@ -143,8 +154,8 @@ def speed(folder: Path, threads: int, rounds: int) -> dict[str, float]:
     backend = loaded(folder)
     ids = np.random.default_rng(0).integers(0, 1000, (1, 2000))
     vectors = {n: np.ones(n, np.float32) for n in {w.shape[1] for w in matrices(backend._model)}}
-    backend.forward("early", ids[:, :100])
-    backend.forward("late", ids)
+    backend.step("early", ids[:, :100])
+    backend.step("late", ids)
 
     def bound() -> None:
         for _ in range(TOKENS):
@@ -153,10 +164,10 @@ def speed(folder: Path, threads: int, rounds: int) -> dict[str, float]:
 
     def decode(request_id: str) -> None:
         for _ in range(TOKENS):
-            backend.forward(request_id, ids[:, :1])
+            backend.step(request_id, ids[:, :1])
 
     def prefill() -> None:
-        backend.forward("prompt", ids[:, :PROMPT])
+        backend.step("prompt", ids[:, :PROMPT])
         backend.forget("prompt")
 
     works = {
@@ -192,9 +203,9 @@ def memory(folder: Path, *_: int) -> dict[str, float]:
     python = status("VmRSS")
     backend = loaded(folder)
     ids = np.zeros((1, PROMPT), np.int64)
-    backend.forward("request", ids)
+    backend.step("request", ids)
     for _ in range(64):
-        backend.forward("request", ids[:, :1])
+        backend.step("request", ids[:, :1])
     cache = backend._caches["request"]
     needed = sum(w.nbytes for w in matrices(backend._model)) + cache.keys.nbytes
     needed += cache.values.nbytes
@@ -217,7 +228,7 @@ def read_bytes(folder: Path, part: float) -> int:
 
     variant("backend")
     before = count()
-    loaded(folder, part).forward("request", np.zeros((1, 1), np.int64))
+    loaded(folder, part).step("request", np.zeros((1, 1), np.int64))
     return count() - before
 
 
@@ -235,7 +246,7 @@ WORKS = {"speed": speed, "memory": memory, "half": half}
 
 
 def in_a_process(work: str, folder: Path, threads: int, rounds: int) -> dict[str, float]:
-    """A measurement in a process of its own: BLAS reads its threads when it is loaded."""
+    """A measurement in a process of its own: its BLAS has this many threads, always."""
     command = [sys.executable, __file__, "--work", work, "--folder", str(folder)]
     command += ["--threads", str(threads), "--rounds", str(rounds)]
     env = os.environ | dict.fromkeys(THREADS, str(threads))
@@ -259,7 +270,7 @@ def main() -> None:
     for shape in options.shape or SHAPES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write = variant("random_checkpoint").write_checkpoint
+            write = variant("kit.llama.random_checkpoint").write_checkpoint
             write(folder, SHAPES[shape], dtype=options.dtype)
             for threads in options.threads or (1, 2):
                 print(f"{shape}, {threads} threads, {options.dtype}")

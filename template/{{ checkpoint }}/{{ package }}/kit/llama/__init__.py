@@ -1,0 +1,1 @@
+"""The Llama family from safetensors files, in NumPy."""

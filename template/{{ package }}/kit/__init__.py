@@ -1,0 +1,1 @@
+"""The template's part of this plugin: `copier update` brings new versions of all of it."""

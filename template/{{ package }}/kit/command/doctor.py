@@ -1,0 +1,178 @@
+"""`doctor`: what an installed plugin has around it, and what is missing. Needs no exo."""
+
+import argparse
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..names import PACKAGE
+from .telling import CommandError, printable, sentence
+
+GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
+GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
+OK, NOTE, FAIL = "ok", "note", "fail"
+_COLOURS = {OK: "green", NOTE: "yellow", FAIL: "red"}
+
+
+class Finding(NamedTuple):
+    """One row. `advice` says what to do where it is not ok."""
+
+    text: str
+    state: str = OK
+    advice: str = ""
+
+
+def check_device() -> Finding:
+    """What this machine's hardware is, as far as the plugin can see."""
+    device: Any = import_module(f"{PACKAGE}.detection").detect_device()
+    if device is None:
+        advice = "This is fine where the device is on another machine."
+        return Finding("none found here", NOTE, advice)
+    if not isinstance(device, str):
+        raise CommandError(f"detect_device() gives {device!r}; it gives a name or None")
+    return Finding(device)
+
+
+async def check_backend() -> Finding:
+    """What the backend says of its device or server. Loads no model."""
+    from ..core.device import Device
+    from .session import own_backend
+
+    try:
+        return Finding(await Device(own_backend()).check())
+    except Exception as error:
+        return Finding("not usable", FAIL, sentence(error))
+
+
+def check_exo() -> Finding:
+    """Which `exo` this environment has: PyPI's package of that name is another project."""
+    try:
+        import_module("exo.inference.plugin_discovery")
+    except ModuleNotFoundError as error:
+        if error.name == "exo":
+            return Finding("not installed", FAIL, f"Install exo with: {GET_EXO}")
+        if (error.name or "").startswith("exo."):
+            advice = "This 'exo' has no plugin support (the one on PyPI is another project). "
+            advice += f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
+            return Finding("a wrong 'exo'", FAIL, advice)
+        advice = f"Install what exo needs, or exo again with: {GET_EXO}"
+        return Finding(f"incomplete: {sentence(error)}", FAIL, advice)
+    except Exception as error:
+        return Finding("does not import", FAIL, f"{sentence(error)}. Install it with: {GET_EXO}")
+    return Finding("with plugin support")
+
+
+def check_entry_points() -> Finding:
+    """Whether the installed metadata leads exo to this package, and exo really takes it."""
+    ours = {group: _ours(group) for group in GROUPS}
+    if missing := [group for group, points in ours.items() if not points]:
+        advice = "Install this plugin where exo is installed: pip install -e . in its folder."
+        return Finding(f"missing: {', '.join(missing)}", FAIL, advice)
+    if check_exo().state == OK:
+        if taken := [point.name for point in ours[GROUPS[0]] if not _is_taken_by_exo(point)]:
+            advice = "exo has another engine of this name: choose another name in pyproject.toml."
+            return Finding(f"hidden by exo: {', '.join(taken)}", FAIL, advice)
+        for point in ours[GROUPS[0]]:
+            point.load()
+    names = sorted({point.name for points in ours.values() for point in points})
+    return Finding(f"{', '.join(names)} in {len(GROUPS)} groups")
+
+
+def _ours(group: str) -> list[EntryPoint]:
+    return [p for p in entry_points(group=group) if p.module.partition(".")[0] == PACKAGE]
+
+
+def _is_taken_by_exo(point: EntryPoint) -> bool:
+    """Whether exo's own discovery leads to this package."""
+    discovery = import_module("exo.inference.plugin_discovery")
+    module: str = discovery.discover_inference_engines().get(point.name, ("",))[0]
+    return module.partition(".")[0] == PACKAGE
+
+
+def check_models() -> Finding:
+    """Whether the plugin's models are where exo looks them up."""
+    from ...models import TABLE
+    from ..hosts.cards import BY_ID
+
+    models: list[Any] = list(TABLE)
+    count = f"{len(models)} of this plugin"
+    if not models:
+        return Finding("none", FAIL, "Name at least one model in models.py.")
+    wrong = [m.id for m in models if not (type(m.layers) is int and m.layers > 0 and m.repository)]
+    if wrong or len(BY_ID) < len(models):
+        advice = "Each model of TABLE in models.py has an id of its own, a number of layers and a "
+        advice += f"repository. Look at: {', '.join(wrong or BY_ID)}."
+        return Finding(f"{count}, not all of use to exo", FAIL, advice)
+    if check_exo().state != OK:
+        return Finding(count)
+    cards: dict[str, Any] = import_module("exo.models").model_cards
+    repositories = {name: [*card.get("repo", {}).values()] for name, card in cards.items()}
+    hidden = [n for n, model in BY_ID.items() if model.repository not in repositories.get(n, ())]
+    if hidden:
+        advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
+        return Finding(f"{count}, {len(hidden)} not in exo", FAIL, advice)
+    return Finding(f"{count}, all known to exo")
+
+
+def check_tokenizers() -> Finding:
+    """For which models a tokenizer is on this machine. Downloads nothing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from ..core.tokenizer import Tokenizer, TokenizerError, downloads_folder
+    from ..hosts.cards import BY_ID
+
+    found, broken = [], []
+    for name, model in BY_ID.items():
+        local = downloads_folder(model.repository) / "tokenizer.json"
+        cached: Any = try_to_load_from_cache(model.repository, "tokenizer.json")
+        if not local.is_file() and not isinstance(cached, str):
+            continue
+        found.append(name)
+        try:
+            Tokenizer.from_folder((local if local.is_file() else Path(cached)).parent)
+        except TokenizerError as error:
+            broken.append(f"{name}: {sentence(error)}.")
+    if broken:
+        return Finding(f"{len(broken)} broken", FAIL, " ".join(broken))
+    if found:
+        return Finding(f"here for {', '.join(found)}")
+    advice = "A model's tokenizer is downloaded at its first use; that needs the network."
+    return Finding(f"here for none of {len(BY_ID)} models", NOTE, advice)
+
+
+CHECKS: dict[str, Callable[[], Finding | Awaitable[Finding]]] = {
+    "device": check_device,
+    "backend": check_backend,
+    "exo": check_exo,
+    "entry points": check_entry_points,
+    "models": check_models,
+    "tokenizer": check_tokenizers,
+}
+
+
+async def run(_: argparse.Namespace) -> int:
+    """Say what is there and what is missing; 0 when exo can answer with this plugin."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table, advice, code = Table("check", "", "found"), [], 0
+    for name, check in CHECKS.items():
+        try:
+            given = check()
+            found = await given if isawaitable(given) else given
+        except Exception as error:  # a doctor never falls over
+            found = Finding("the check failed", FAIL, sentence(error))
+        state = f"[{_COLOURS[found.state]}]{found.state}[/]"
+        table.add_row(name, state, escape(printable(found.text)))
+        code |= found.state == FAIL
+        if found.advice:
+            advice.append(printable(f"{name}: {found.advice}"))
+    console = Console()
+    console.print(table)
+    for line in advice:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return code

@@ -1,0 +1,1 @@
+"""One engine over any device: knows neither exo nor a device."""

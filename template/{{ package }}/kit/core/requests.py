@@ -1,0 +1,147 @@
+"""Which requests are in flight, and every way for one to end."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from . import metrics
+
+MOST = 64  # requests at once
+IDLE_SECONDS = 900.0  # exo's own response timeout: nobody waits for such a request
+SPARED_SECONDS = 60.0  # who was idle for less is not evicted for a newcomer
+WAIT_SECONDS = 10.0  # how long a newcomer waits for room
+_ENDED_KEPT = 16 * MOST
+
+
+class RequestError(ValueError):
+    """A request that can't go on; the device is not at fault."""
+
+
+@dataclass
+class InFlight:
+    """A request that has not ended; let_go drops its state."""
+
+    let_go: Callable[[], object]
+    arrived: float
+    used: float = field(default_factory=time.monotonic)
+    steps: int = 0
+    tokens: int = 0
+    busy: int = 0
+
+    def __enter__(self) -> None:
+        """Something works for it: it is not idle."""
+        self.busy += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.busy -= 1
+        self.used = time.monotonic()
+
+
+class Requests:
+    """The requests in flight, bounded by number and idle time; the longest unused comes first."""
+
+    def __init__(self, ended: Callable[[str], object] = lambda _: None) -> None:
+        self._tell = ended
+        self._flying: OrderedDict[str, InFlight] = OrderedDict()
+        self._ended: OrderedDict[str, str] = OrderedDict()  # and why
+        self._room = asyncio.Event()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._flying))
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._flying
+
+    async def enter(
+        self, request_id: str, let_go: Callable[[], object], arrived: float
+    ) -> InFlight:
+        """A request's record; a new one may have to wait for room. Raises RequestError."""
+        self._refuse_ended(request_id)
+        if request_id not in self._flying:
+            await self._make_room()
+            self._refuse_ended(request_id)
+            self._flying.setdefault(request_id, InFlight(let_go, arrived))
+            metrics.IN_FLIGHT.set(len(self._flying))
+        self._flying.move_to_end(request_id)
+        return self._flying[request_id]
+
+    def why(self, request_id: str) -> str:
+        """Why a request has ended."""
+        return f"this request has ended: {self._ended.get(request_id, 'it was dropped')}"
+
+    async def empty(self, seconds: float) -> None:
+        """Wait until no request is in flight, but no longer than this."""
+        until = time.monotonic() + seconds
+        while self._flying and (left := until - time.monotonic()) > 0:
+            await self._an_end(left)
+
+    async def _an_end(self, seconds: float) -> None:
+        """Wait until a request ends, but no longer than this."""
+        self._room.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._room.wait(), seconds)
+
+    def _refuse_ended(self, request_id: str) -> None:
+        if request_id in self._ended:
+            raise RequestError(f"{self.why(request_id)}. Send it again")
+
+    async def _make_room(self) -> None:
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            self._evict(IDLE_SECONDS)
+            if len(self._flying) >= MOST:
+                self._evict(SPARED_SECONDS, most=1)
+            left = until - time.monotonic()
+            if len(self._flying) < MOST:
+                return
+            if left <= 0:
+                raise RequestError(f"{MOST} requests are in flight already. Send it again later")
+            await self._an_end(min(left, 1.0))
+
+    def _evict(self, idle: float, most: int = MOST) -> None:
+        old = time.monotonic() - idle
+        found = [i for i, r in self._flying.items() if not r.busy and r.used < old]
+        for request_id in found[:most]:
+            self.evict(request_id, f"nothing asked for its next step for {idle:.0f} s")
+
+    def finish(self, request_id: str) -> None:
+        """Its answer is whole, or the host wants no more of it."""
+        self._end(request_id, "finished", "it was finished")
+
+    def fail(self, request_id: str, reason: str, cause: metrics.Cause) -> None:
+        """An error ended it; one that never came in is counted too, once."""
+        if request_id in self._flying:
+            self._end(request_id, "failed", reason, cause)
+        elif request_id not in self._ended:
+            self._remember(request_id, "failed", reason, cause)
+
+    def cancel(self, request_id: str) -> None:
+        """Who asked is gone."""
+        self._end(request_id, "cancelled", "its client went away")
+
+    def evict(self, request_id: str, reason: str) -> None:
+        """The engine can't keep its state."""
+        self._end(request_id, "evicted", reason)
+
+    def _end(self, request_id: str, outcome: str, reason: str, cause: str = "") -> None:
+        request = self._flying.pop(request_id, None)
+        if request is None:
+            return
+        self._remember(request_id, outcome, reason, cause)
+        request.let_go()
+        self._tell(request_id)
+
+    def _remember(self, request_id: str, outcome: str, reason: str, cause: str) -> None:
+        """Count the end of a request, and refuse its id for a while."""
+        metrics.REQUESTS.labels(outcome, cause).inc()
+        metrics.IN_FLIGHT.set(len(self._flying))
+        self._ended[request_id] = reason
+        while len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)
+        self._room.set()

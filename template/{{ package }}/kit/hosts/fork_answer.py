@@ -1,0 +1,107 @@
+"""A whole answer as the ids that exo asks for, one a step."""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Protocol, cast
+
+from ..core.contract import Messages, Piece, Request
+from ..core.requests import RequestError
+from ..core.runner import Runner
+from ..core.tokenizer import Tokenizer
+from ..core.worker import in_thread
+
+
+class Speller(Protocol):
+    """Text in any pieces to ids whose decoding is that text."""
+
+    def feed(self, text: str) -> list[int]:
+        """The ids of one more piece."""
+
+
+class TextHost(Protocol):
+    """What turns a prompt into messages, and text into ids (fork_text.py)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None: ...
+
+    def read(self, prompt: str) -> Messages:
+        """The conversation that a prompt was made of."""
+
+    def spell(self) -> Speller:
+        """A new answer's spelling."""
+
+
+class Answer:
+    """One answer of an AnswerBackend; the end of the stream is the EOS id that exo waits for."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        text: TextHost | None,
+        request_id: str,
+        prompt: str,
+        ids: list[int],
+        max_tokens: int,
+        temperature: float,
+    ) -> None:
+        self._runner, self._text, self._prompt = runner, text, prompt
+        request = Request(
+            request_id,
+            prompt,
+            tuple(ids),
+            max_tokens,
+            temperature=temperature,
+            read=self._read if text is not None else None,
+        )
+        self._pieces = runner.answer(request)
+        self._spelling = text.spell() if text is not None else None
+        self._ids: deque[int] = deque()
+        self._over = False
+
+    async def _read(self) -> Messages:
+        text = cast(TextHost, self._text)
+        return await in_thread(lambda: text.read(self._prompt))
+
+    async def next_id(self) -> int:
+        """The next id; raises what ended the answer once its ids are handed out."""
+        while not self._ids:
+            if self._over:
+                raise RequestError("this answer has ended. Send the request again")
+            try:
+                self._take(await anext(self._pieces))
+            except StopAsyncIteration:
+                self._over = True
+        return self._ids.popleft()
+
+    def _take(self, piece: Piece) -> None:
+        if piece.ids:
+            self._ids.extend(piece.ids)
+        elif piece.text:
+            self._ids.extend(self._spelled(piece.text))
+        if piece.finish:
+            self._over = True
+            end = cast(Tokenizer, self._runner.tokenizer).eos_token_id
+            if not self._ids or self._ids[-1] != end:
+                self._ids.append(end)
+
+    def _spelled(self, text: str) -> list[int]:
+        if self._spelling is None:
+            raise RequestError(
+                "the backend gives text without ids, and this engine can't spell it: render a "
+                "variant that talks to servers, or give ids"
+            )
+        return self._spelling.feed(text)
+
+    def close(self) -> None:
+        """Let the stream go; it was ended already."""
+        self._over = True
+
+        async def closing() -> None:
+            with suppress(RuntimeError):  # a step waits in it, and hears of the end by itself
+                await self._pieces.aclose()
+
+        _closing.add(task := asyncio.ensure_future(closing()))
+        task.add_done_callback(_closing.discard)
+
+
+_closing: set["asyncio.Task[None]"] = set()

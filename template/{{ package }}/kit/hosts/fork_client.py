@@ -1,0 +1,157 @@
+"""exo's API (api/chatgpt_api.py) and its clients: whole characters, errors, who goes away."""
+
+import asyncio
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from ..core.text import TextStream
+from ..names import PACKAGE
+from .cards import BY_ID
+from .fork_mends import Function, mends
+from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, why
+from .fork_peers import lost
+
+LOOK_SECONDS = 0.2  # how often a client's connection is looked at
+
+# The ids of the requests that one call of the API makes.
+_asked: ContextVar[list[str] | None] = ContextVar("asked", default=None)
+_streams: OrderedDict[str, TextStream] = OrderedDict()
+
+
+def _destroys(original: Function, _: ModuleType) -> bool:
+    """Whether the closing mark is shown, or half a character."""
+    words = {1: "x", 2: "<end>", 3: "\ufffd", 4: "\ufffd"}
+
+    def decode(ids: Any, **_: Any) -> str:
+        return "".join(words[i] for i in ids).replace("\ufffd\ufffd", "\u00e9")
+
+    tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=2)
+
+    def shown(ids: list[int], finish: str | None) -> str:
+        chat = SimpleNamespace(model="any")
+        kind = "chat.completion"
+        made = original(chat, tokenizer, "", f"{PACKAGE}-looks", ids, True, finish, kind)
+        return str(made["choices"][0]["delta"]["content"])
+
+    return shown([3], None) + shown([4], None) + shown([1, 2], "stop") != "\u00e9x"
+
+
+@mends("exo.api.chatgpt_api:generate_completion", _destroys)
+def whole_text(original: Function, engine_class: type) -> Function:
+    """Each token is decoded by itself, and the closing mark is shown (chatgpt_api.py:64-104)."""
+    names = list(inspect.signature(original).parameters)
+
+    def generate_completion(*args: Any, **named: Any) -> Any:
+        asked = dict(zip(names, args, strict=False)) | named
+        if asked["chat_request"].model not in BY_ID:
+            return original(*args, **named)
+        error = error_of(asked["request_id"])
+        if error is not None and not asked["stream"]:
+            raise error  # exo makes HTTP 500 of it
+        ids, finish = list(asked["tokens"]), asked["finish_reason"]
+        if finish and ids and ids[-1] == asked["tokenizer"].eos_token_id:
+            ids, finish = ids[:-1], "stop"  # exo takes an id of 0 for none
+        text = _text(asked, ids, bool(finish), error)
+        done = original(**(asked | {"finish_reason": finish}))
+        choice = done["choices"][0]
+        for key in {"message", "delta"} & choice.keys():
+            choice[key]["content"] = text
+        if "text" in choice:
+            choice["text"] = text
+        return done
+
+    return generate_completion
+
+
+def _text(asked: dict[str, Any], ids: list[int], last: bool, error: AnswerError | None) -> str:
+    """What an event, or a whole answer, shows."""
+    decode = _decoder(asked["tokenizer"])
+    if not asked["stream"]:
+        return decode(ids)
+    stream = _streams.setdefault(asked["request_id"], TextStream(decode))
+    if error is not None and last:
+        return f"{stream.rest()}\n[{error}]"
+    return stream.feed(ids) + (stream.rest() if last else "")
+
+
+def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    """Ids to the text that the model said: transformers can tidy it up, which no stream can."""
+    if hasattr(tokenizer, "clean_up_tokenization_spaces"):
+        return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return lambda ids: str(tokenizer.decode(ids))
+
+
+@mends("exo.orchestration.node:Node.process_prompt")
+def first_token_or_error(original: Function, engine_class: type) -> Function:
+    """A first step that fails on another node is HTTP 200 to the client (chatgpt_api.py:384)."""
+
+    async def process_prompt(
+        self: Any, base_shard: Any, prompt: str, request_id: Any = None, *rest: Any, **named: Any
+    ) -> Any:
+        face, asked = face_of(self, engine_class), _asked.get()
+        if face is None or asked is None or request_id is None:
+            return await original(self, base_shard, prompt, request_id, *rest, **named)
+        asked.append(request_id)
+        answer = face.asked[request_id] = Asked()
+        try:
+            result = await original(self, base_shard, prompt, request_id, *rest, **named)
+            await answer.began.wait()
+        except Exception as error:
+            known = why(error)
+            answer.over = True
+            face.remember(request_id, known)
+            if known.lost:
+                await lost(face, 0)
+            raise known from error
+        if (failed := face.errors.get(request_id)) is not None:
+            raise failed
+        return result
+
+    return process_prompt
+
+
+@mends("exo.api.chatgpt_api:ChatGPTAPI.handle_post_chat_completions")
+def notice_clients(original: Function, engine_class: type) -> Function:
+    """A client that goes away is never told to the node: its answer runs on to its limit."""
+
+    async def handle_post_chat_completions(self: Any, request: Any) -> Any:
+        face = face_of(self.node, engine_class)
+        if face is None:
+            return await original(self, request)
+        asked: list[str] = []
+        _asked.set(asked)
+        watch = asyncio.ensure_future(_watch(face, request, asked))
+        try:
+            response = await original(self, request)
+        finally:
+            watch.cancel()
+            for request_id in asked:
+                await _leave(face, request_id)
+                loop = asyncio.get_running_loop()  # exo makes a queue anew for each late token
+                loop.call_later(KEPT_SECONDS, self.token_queues.pop, request_id, None)
+        away = any((error := face.errors.get(i)) is not None and error.lost for i in asked)
+        if away and response.status == 500 and not response.prepared:
+            response.set_status(503)
+        return response
+
+    return handle_post_chat_completions
+
+
+async def _leave(face: Face, request_id: str) -> None:
+    """Nobody reads this answer any more."""
+    _streams.pop(request_id, None)
+    answer = face.asked.pop(request_id)
+    if not answer.over:
+        await face.end(request_id, AnswerError("its client went away", cancelled=True))
+
+
+async def _watch(face: Face, request: Any, asked: list[str]) -> None:
+    """End the answers of a connection that is closed; exo learns of it at its next write."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp 3.10 has no event for it
+        await asyncio.sleep(LOOK_SECONDS)
+    for request_id in asked:
+        await face.end(request_id, AnswerError("its client went away", cancelled=True))

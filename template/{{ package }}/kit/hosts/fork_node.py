@@ -1,0 +1,227 @@
+"""exo's node (orchestration/node.py) and an engine: what it should tell, and doesn't."""
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..names import ENGINE_NAME, PACKAGE
+from .fork_mends import Function, mends, run_now
+
+KEPT_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
+_MOST_KEPT = 4096
+
+_log = logging.getLogger(__name__)
+
+
+class AnswerError(RuntimeError):
+    """Why an answer ended; the text is for exo's user.
+
+    lost: a node of the cluster is gone. cancelled: nobody reads the answer any more.
+    """
+
+    def __init__(self, sentence: str, lost: bool = False, cancelled: bool = False) -> None:
+        super().__init__(sentence)
+        self.lost, self.cancelled = lost, cancelled
+
+
+@dataclass
+class Asked:
+    """An answer that a client of this node's API waits for."""
+
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
+
+
+class Face:
+    """What one node knows of its answers beyond what exo keeps."""
+
+    def __init__(self, node: Any, engine: Any) -> None:
+        self.node, self.engine = node, engine
+        self.errors: OrderedDict[str, AnswerError] = OrderedDict()  # why answers are over
+        self.asked: dict[str, Asked] = {}
+        self.lost: set[str] = set()  # nodes that can't be reached
+        self.joining: dict[str, float] = {}  # nodes that wait for the answers in flight, and since
+        FACES.add(self)
+        node.on_token.register(PACKAGE).on_next(self.hear_token)
+        node.on_opaque_status.register(PACKAGE).on_next(self.hear_status)
+
+    def hear_token(self, request_id: str, ids: Any, finished: bool) -> None:
+        """Every node hears every token of every answer; no engine does."""
+        if asked := self.asked.get(request_id):
+            asked.began.set()
+            asked.over = finished
+        if finished:
+            self.engine.runner.requests.finish(request_id)
+            buffered = self.node.buffered_token_output
+            asyncio.get_running_loop().call_later(KEPT_SECONDS, buffered.pop, request_id, None)
+
+    def hear_status(self, request_id: str, status: str) -> None:
+        """Another node's word that an answer is over."""
+        if PACKAGE not in status:
+            return
+        told = json.loads(status)
+        if told.get("type") == PACKAGE and request_id not in self.errors:
+            error = AnswerError(str(told["why"]), bool(told["lost"]), bool(told["cancelled"]))
+            self.remember(request_id, error)
+            if error.cancelled:
+                self.engine.runner.requests.cancel(request_id)
+            else:
+                self.engine.runner.requests.fail(request_id, str(error), "cluster")
+
+    def remember(self, request_id: str, error: AnswerError) -> None:
+        """Keep why an answer is over, for its client and for steps that come late."""
+        self.errors[request_id] = error
+        while len(self.errors) > _MOST_KEPT:
+            self.errors.popitem(last=False)
+
+    async def end(self, request_id: str, error: AnswerError) -> None:
+        """End an answer on every node, at once; its client gets the sentence."""
+        finished = self.node.buffered_token_output.get(request_id, ([], False))[1]
+        if finished or request_id in self.errors:
+            return
+        told: dict[str, Any] = {"type": PACKAGE, "why": str(error)}
+        told |= {"lost": error.lost, "cancelled": error.cancelled}
+        # Its own listeners hear it too, and the peers before the last token.
+        self.hear_status(request_id, json.dumps(told))
+        await self.node.broadcast_opaque_status(request_id, json.dumps(told))
+        tokenizer = self.engine.tokenizer
+        # A node without this plugin shows the sentence's ids; none would be an IndexError there.
+        ids = tokenizer.encode(f"\n[{error}]") if tokenizer else [0]
+        self.node.trigger_on_token_callbacks(request_id, ids, True)
+        await self.node.broadcast_result(request_id, ids, True)
+        self.node.outstanding_requests.pop(request_id, None)
+
+
+FACES: "weakref.WeakSet[Face]" = weakref.WeakSet()
+
+
+def error_of(request_id: str) -> AnswerError | None:
+    """Why an answer is over, on any node of this process."""
+    return next((face.errors[request_id] for face in FACES if request_id in face.errors), None)
+
+
+def face_of(node: Any, engine_class: type) -> Face | None:
+    """The face of a node whose engine is this plugin's."""
+    engine = getattr(node, "inference_engine", None)
+    return getattr(engine, "face", None) if isinstance(engine, engine_class) else None
+
+
+def why(error: BaseException) -> AnswerError:
+    """An error of exo's or gRPC's in this plugin's words."""
+    if isinstance(error, AnswerError):
+        return error
+    details = str(error.details()) if hasattr(error, "details") else str(error)
+    _, mark, sentence = details.rpartition(f"{PACKAGE}: ")
+    if mark:
+        return AnswerError(f"{PACKAGE}: {sentence}")
+    _log.error("the next node can't be reached: %s", details.split("\n", 1)[0])
+    return AnswerError(f"{PACKAGE}: a node of the cluster went away. Send the request again", True)
+
+
+@mends("exo.orchestration.node:Node.__init__")
+def know_the_node(original: Function, engine_class: type) -> Function:
+    """An engine hears of no answer's end, and not of the node's limits (node.py:30-60)."""
+
+    def __init__(self: Any, *args: Any, **named: Any) -> None:
+        original(self, *args, **named)
+        if isinstance(self.inference_engine, engine_class):
+            engine: Any = self.inference_engine
+            engine.face = Face(self, engine)
+
+    return __init__
+
+
+def _swaps(original: Function, module: ModuleType) -> bool:
+    """Whether a plugin's engine is gone after the cluster has changed."""
+    asked: list[str] = []
+
+    async def broadcast(_: Any) -> None:
+        pass
+
+    node: Any = SimpleNamespace(
+        inference_engine=SimpleNamespace(),
+        shard_downloader=None,
+        broadcast_supported_engines=broadcast,
+    )
+    names = module.Node.get_supported_inference_engines
+    node.get_supported_inference_engines = lambda: names(node)
+    node.get_topology_inference_engines = lambda: [["any"]]
+    loader = module.get_inference_engine
+    setattr(module, "get_inference_engine", lambda name, _: asked.append(name))  # noqa: B010 - typed
+    try:
+        run_now(original(node))
+    finally:
+        setattr(module, "get_inference_engine", loader)  # noqa: B010 - a module has no such type
+    return bool(asked) and asked != [ENGINE_NAME]
+
+
+@mends("exo.orchestration.node:Node.select_best_inference_engine", _swaps)
+def keep_the_engine(original: Function, engine_class: type) -> Function:
+    """When a peer joins or leaves, tinygrad takes a plugin's place (node.py:521-526)."""
+
+    async def select_best_inference_engine(self: Any) -> None:
+        if not isinstance(self.inference_engine, engine_class):
+            await original(self)
+
+    return select_best_inference_engine
+
+
+def _swallows(original: Function, _: ModuleType) -> bool:
+    """Whether an engine's error at a later step is dropped."""
+    ended: list[Any] = []
+
+    async def fails(*_: Any) -> Any:
+        raise RuntimeError("looking whether exo drops errors")
+
+    async def broadcast(*told: Any) -> None:
+        ended.append(told)
+
+    node = SimpleNamespace(
+        inference_engine=SimpleNamespace(infer_tensor=fails),
+        outstanding_requests={},
+        buffered_token_output={},
+        get_current_shard=lambda shard: shard,
+        trigger_on_token_callbacks=lambda *told: ended.append(told),
+        broadcast_result=broadcast,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            run_now(original(node, None, np.zeros((1, 1)), "request"))
+        except RuntimeError:
+            return False
+    return not ended
+
+
+@mends("exo.orchestration.node:Node._process_tensor", _swallows)
+def raise_later_errors(original: Function, engine_class: type) -> Function:
+    """An engine's error after the first step is printed and dropped (node.py:385-388)."""
+
+    async def _process_tensor(
+        self: Any, base_shard: Any, tensor: Any, request_id: Any = None, *rest: Any, **named: Any
+    ) -> Any:
+        face = face_of(self, engine_class)
+        if face is None:
+            return await original(self, base_shard, tensor, request_id, *rest, **named)
+        if (known := face.errors.get(request_id)) is not None:  # a step that comes late
+            self.outstanding_requests.pop(request_id, None)
+            if known.cancelled:
+                return None
+            raise known  # its sender may not have heard
+        result = await original(self, base_shard, tensor, request_id, *rest, **named)
+        if failed := face.engine.take_error(request_id):
+            error = AnswerError(str(failed))
+            if failed.ends:
+                await face.end(request_id, error)
+            raise error  # to the node that sent it: this one may not know that node
+        return result
+
+    return _process_tensor

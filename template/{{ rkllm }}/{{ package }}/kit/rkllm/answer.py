@@ -1,0 +1,104 @@
+"""One answer on its way from the server's chunks to pieces, and what tells it from a failure."""
+
+import re
+
+from ..core.contract import Piece
+from ..server.address import clean
+from ..server.client import ServerError
+from .dialect import Chunk
+
+_TASK_ERROR = "<RKLLM_TASK_ERROR>"
+_ABORTED = "Aborted inference by Timeout ("
+_PADDING = re.compile(r"(\s*\[PAD\d*\])*\s*(\[(P(A(D\d*)?)?)?)?")
+_WHOLE_PADDING = re.compile(r"(\s*\[PAD\d*\])+\s*")
+_PADDINGS = 3  # so many at the start of an answer are no accident
+
+
+class Answer:
+    """The pieces of one answer: at most `limit` chunks of text, of `asked` tokens at most.
+
+    The text's start is held back only while it may still be nothing but [PAD] tokens. over: the
+    host has all that it wants, what still comes is for nobody. ran_out: the server's limit ended
+    the answer.
+    """
+
+    def __init__(self, limit: int, asked: int) -> None:
+        self.over = False
+        self.ran_out = False
+        self._limit = limit
+        self._asked = asked
+        self._chunks = 0
+        self._count = 0  # of tokens; a character of several is one chunk
+        self._final = False
+        self._held: str | None = ""  # None: the start is over, text goes out at once
+
+    def feed(self, chunk: Chunk) -> list[Piece]:
+        """Take a chunk. Raises ServerError where it is no part of an answer."""
+        self._final = self._final or chunk.final
+        self._count = chunk.count or self._count
+        self.ran_out = self.ran_out or chunk.length or self._count >= self._asked
+        if self.over:
+            return []
+        _refuse(chunk)
+        if not chunk.text:
+            return []
+        self._chunks += 1
+        text = chunk.text if chunk.thinking else self._let_out(chunk.text)
+        if self._chunks >= self._limit:
+            self.over = True
+            return [Piece(text + self._rest(), thinking=chunk.thinking, finish="length")]
+        return [Piece(text, thinking=chunk.thinking)] if text else []
+
+    def end(self, with_event: bool) -> list[Piece]:
+        """The stream ended. Raises ServerError where that was no good end."""
+        if self.over:
+            return []
+        if with_event and not self._final:
+            raise ServerError(
+                "the server's stream stopped without its last event: the answer is not whole"
+            )
+        if not self._chunks:
+            raise ServerError(
+                "the server answered with empty text; see its log (a runtime error or a "
+                "tokenizer that does not fit the model gives empty answers)"
+            )
+        reached = self.ran_out or self._count >= self._limit
+        return [Piece(self._rest(), finish="length" if reached else "stop")]
+
+    def _let_out(self, text: str) -> str:
+        if self._held is None:
+            return text
+        self._held += text
+        if not _PADDING.fullmatch(self._held):
+            text, self._held = self._held, None
+            return text
+        if self._held.count("]") >= _PADDINGS:
+            raise _padding_error()
+        return ""
+
+    def _rest(self) -> str:
+        held, self._held = self._held or "", None
+        if _WHOLE_PADDING.fullmatch(held):
+            raise _padding_error()
+        return held
+
+
+def _refuse(chunk: Chunk) -> None:
+    if chunk.text == _TASK_ERROR:
+        raise ServerError(
+            f"the NPU runtime failed in this answer ({_TASK_ERROR}); see the server's log"
+        )
+    if chunk.text.startswith(_ABORTED):
+        raise ServerError(f"the server gave up: {clean(chunk.text)}")
+    if chunk.final and chunk.count == 0:
+        raise ServerError(
+            "the server counted 0 tokens: it aborted the answer. Ask again; if it stays, "
+            "load the model anew"
+        )
+
+
+def _padding_error() -> ServerError:
+    return ServerError(
+        "the answer is [PAD] tokens: the model was converted for another runtime version than the "
+        "server's; convert it with the matching rkllm-toolkit"
+    )

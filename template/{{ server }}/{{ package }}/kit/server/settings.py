@@ -1,0 +1,65 @@
+"""Where the server is and how patient to be, from the environment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..core.settings import PREFIX, SettingError
+from .address import Address, AddressError
+
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = 240.0  # longer than a long prompt takes a small device
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every server needs. All times in seconds.
+
+    url_name: the setting that says where the server is, for sentences.
+    """
+
+    address: Address
+    model: str | None = None
+    connect_seconds: float = CONNECT_SECONDS
+    silence_seconds: float = SILENCE_SECONDS
+    url_name: str = f"{PREFIX}URL"
+
+
+class Environment:
+    """Environment variables whose names begin with a prefix. Every method raises SettingError."""
+
+    def __init__(self, environ: Mapping[str, str], prefix: str = PREFIX) -> None:
+        self._environ = environ
+        self.prefix = prefix
+
+    def text(self, name: str, default: str = "") -> str:
+        """A text; an empty one counts as none."""
+        return self._environ.get(self.prefix + name) or default
+
+    def seconds(self, name: str, default: float) -> float:
+        """Seconds, above 0."""
+        text = self.text(name)
+        try:
+            value = float(text or default)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise self.wrong(name, "set it to a number of seconds above 0")
+        return value
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of these; the first where nothing is set."""
+        text = self.text(name, choices[0])
+        if text not in choices:
+            raise self.wrong(name, f"set it to one of {', '.join(choices)}")
+        return text
+
+    def address(self, name: str, default: str) -> Address:
+        """A server's address."""
+        try:
+            return Address.parse(self.text(name, default))
+        except AddressError as error:
+            raise SettingError(f"{self.prefix}{name}: {error}") from None
+
+    def wrong(self, name: str, advice: str) -> SettingError:
+        """A sentence on a setting; never for one that may hold a secret."""
+        return SettingError(f"{self.prefix}{name} is {self.text(name)!r}; {advice}")
