@@ -182,7 +182,11 @@ class ForkEngine(InferenceEngine):
         answer = self._answers.get(request_id)
         if answer is None:
             answer = await self._start(request_id, x)
-        token = await answer.next_id()
+        try:
+            token = await answer.next_id()
+        finally:
+            if request_id not in self.runner.requests:  # it never came in, or is over
+                self._ended(request_id)
         if token == cast(Tokenizer, self.tokenizer).eos_token_id:
             self.runner.requests.finish(request_id)
         return token
