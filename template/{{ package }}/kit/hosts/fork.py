@@ -170,7 +170,8 @@ class ForkEngine(InferenceEngine):
                 "node runs another engine. Send the request again"
             )
         passes = device.whole_model and not shard.is_last_layer()
-        if x.shape[1] > 1 or passes or request_id in self.runner.requests:
+        begins = x.shape[1] > 1 or x.dtype == np.uint8  # a prompt, as text or as ids
+        if begins or passes or request_id in self.runner.requests:
             return None
         return (
             "this node has not seen the beginning of this request: it has restarted, or the "
