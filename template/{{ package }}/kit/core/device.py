@@ -33,7 +33,7 @@ class Device:
         self.whole_model = self.answers or bool(cast(Any, backend).whole_model)
         self.files: tuple[str, ...] = () if self.answers else cast(Any, backend).files
         self._class: Callable[[], Any] = backend
-        self._instance: Any = None
+        self.instance: Any = None
         self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
         self._worker = Worker(PACKAGE, self._hung)
         self._recovery: asyncio.Task[None] | None = None
@@ -44,14 +44,14 @@ class Device:
         """Make an instance and load it; one that was there is closed first."""
         await self.close()
         if self.answers:
-            self._instance = self._class()
-            await self._instance.load(model, tokenizer)
+            self.instance = self._class()
+            await self.instance.load(model, tokenizer)
         else:
             await self._worker.submit(lambda: self._make(layers, folder, tokenizer))
 
     def _make(self, layers: Layers, folder: Path | None, tokenizer: Tokenizer) -> None:
-        self._instance = self._class()
-        self._instance.load(layers, folder, tokenizer)
+        self.instance = self._class()
+        self.instance.load(layers, folder, tokenizer)
 
     async def step(self, request_id: str, x: Array, phase: str) -> Any:
         """What step() gives. Raises DeviceError where it takes too long."""
@@ -60,7 +60,7 @@ class Device:
 
         def timed() -> Any:
             begun = time.perf_counter()
-            output = self._instance.step(request_id, x)
+            output = self.instance.step(request_id, x)
             metrics.QUEUE_SECONDS.labels(phase).observe(begun - queued)
             metrics.STEP_SECONDS.labels(phase).observe(time.perf_counter() - begun)
             return output
@@ -76,16 +76,13 @@ class Device:
 
     def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The backend's own iterator of one answer."""
-        return cast(AnswerBackend, self._instance).answer(request)
+        return cast(AnswerBackend, self.instance).answer(request)
 
     def forget(self, request_id: str) -> None:
         """Drop a request's state, after what is queued."""
-        if self._instance is not None:
-            self._quietly(lambda: self._instance and self._instance.forget(request_id))
-
-    def _quietly(self, call: Callable[[], Any]) -> None:
-        """Queue a call whose failure must not hide why, nor end another request."""
-        self._worker.submit(call).add_done_callback(_log_failure)
+        if (instance := self.instance) is not None:
+            done = self._worker.submit(lambda: instance.forget(request_id))
+            done.add_done_callback(_log_failure)  # it must not end another request
 
     def went_well(self, well: bool) -> None:
         """Say whether the device is up; while it isn't, ask it now and then."""
@@ -130,9 +127,9 @@ class Device:
         if self._recovery is not None:
             self._recovery.cancel()
             self._recovery = None
-        if self._instance is None:
+        if self.instance is None:
             return
-        instance, self._instance = self._instance, None
+        instance, self.instance = self.instance, None
         try:
             if self.answers:
                 await asyncio.wait_for(instance.close(), seconds)
