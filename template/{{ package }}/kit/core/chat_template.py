@@ -78,7 +78,7 @@ class ChatTemplate:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         except OSError as error:
-            raise TemplateError(f"no process can be started for the chat template: {error}") from error
+            raise TemplateError(f"the chat template's process can't be started: {error}") from error
         self._end = weakref.finalize(self, _ended, self._process)
         self._ask({"source": self._source}, LOAD_SECONDS)
 

@@ -21,6 +21,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MEMORY = 512 << 20  # bytes; Python and Jinja take a tenth of it
 
 
+class _TooLongError(Exception):
+    """A template writes without an end."""
+
+
 class _Generation(Extension):
     """The `{% generation %}` block of Hugging Face templates: its body is rendered as it is."""
 
@@ -83,6 +87,8 @@ class _Renderer:
                 self._template = self._environment.from_string(asked["source"])
                 return {"text": ""}
             return {"text": self._rendered(asked)}
+        except _TooLongError as error:
+            return {"bound": str(error)}
         except MemoryError:
             return {"bound": f"takes more than {MEMORY >> 20} MB of memory"}
         except Exception as error:
@@ -96,7 +102,7 @@ class _Renderer:
             pieces.append(piece)
             left -= len(piece)
             if left < 0:
-                raise MemoryError
+                raise _TooLongError(f"writes more than {asked['most']} characters")
         return "".join(pieces)
 
 
