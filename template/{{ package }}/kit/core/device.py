@@ -10,7 +10,16 @@ from typing import Any, cast
 
 from ..names import PACKAGE
 from . import metrics, settings
-from .contract import AnswerBackend, Array, Backend, Layers, Piece, Request, makes_answers
+from .contract import (
+    AnswerBackend,
+    Array,
+    Backend,
+    ContractError,
+    Layers,
+    Piece,
+    Request,
+    makes_answers,
+)
 from .models import Model
 from .tokenizer import Tokenizer
 from .worker import HungError, Worker
@@ -108,19 +117,27 @@ class Device:
     async def check(self) -> str:
         """The backend's word on its device, from an instance of its own."""
         if not self.answers:
-            return await self._worker.submit(self._check)
+            return _line(await self._worker.submit(self._check))
         instance = self._class()
         try:
-            return str(await instance.check())
-        finally:
-            await instance.close()
+            found = await instance.check()
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to tell
+                await instance.close()
+            raise
+        await instance.close()
+        return _line(found)
 
-    def _check(self) -> str:
+    def _check(self) -> Any:
         instance = self._class()
         try:
-            return str(instance.check())
-        finally:
-            instance.close()
+            found = instance.check()
+        except BaseException:
+            with suppress(Exception):
+                instance.close()
+            raise
+        instance.close()
+        return found
 
     async def close(self, seconds: float = 60.0) -> None:
         """Close the instance; a device that hangs is waited for no longer than this."""
@@ -143,6 +160,12 @@ class Device:
     def stop(self) -> None:
         """End the thread."""
         self._worker.stop()
+
+
+def _line(found: Any) -> str:
+    if not isinstance(found, str):
+        raise ContractError(f"check() in backend.py gives {found!r}; it gives one line of text")
+    return found
 
 
 def _log_failure(done: "asyncio.Future[Any]") -> None:
