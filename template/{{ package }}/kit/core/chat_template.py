@@ -84,7 +84,9 @@ class ChatTemplate:
 
     def _ask(self, asked: dict[str, Any], seconds: float) -> str:
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         line = json.dumps(asked | {"seconds": max(seconds, 0.001)}).encode() + b"\n"
         answer: dict[str, str] = {}
         try:
