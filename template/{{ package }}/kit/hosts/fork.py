@@ -62,7 +62,7 @@ class ForkEngine(InferenceEngine):
         self._prompts = prompts.Prompts()
         self._stepping: set[str] = set()
         self._answers: dict[str, Answer] = {}
-        self._text: TextHost | None = None
+        self._text: tuple[Tokenizer, TextHost] | None = None
         self._errors: OrderedDict[str, EngineError] = OrderedDict()
 
     @property
@@ -207,12 +207,12 @@ class ForkEngine(InferenceEngine):
             prompt = x.tobytes().decode("utf-8", "surrogatepass")
         else:
             prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
-        if self.text is not None and (self._text is None or self._text.tokenizer is not tokenizer):
-            kind = self.text
-            self._text = await in_thread(lambda: kind(tokenizer))
+        if (kind := self.text) and (self._text is None or self._text[0] is not tokenizer):
+            self._text = tokenizer, await in_thread(lambda: kind(tokenizer))
+        text = self._text[1] if self._text is not None else None
         ids = await self._prompts.encode(tokenizer, prompt)
         most, temperature = self.limits()
-        answer = Answer(self.runner, self._text, request_id, prompt, ids, most, temperature)
+        answer = Answer(self.runner, text, request_id, prompt, ids, most, temperature)
         self._answers[request_id] = answer
         return answer
 
