@@ -18,7 +18,7 @@ from test_rendered_plugin import make_venv, run, uv
 # A plugin's workflows run on Linux; the bash of Windows may be another system's.
 BASH = shutil.which("bash") if os.name == "posix" else None
 CHECKER = re.compile(
-    r"""(['"])exo-engine-template @ git\+https://github\.com/org/exo-engine-template(@v[\d.]+)?\1"""
+    r"""(['"])exo-engine-template @ git\+https://github\.com/ada/exo-engine-template@[0-9a-f]{40}\1"""
 )
 # These take long, and tests/test_rendered_plugin.py runs them on every variant.
 ELSEWHERE = {"mypy": '"-m", "mypy", "--strict"'}
