@@ -1,5 +1,6 @@
 """exo's InferenceEngine over the runner (jfreed-dev/exo-rkllama, commit 0c831d3)."""
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
@@ -62,7 +63,7 @@ class ForkEngine(InferenceEngine):
         self._prompts = prompts.Prompts()
         self._stepping: set[str] = set()
         self._answers: dict[str, Answer] = {}
-        self._text: tuple[Tokenizer, TextHost] | None = None
+        self._text: tuple[Tokenizer, asyncio.Future[TextHost]] | None = None
         self._errors: OrderedDict[str, EngineError] = OrderedDict()
 
     @property
@@ -84,6 +85,7 @@ class ForkEngine(InferenceEngine):
             self.shard = None
             raise EngineError(_sentence(error)) from error
         self.shard = shard
+        self._make_text(cast(Tokenizer, self.tokenizer))
 
     async def load_checkpoint(self, shard: Shard, path: str) -> None:
         """exo's training command asks for this; weights come from the shard's own repository."""
@@ -207,14 +209,18 @@ class ForkEngine(InferenceEngine):
             prompt = x.tobytes().decode("utf-8", "surrogatepass")
         else:
             prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
-        if (kind := self.text) and (self._text is None or self._text[0] is not tokenizer):
-            self._text = tokenizer, await in_thread(lambda: kind(tokenizer))
-        text = self._text[1] if self._text is not None else None
+        self._make_text(tokenizer)
+        text = await self._text[1] if self._text is not None else None
         ids = await self._prompts.encode(tokenizer, prompt)
         most, temperature = self.limits()
         answer = Answer(self.runner, text, request_id, prompt, ids, most, temperature)
         self._answers[request_id] = answer
         return answer
+
+    def _make_text(self, tokenizer: Tokenizer) -> None:
+        """Begin to make what turns text into ids, once a tokenizer; it takes a while."""
+        if (kind := self.text) and (self._text is None or self._text[0] is not tokenizer):
+            self._text = tokenizer, asyncio.ensure_future(in_thread(lambda: kind(tokenizer)))
 
     def limits(self) -> tuple[int, float]:
         """exo's --max-generate-tokens and --default-temp; its defaults where no node is known."""

@@ -26,7 +26,7 @@ ALIKE = 1.05  # fewer threads win where they take no longer than this
 SLOW = 1.5  # times the best: something else has come
 STEPS = 8  # decode steps that are looked at together: a stall hits one in several
 PAUSE = 5.0  # seconds without a step, after which a prompt looks before it begins
-FIRST_WAIT, LAST_WAIT = 5.0, 60.0  # seconds until more threads are tried again; it doubles
+FIRST_WAIT, LAST_WAIT = 5.0, 20.0  # seconds until more threads are tried again; it doubles
 SLOW_WORK, MORE_WORK = 8.0, 20.0  # times what measuring took: so much work lies in between
 
 Passes = dict[int, list[Callable[[], object]]]
