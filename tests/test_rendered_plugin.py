@@ -293,7 +293,7 @@ def test_doctor_says_what_is_missing(plugin: Plugin, installed: Path, tmp_path: 
     done = command(plugin, installed, "doctor", RKLLM_SERVER_URL=NOBODY, EXO_HOME=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == ""
-    assert 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"' in done.stdout
+    assert 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama@0c831d3' in done.stdout
     assert f"{plugin.engine_name} in 3 groups" in done.stdout
 
 
