@@ -188,9 +188,10 @@ def test_mypy_bites_when_a_backend_breaks_the_contract(
     shutil.copytree(plugin.folder, broken)
     backend = broken / plugin.package / "backend.py"
     source = backend.read_text(encoding="utf-8")
-    assert "def forget(" in source
-    backend.write_text(source.replace("def forget(", "def forgot("), encoding="utf-8")
-    with pytest.raises(AssertionError, match="forget"):
+    assert "    contract = 1\n" in source
+    broken_source = source.replace("    contract = 1\n", '    contract = "one"\n')
+    backend.write_text(broken_source, encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"engine\.py:.*backend"):
         check_types(broken)
 
 
