@@ -3,6 +3,7 @@
 With atheris it is led by coverage, else by hypothesis. Nothing found ends with 0.
 """
 
+import random
 import resource
 import sys
 import tempfile
@@ -22,7 +23,11 @@ def main(target: str, plugin: Path, seconds: int) -> int:
         return by_hypothesis(import_module(target).attack_in(folder, package), seconds)
     with atheris.instrument_imports(include=[package]):
         attack = import_module(target).attack_in(folder, package)
-    argv = [sys.argv[0], f"-max_total_time={seconds}", "-max_len=400", "-len_control=0", "-timeout=60"]
+    corpus = folder / "corpus"  # begun with long inputs: short ones are mostly zeros here
+    corpus.mkdir()
+    for n in range(100):
+        (corpus / str(n)).write_bytes(random.Random(n).randbytes(400))
+    argv = [sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-max_len=400", "-len_control=0", "-timeout=60"]
     argv += ["-rss_limit_mb=0", f"-artifact_prefix={folder}/", "-print_final_stats=1"]
     atheris.Setup(argv, attack)
     atheris.Fuzz()

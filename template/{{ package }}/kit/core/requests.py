@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from . import metrics
+from .contract import Array
 
 MOST = 64  # requests at once
 IDLE_SECONDS = 900.0  # exo's own response timeout: nobody waits for such a request
@@ -33,9 +36,10 @@ class InFlight:
     busy: int = 0
     width: tuple[int, ...] = ()  # of the hidden states that it is sent; ids have none
 
-    def takes(self, shape: tuple[int, ...]) -> bool:
+    def takes(self, x: Array) -> bool:
         """Whether an input (1, S) or (1, S, D) can be its next: after the prompt, S is 1."""
-        return not self.steps or (shape[1] == 1 and shape[2:] == self.width)
+        fits = x.shape[1] == 1 and x.shape[2:] == self.width and x.dtype != np.uint8
+        return not self.steps or fits
 
     def __enter__(self) -> None:
         """Something works for it: it is not idle."""

@@ -183,7 +183,7 @@ class ForkEngine(InferenceEngine):
         if ids and x.max() > LARGEST_ID:
             return f"there is no token {x.max()}"
         flying = self.runner.requests.get(request_id)
-        if request_id in self._stepping or (flying and not flying.takes(x.shape)):
+        if request_id in self._stepping or (flying and not flying.takes(x)):
             return f"{x.dtype} {x.shape} is not this request's next step, which goes on without it"
         passes = device.whole_model and not shard.is_last_layer()
         begins = x.shape[1] > 1 or x.dtype == np.uint8  # a prompt, as text or as ids
