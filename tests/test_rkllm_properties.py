@@ -97,7 +97,9 @@ def name(request: pytest.FixtureRequest) -> str:
 def reader(name: str, module: Callable[[str], ModuleType]) -> Any:
     """What reads the prompts of one template."""
     known = module("chat_templates")
-    return module("exo_rkllm.kit.hosts.fork_messages").PromptReader(known.TEMPLATES[name], known.SPECIAL_TOKENS)
+    return module("exo_rkllm.kit.hosts.fork_messages").PromptReader(
+        known.TEMPLATES[name], known.SPECIAL_TOKENS
+    )
 
 
 @settings(max_examples=100, deadline=None)

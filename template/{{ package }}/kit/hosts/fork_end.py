@@ -22,6 +22,7 @@ def close_at_the_end(original: Function, engine_class: type) -> Function:
             await _close(face)
         # exo ends this very task half-way; a task of its own keeps this plugin out of its words.
         _ending.add(asyncio.ensure_future(original(signal, loop, server)))
+        await asyncio.sleep(0)
 
     return shutdown
 

@@ -234,11 +234,11 @@ def raise_later_errors(original: Function, engine_class: type) -> Function:
     """An engine's error after the first step is printed and dropped (node.py:385-388)."""
 
     async def _process_tensor(
-        self: Any, base_shard: Any, tensor: Any, request_id: Any = None, state: Any = None
+        self: Any, base_shard: Any, tensor: Any, request_id: Any = None, inference_state: Any = None
     ) -> Any:
         face = face_of(self, engine_class)
         if face is None:
-            return await original(self, base_shard, tensor, request_id, state)
+            return await original(self, base_shard, tensor, request_id, inference_state)
         if (known := face.errors.get(request_id)) is not None:  # a step that comes late
             if known.cancelled:
                 return None
@@ -248,7 +248,7 @@ def raise_later_errors(original: Function, engine_class: type) -> Function:
         self.outstanding_requests[request_id] = "processing"
         try:
             result, state = await self.inference_engine.infer_tensor(
-                request_id, shard, tensor, state
+                request_id, shard, tensor, inference_state
             )
             return await self.process_inference_result(shard, result, request_id, state)
         except Exception as error:

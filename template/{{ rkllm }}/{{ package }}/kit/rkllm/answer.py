@@ -28,13 +28,15 @@ class Answer:
         self._limit = limit
         self._asked = asked
         self._chunks = 0
+        self._count = 0  # of tokens; a character of several is one chunk
         self._final = False
         self._held: str | None = ""  # None: the start is over, text goes out at once
 
     def feed(self, chunk: Chunk) -> list[Piece]:
         """Take a chunk. Raises ServerError where it is no part of an answer."""
         self._final = self._final or chunk.final
-        self.ran_out = self.ran_out or chunk.length or (chunk.count or 0) >= self._asked
+        self._count = chunk.count or self._count
+        self.ran_out = self.ran_out or chunk.length or self._count >= self._asked
         if self.over:
             return []
         _refuse(chunk)
@@ -60,7 +62,8 @@ class Answer:
                 "the server answered with empty text; see its log (a runtime error or a "
                 "tokenizer that does not fit the model gives empty answers)"
             )
-        return [Piece(self._rest(), finish="length" if self.ran_out else "stop")]
+        reached = self.ran_out or self._count >= self._limit
+        return [Piece(self._rest(), finish="length" if reached else "stop")]
 
     def _let_out(self, text: str) -> str:
         if self._held is None:

@@ -15,6 +15,7 @@ class ForkText:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         template = tokenizer.chat_template or _PLAIN
         self._prompts = PromptReader(template, tokenizer.special_tokens)
         self._spell = Retokenizer(tokenizer.fast)
