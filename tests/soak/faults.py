@@ -99,6 +99,7 @@ def clients(world: World, table: Table) -> None:
             table.true(f"{size}: counted cancelled", cancelled >= size * (2 * size) + 1, cancelled)
             table.true(f"{size}: the next answer is right", right(ask(nodes[0].api, QUESTION), answer))
             table.true(f"{size}: nothing failed", not nodes[0].outcomes().get("failed"))
+            table.true(f"{size}: no question in a log", all(QUESTION not in n.log for n in nodes))
 
 
 def lines(node: Node, mark: int) -> int:

@@ -57,7 +57,7 @@ class Load:
                     self.wrong.append(f"{reply.status} {reply.text[-80:]!r}")
             with self._lock:
                 self.done += 1
-                if self.done in (int(self._requests * WARM), self._requests):
+                if self.done % int(self._requests * WARM) == 0:
                     self.memory.append([each.memory() for each in self._nodes])
 
 
@@ -82,6 +82,9 @@ def run(world: World, table: Table, size: int, requests: int) -> None:
         table.row(f"{name}: took", f"{took:.0f} s, {load.left} clients left", "", True)
         table.true(f"{name}: wrong answers", not load.wrong, load.wrong[:3] or 0)
         first, last = load.memory[0], load.memory[-1]
+        for n, node in enumerate(nodes):
+            course = " ".join(f"{each[n]:.0f}" for each in load.memory)
+            table.row(f"{name}: memory of {node.name} on the way", course, "MB", True)
         for node, a, b in zip(nodes, first, last, strict=True):
             table.most(f"{name}: memory of {node.name} grew", b - a, 10, "MB")
         held = wait(lambda: all(n.metrics()["requests_in_flight"] == 0 for n in nodes), 5)

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conftest import REPOSITORY, _files_of_template, render_into
-from real_exo import environment, free_ports, get, get_text, install
+from real_exo import EXO_PYTHON, environment, free_ports, get, get_text, install
 from test_rendered_plugin import run
 
 T = TypeVar("T")
@@ -307,6 +307,8 @@ class World:
     """An environment with exo and the plugin, and nodes in it."""
 
     def __init__(self, folder: Path, smollm2: Path | None = None) -> None:
+        if not EXO_PYTHON:
+            raise SystemExit("EXO_PYTHON is not set to the Python of an environment with exo")
         self.folder = folder
         template = folder / "template"
         for name in _files_of_template():

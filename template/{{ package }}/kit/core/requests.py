@@ -134,27 +134,27 @@ class Requests:
         self._end(request_id, "finished", "it was finished")
 
     def fail(self, request_id: str, reason: str, cause: metrics.Cause) -> None:
-        """An error ended it; one that never came in is counted too, once."""
-        if request_id in self._flying:
-            self._end(request_id, "failed", reason, cause)
-        elif request_id not in self._ended:
-            self._remember(request_id, "failed", reason, cause)
+        """An error ended it."""
+        self._end(request_id, "failed", reason, cause, early=True)
 
     def cancel(self, request_id: str) -> None:
         """Who asked is gone."""
-        self._end(request_id, "cancelled", "its client went away")
+        self._end(request_id, "cancelled", "its client went away", early=True)
 
     def evict(self, request_id: str, reason: str) -> None:
         """The engine can't keep its state."""
         self._end(request_id, "evicted", reason)
 
-    def _end(self, request_id: str, outcome: str, reason: str, cause: str = "") -> None:
+    def _end(
+        self, request_id: str, outcome: str, reason: str, cause: str = "", early: bool = False
+    ) -> None:
+        """early: one that has not come in yet is counted and refused too, once."""
         request = self._flying.pop(request_id, None)
-        if request is None:
-            return
-        self._remember(request_id, outcome, reason, cause)
-        request.let_go()
-        self._tell(request_id)
+        if request is not None or (early and request_id not in self._ended):
+            self._remember(request_id, outcome, reason, cause)
+        if request is not None:
+            request.let_go()
+            self._tell(request_id)
 
     def _remember(self, request_id: str, outcome: str, reason: str, cause: str) -> None:
         """Count the end of a request, and refuse its id for a while."""

@@ -51,7 +51,7 @@ def whole_text(original: Function, engine_class: type) -> Function:
             return original(*args, **named)
         error = error_of(asked["request_id"])
         if error is not None and not asked["stream"]:
-            raise error  # exo makes HTTP 500 of it
+            raise error.fresh()  # exo makes HTTP 500 of it
         ids, finish = list(asked["tokens"]), asked["finish_reason"]
         if finish and ids and ids[-1] == asked["tokenizer"].eos_token_id:
             ids, finish = ids[:-1], "stop"  # exo takes an id of 0 for none
@@ -112,7 +112,7 @@ def first_token_or_error(original: Function, engine_class: type) -> Function:
                 await lost(face, 0)
             raise known from error
         if (failed := face.errors.get(request_id)) is not None:
-            raise failed
+            raise failed.fresh()
 
     return process_prompt
 

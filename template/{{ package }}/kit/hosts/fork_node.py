@@ -33,6 +33,10 @@ class AnswerError(RuntimeError):
         super().__init__(sentence)
         self.lost, self.cancelled = lost, cancelled
 
+    def fresh(self) -> "AnswerError":
+        """One to raise, or to keep: a raised one keeps all that its callers had."""
+        return AnswerError(str(self), self.lost, self.cancelled)
+
 
 @dataclass
 class Asked:
@@ -82,7 +86,7 @@ class Face:
 
     def remember(self, request_id: str, error: AnswerError) -> None:
         """Keep why an answer is over, for its client and for steps that come late."""
-        self.errors[request_id] = error
+        self.errors[request_id] = error.fresh()
         while len(self.errors) > _MOST_KEPT:
             self.errors.popitem(last=False)
 
@@ -242,7 +246,7 @@ def raise_later_errors(original: Function, engine_class: type) -> Function:
         if (known := face.errors.get(request_id)) is not None:  # a step that comes late
             if known.cancelled:
                 return None
-            raise known  # its sender may not have heard
+            raise known.fresh()  # its sender may not have heard
         # exo's own lines, without what prints the error and drops it.
         shard = self.get_current_shard(base_shard)
         self.outstanding_requests[request_id] = "processing"
