@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def _ended(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
+@lru_cache(maxsize=1)  # a process each: a node has one model at a time
 def compiled(source: str) -> ChatTemplate:
     """The template of a tokenizer_config.json. Raises jinja2.TemplateError."""
     return ChatTemplate(source)
