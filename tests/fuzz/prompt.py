@@ -9,22 +9,57 @@ from pathlib import Path
 from checkpoint import Bytes
 
 LITERALS = (
-    "<|im_start|>", "<|im_end|>\n", "[INST]", "[/INST]", "\n", " ", "(", ".*", "\\", "Zq0wordX", "\x00",
-    "\ud800", "\u0130", "\ufb03", "{", "}}", "user", "",
-)  # fmt: skip
+    "<|im_start|>",
+    "<|im_end|>\n",
+    "[INST]",
+    "[/INST]",
+    "\n",
+    " ",
+    "(",
+    ".*",
+    "\\",
+    "Zq0wordX",
+    "\x00",
+    "\ud800",
+    "\u0130",
+    "\ufb03",
+    "{",
+    "}}",
+    "user",
+    "",
+)
 PIECES = (
-    *LITERALS, "{{ m.role }}", "{{ m.content }}", "{{ m['content'] | trim }}", "{{ bos_token }}",
-    "{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ m.content * 3 }}", "{{ m | tojson }}",
-    "{% set ns.x = ns.x ~ m.content ~ ns.x %}", "{{ ns.x }}", "{{ f(1) }}", "{{ m.content | upper }}",
-    "{{ strftime_now('%d %b %Y') }}", "{{ m.content.split('x')[0] }}", "{{ m['content'] }}{% break %}",
-)  # fmt: skip
+    *LITERALS,
+    "{{ m.role }}",
+    "{{ m.content }}",
+    "{{ m['content'] | trim }}",
+    "{{ bos_token }}",
+    "{{ messages[0].content }}",
+    "{{ raise_exception('no') }}",
+    "{{ m.content * 3 }}",
+    "{{ m | tojson }}",
+    "{% set ns.x = ns.x ~ m.content ~ ns.x %}",
+    "{{ ns.x }}",
+    "{{ f(1) }}",
+    "{{ m.content | upper }}",
+    "{{ strftime_now('%d %b %Y') }}",
+    "{{ m.content.split('x')[0] }}",
+    "{{ m['content'] }}{% break %}",
+)
 BLOCKS = (
-    "{% for m in messages %}@{% endfor %}", "{% for m in messages[1:] %}@{% endfor %}",
-    "{% if m.role == 'user' %}@{% else %}@{% endif %}", "{% if m.role == 'system' %}@{% endif %}",
-    "{% if loop.first %}@{% endif %}", "{% if add_generation_prompt %}@{% endif %}",
-    "{% generation %}@{% endgeneration %}", "{% macro f(n) %}@{% endmacro %}@",
-    "{% set ns = namespace(x='') %}@", "{% for i in range(99999) %}@{% endfor %}", "@@", "@@",
-)  # fmt: skip
+    "{% for m in messages %}@{% endfor %}",
+    "{% for m in messages[1:] %}@{% endfor %}",
+    "{% if m.role == 'user' %}@{% else %}@{% endif %}",
+    "{% if m.role == 'system' %}@{% endif %}",
+    "{% if loop.first %}@{% endif %}",
+    "{% if add_generation_prompt %}@{% endif %}",
+    "{% generation %}@{% endgeneration %}",
+    "{% macro f(n) %}@{% endmacro %}@",
+    "{% set ns = namespace(x='') %}@",
+    "{% for i in range(99999) %}@{% endfor %}",
+    "@@",
+    "@@",
+)
 
 
 def written(choice: Bytes, depth: int = 0) -> str:
