@@ -110,7 +110,10 @@ def replace(old: str, new: str) -> Callable[[str], str]:
 
 # Undone in this order: the working tree, PREVIOUS, OLDEST.
 SINCE_PREVIOUS = [
-    Edit("template/{{ package }}/sampling.py", lambda text: text + "\n# From the previous one.\n"),
+    Edit(
+        "template/{{ package }}/kit/core/sampling.py",
+        lambda text: text + "\n# From the previous one.\n",
+    ),
     Edit("template/NOTES.md", lambda _: "Notes, which a later version has no more.\n"),
 ]
 SINCE_OLDEST = [
@@ -118,7 +121,7 @@ SINCE_OLDEST = [
     Edit("copier.yml", replace("/tests/test_backend.py{%", "/tests/test_own.py{%")),
     Edit("copier.yml", replace("  default: Apache-2.0\n", "  default: BSD-3-Clause\n")),
     Edit("template/CONTRIBUTING.md.jinja", replace("# Working on ", "# How to work on ")),
-    Edit("template/{{ package }}/sampling.py", lambda text: "# From the oldest.\n" + text),
+    Edit("template/{{ package }}/kit/core/sampling.py", lambda text: "# From the oldest.\n" + text),
     Edit("template/{{ numpy }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/{{ rkllm }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/.gitattributes", lambda _: None),
@@ -143,7 +146,7 @@ TO_COME = {
     ],
     FEWER_CHOICES: [Edit("copier.yml", replace("    - MIT\n", ""))],
     BROKEN: [
-        Edit("template/{{ package }}/sampling.py", lambda text: text + "\n# Newer.\n"),
+        Edit("template/{{ package }}/kit/core/sampling.py", lambda text: text + "\n# Newer.\n"),
         Edit("template/tests/zz_last.py.jinja", lambda _: "{{ no_such_answer }}\n"),
     ],
 }

@@ -3,7 +3,6 @@
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,33 +23,20 @@ def plugin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     sys.path.remove(str(folder))
 
 
-@pytest.fixture(scope="module")
-def backend(plugin: str) -> ModuleType:
-    return import_module(f"{plugin}.backend")
-
-
-class Whole:
-    """All layers of a case, as exo's Shard."""
-
-    model_id = "reference"
-    start_layer = 0
-
-    def __init__(self, layers: int) -> None:
-        self.n_layers, self.end_layer = layers, layers - 1
-
-
 @pytest.fixture(params=CASES)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def loaded(name: str, plugin: str, backend: ModuleType, tmp_path: Path):
+def loaded(name: str, plugin: str, tmp_path: Path):
     """A backend with the case's checkpoint."""
-    write_checkpoint = import_module(f"{plugin}.random_checkpoint").write_checkpoint
+    layers = CASES[name].config["num_hidden_layers"]
+    write_checkpoint = import_module(f"{plugin}.kit.llama.random_checkpoint").write_checkpoint
     write_checkpoint(tmp_path, CASES[name].config, **CASES[name].files)
-    made = backend.Backend()
-    made.load(Whole(CASES[name].config["num_hidden_layers"]), tmp_path, None)
+    made = import_module(f"{plugin}.backend").Backend()
+    contract = import_module(f"{plugin}.kit.core.contract")
+    made.load(contract.Layers("reference", 0, layers - 1, layers), tmp_path, None)
     yield made
     made.close()
 
@@ -62,7 +48,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 def run(backend, steps: list[np.ndarray]) -> np.ndarray:
     """The last position's logits of each step, [steps, V]."""
-    return np.stack([backend.forward("request", step[None])[0, 0] for step in steps])
+    return np.stack([backend.step("request", step[None])[0, 0] for step in steps])
 
 
 def test_a_prompt_and_decoded_tokens_have_the_reference_logits(name: str, loaded) -> None:

@@ -3,17 +3,19 @@
 import keyword
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
 import yaml
-from conftest import REPOSITORY, Render, render_into
+from conftest import Render, render_into, variants
 from copier.errors import CopierError
 from jinja2 import FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
+from packaging.requirements import Requirement
 
 LICENSES = {
     "Apache-2.0": ("Apache License", "END OF TERMS AND CONDITIONS"),
@@ -49,6 +51,7 @@ def macros(template: Path) -> Any:
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(template), extensions=[AnsibleCoreFiltersExtension]
     )
+    environment.globals["pathjoin"] = lambda *parts: "/".join(parts)  # as copier has it
     return environment.get_template("hooks/answers.jinja").module
 
 
@@ -109,8 +112,8 @@ def test_project_name_comes_from_the_folder(macros: Any, folder: str, name: str)
     [
         ("exo-rkllm", "rkllm", "rkllama"),
         ("exo-mlx", "rkllm", "rkllama"),
-        ("exo-rkllm", "other", "rkllm_plugin"),
-        ("exo-dummy", "other", "dummy_plugin"),
+        ("exo-rkllm", "numpy", "rkllm_plugin"),
+        ("exo-dummy", "numpy", "dummy_plugin"),
         ("exo-my-npu", "rkllm", "my_npu"),
         ("npu-exo-x", "rkllm", "npu_exo_x"),
         ("exo-json", "rkllm", "json_plugin"),
@@ -241,13 +244,27 @@ def test_standard_library_is_pythons_own(macros: Any) -> None:
     assert listed - own <= REMOVED
 
 
-def test_no_project_has_the_name_of_one_of_its_test_modules(macros: Any) -> None:
-    files = [path for path in REPOSITORY.glob("template/**/tests/*.py*") if path.is_file()]
-    modules = {path.name.partition(".")[0] for path in files}
-    assert {"conftest", "driver", "server", "test_engine"} <= modules
-    assert [
-        name for name in modules if not macros.project_name_problem(name.replace("_", "-"))
-    ] == []
+@pytest.mark.parametrize("variant", variants())
+def test_no_project_has_the_name_of_a_module_beside_it(
+    macros: Any, plugin_of: Callable[[str], Path], variant: str
+) -> None:
+    plugin = plugin_of(variant)
+    names = {path.stem for path in (plugin / "tests").glob("*.py")}
+    assert {"conftest", "driver", "device", "test_backend"} <= names
+    project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for needed in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        names.add(Requirement(needed).name.replace("-", "_"))
+    free = [
+        name
+        for name in (each.replace("_", "-") for each in names)
+        if not macros.project_name_problem(name) and not macros.taken_problem(name, variant)
+    ]
+    assert free == []
+
+
+def test_a_name_that_a_variants_tests_have_is_refused(render: Render) -> None:
+    with pytest.raises(ValueError, match="checkpoints is the name of a module"):
+        render("checkpoints", variant="numpy")
 
 
 def test_message_after_copy_gives_the_next_commands(
@@ -258,12 +275,14 @@ def test_message_after_copy_gives_the_next_commands(
     message = capfd.readouterr().err
     assert f"cd '{destination}'\n" in message
     assert "pip install -e '.[test]' && pytest\n" in message
-    assert "exo --inference-engine my_engine\n" in message
+    assert 'exo-my-engine generate "Hello" --random-weights\n' in message
+    assert "exo-my-engine doctor\n" in message
+    assert "exo --inference-engine" not in message  # exo is not on PyPI
 
 
 def test_the_default_variant_is_numpy(render: Render) -> None:
     plugin = render("exo-myengine")
     answers = answers_of(plugin)
     assert (answers["variant"], answers["engine_name"]) == ("numpy", "myengine")
-    assert (plugin / "exo_myengine" / "llama.py").is_file()
+    assert (plugin / "exo_myengine" / "kit" / "llama" / "llama.py").is_file()
     assert not (plugin / "exo_myengine" / "dialects.py").exists()

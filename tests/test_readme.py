@@ -47,11 +47,3 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_files_that_the_readme_names_exist() -> None:
     for name in re.findall(r"\b(?:tests|template|hooks)/[\w./-]*\w", README):
         assert (ROOT / name).exists(), name
-
-
-def test_every_setting_of_the_rkllm_variant_is_in_its_readme() -> None:
-    overlay = ROOT / "template" / "{{ rkllm }}"
-    [settings] = overlay.glob("*/settings.py")
-    read = set(re.findall(r"RKLLM_[A-Z_]+", settings.read_text(encoding="utf-8")))
-    told = re.findall(r"^\| `(RKLLM_\w+)`", (overlay / "_variant.jinja").read_text("utf-8"), re.M)
-    assert read == set(told)

@@ -45,7 +45,7 @@ async def raw_stream(url: str) -> Timing:
         "messages": [{"role": "user", "content": "Hi"}],
         "stream": True,
         "think": False,
-        "options": {"num_predict": 4096},
+        "options": {"num_predict": 10_000, "temperature": 0.0, "top_p": 1.0, "top_k": 1},
     }
     begun, first, count = time.perf_counter(), 0.0, 0
     async with (

@@ -2,9 +2,11 @@
 
     python tests/listing/update.py
 
-A new file gets an empty line, which the tests refuse: write what the file is for.
+A new module gets the first line of its docstring, any other new file an empty line, which the tests
+refuse: write what the file is for.
 """
 
+import ast
 import re
 import tempfile
 from pathlib import Path
@@ -30,6 +32,14 @@ def lines(listing: Path) -> dict[str, str]:
     return dict(re.findall(r"^\| `(.+)` \| (.*?) ?\|$", text, re.M))
 
 
+def summary(path: Path) -> str:
+    """What a module says of itself, in a line."""
+    if path.suffix != ".py":
+        return ""
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return said.split("\n", 1)[0].rstrip(".").replace("|", "\\|")
+
+
 def main() -> None:
     question = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))["variant"]
     for variant in question["choices"].values():
@@ -38,9 +48,10 @@ def main() -> None:
             # HEAD is the working tree with what is not committed; without it, it is the last tag.
             data = {"variant": variant}
             copier.run_copy(str(ROOT), plugin, data=data, defaults=True, quiet=True, vcs_ref="HEAD")
+            known = lines(HERE / f"{variant}.md")
             paths = files(plugin)
-        known = lines(HERE / f"{variant}.md")
-        rows = "".join(f"| `{path}` | {known.get(path, '')} |\n" for path in paths)
+            about = {path: known.get(path) or summary(plugin / path) for path in paths}
+        rows = "".join(f"| `{path}` | {line} |\n" for path, line in about.items())
         title = f"# exo-{variant}\n\nThe files of a plugin of this variant with every default.\n\n"
         (HERE / f"{variant}.md").write_text(title + HEAD + rows, encoding="utf-8")
 

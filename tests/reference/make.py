@@ -1,6 +1,6 @@
 """Make the logits that the NumPy variant is compared with: transformers, float32, on the CPU.
 
-Run by hand, after a change of cases.py or of the variant's random_checkpoint.py:
+Run by hand, after a change of cases.py or of kit/llama/random_checkpoint.py:
 
     uv venv reference && uv pip install -p reference torch transformers tokenizers numpy
     reference/bin/python tests/reference/make.py
@@ -19,7 +19,7 @@ import transformers
 from cases import CASES, DECODED, PROMPT, Case
 
 HERE = Path(__file__).parent
-VARIANT = HERE.parents[1] / "template" / "{{ numpy }}"
+CHECKPOINT = HERE.parents[1] / "template" / "{{ checkpoint }}"
 
 
 def logits_of(folder: Path, ids: np.ndarray) -> np.ndarray:
@@ -52,8 +52,8 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
-    sys.path.insert(0, str(VARIANT))
-    write_checkpoint = import_module("{{ package }}.random_checkpoint").write_checkpoint
+    sys.path.insert(0, str(CHECKPOINT))
+    write_checkpoint = import_module("{{ package }}.kit.llama.random_checkpoint").write_checkpoint
     for path in HERE.glob("*.npz"):
         path.unlink()
     for name, case in CASES.items():

@@ -7,111 +7,54 @@ import argparse
 import asyncio
 import itertools
 import json
-import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
+from fake_server import FakeServer
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-DEFAULT = ["Hello ", "there, ", "this ", "is ", "the ", "NPU."]
+ANSWER = ("Hello ", "there, ", "this ", "is ", "the ", "NPU.")
 HTML_500 = "<!doctype html><title>500</title><h1>Internal Server Error</h1><p>Broken.</p>"
+FAULTS = (
+    "empty", "zero_counts", "task_error", "timeout_sentence", "pad", "cut", "silence", "no_final",
+)  # fmt: skip
 
 
-class FakeServer:
-    """Runs on a free loopback port, in a thread with a loop of its own.
+class RkllmServer(FakeServer):
+    """Plays one kind of server.
 
-    `fault` is for the next load or answer. `script()` queues an answer, a list of pieces.
+    rkllama: an answer that its limit ends loses its last chunk to the next answer, whoever asks;
+    a stream that is closed early kills the model's worker. legacy: one text buffer for all.
     """
 
-    def __init__(self, kind: str = "rkllama", models: list[str] | None = None) -> None:
+    def __init__(
+        self, kind: str = "rkllama", models: Sequence[str] = ("Qwen2.5-1.5B-Instruct",)
+    ) -> None:
+        super().__init__(models, ANSWER)
         self.kind = kind
-        self.models = models if models is not None else ["Qwen2.5-1.5B-Instruct"]
-        self.fault = ""
-        self.hanging: set[str] = set()  # paths that never answer
-        self.tokens_per_second: float | None = None
-        self.default_answer: list[str] = list(DEFAULT)
         self.loaded: list[str] = []
-        self.requests: list[dict[str, Any]] = []
-        self.max_concurrent = 0
-        self.open_connections = 0
-        self._answers: deque[list[str]] = deque()
+        self.loads = 0
+        self.talks_on = False  # rkllama: also the answer to a short question has no end
+        self.left: list[str] = []  # rkllama: what opens the next answer
         self._buffer: deque[str] = deque()  # legacy: one for all requests
+        self._unsent: list[str] = []  # legacy: of the running stream
         self._dead: set[str] = set()  # rkllama: models whose worker was killed
-        self._held_back: list[str] = []
-        self._running = 0
-        self._loop = asyncio.new_event_loop()
-        self._quit = asyncio.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.url = ""
 
     @property
-    def chat_requests(self) -> list[list[dict[str, str]]]:
-        """The messages of every request for an answer."""
-        return [r["messages"] for r in self.requests if "messages" in r]
+    def chat_requests(self) -> list[dict[str, Any]]:
+        """Every request for an answer, but those of the plugin's own short question."""
+        return [r for r in self.requests if "messages" in r and not _is_short(r)]
 
-    def script(self, pieces: list[str] | str) -> None:
-        """Queue an answer."""
-        self._answers.append([pieces] if isinstance(pieces, str) else list(pieces))
-
-    def start(self) -> "FakeServer":
-        """Serve; returns when the port is open."""
-        self._thread.start()
-        if not self._ready.wait(10):
-            raise RuntimeError("the test server did not start")
-        return self
-
-    def stop(self) -> None:
-        """End every connection and the thread; once is enough."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._quit.set)
-            self._thread.join(10)
-
-    def wait(self) -> None:
-        """Serve until the process is ended."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        app = web.Application(middlewares=[self._middleware])
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}"
-        self._ready.set()
-        await self._quit.wait()
-        await runner.cleanup()
-
-    @web.middleware
-    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self.open_connections += 1
-        try:
-            response = await handler(request)
-            response.force_close()
-            return response
-        finally:
-            self.open_connections -= 1
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        body: dict[str, Any] = {}
-        if request.method == "POST":
-            body = await request.json()
-            self.requests.append(body)
-        if request.path in self.hanging:
-            await self._quit.wait()
-        answers = {"rkllama": self._rkllama, "legacy": self._legacy, "openai": self._openai}
-        play = answers.get(self.kind)
+    async def play(
+        self, request: web.Request, path: str, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        """Answer as the kind does."""
+        kinds = {"rkllama": self._rkllama, "legacy": self._legacy, "openai": self._openai}
+        play = kinds.get(self.kind)
         if play is None:
             return web.json_response({"detail": "not found"}, status=404)
-        return await play(request, request.path, body)
+        return await play(request, path, body)
 
     # --- rkllama -----------------------------------------------------------------------------
 
@@ -125,8 +68,6 @@ class FakeServer:
             return web.json_response({"version": "0.0.74"})
         if path == "/models":
             return web.json_response({"models": self.models})
-        if path == "/api/ps":
-            return web.json_response({"models": [{"name": m} for m in self.loaded]})
         if path == "/load_model":
             return self._load(name, many=True)
         if path == "/unload_model":
@@ -134,14 +75,14 @@ class FakeServer:
                 return _error(f"No model {name} are currently loaded.", 400)
             self.loaded.remove(name)
             self._dead.discard(name)
-            self._held_back.clear()
+            self.left.clear()
             return web.json_response({"message": f"Model {name} successfully unloaded!"})
         if path == "/api/chat":
             return await self._chat(request, body)
         return _error("not found", 404)
 
     def _load(self, name: str, many: bool) -> web.StreamResponse:
-        fault = self._take("load_refused", "load_500_html")
+        fault = self.take("load_refused", "load_500_html")
         if fault == "load_refused":
             return _error(f"Unexpected Error loading the model {name} into memory.", 400)
         if fault == "load_500_html":
@@ -153,32 +94,42 @@ class FakeServer:
         if self.loaded and not many:
             return _error("A model is already loaded. Please unload it first.", 400)
         self.loaded.append(name)
+        self.loads += 1
         return web.json_response({"message": f"Model {name} loaded successfully."})
 
     async def _chat(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        model = body["model"]
+        model, limit = body["model"], int(body.get("options", {}).get("num_predict", 1024))
         if model not in self.models:
             return _error(f"Failed to load model '{model}'", 500)
         if model not in self.loaded:
             self.loaded.append(model)
         if model in self._dead:
-            await self._quit.wait()  # the worker is gone; the server waits for it
+            await self.hang()  # the worker is gone; the server waits for it
 
-        def event(text: str) -> bytes:
+        def event(text: str, **more: Any) -> bytes:
             message = {"role": "assistant", "content": text}
-            return _line({"model": model, "message": message, "done": False})
+            return _line({"model": model, "message": message, "done": False} | more)
 
-        def last(count: int) -> bytes:
-            message = {"role": "assistant", "content": ""}
-            ended = {"done": True, "done_reason": "stop", "prompt_eval_count": 9}
-            return _line({"model": model, "message": message, "eval_count": count} | ended)
-
-        limit = int(body.get("options", {}).get("num_predict", 1024))
+        fault = "" if _is_short(body) else self.take(*FAULTS)
+        own = faulty(fault, self._asked(body))[:limit]
+        pieces, self.left = [*self.left, *own], []
+        if len(own) == limit:
+            self.left = [pieces.pop()]
+        count = {"zero_counts": 0, "timeout_sentence": 0, "empty": 5}.get(fault, len(own))
+        last = event("", done=True, done_reason="stop", eval_count=count)
+        events = [event(piece) for piece in pieces]
         try:
-            return await self._stream(request, "application/x-ndjson", event, last, limit)
+            return await self.stream(
+                request, "application/x-ndjson", events, last, in_stream(fault)
+            )
         except (ConnectionError, asyncio.CancelledError):
             self._dead.add(model)
             raise
+
+    def _asked(self, body: dict[str, Any]) -> list[str]:
+        if not _is_short(body):
+            return self.next_answer()
+        return ["OK "] * 1000 if self.talks_on else ["OK", "."]
 
     # --- openai ------------------------------------------------------------------------------
 
@@ -191,17 +142,18 @@ class FakeServer:
             return _error("not found", 404)
         if body["model"] not in self.models:
             return _error(f"model {body['model']} not found", 404)
-
-        def event(text: str) -> bytes:
-            return _sse({"choices": [{"delta": {"content": text}, "finish_reason": None}]})
-
-        def last(count: int) -> bytes:
-            stop = _sse({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-            usage = _sse({"choices": [], "usage": {"completion_tokens": count}})
-            return stop + usage + b"data: [DONE]\n\n"
-
-        limit = int(body.get("max_tokens", 1024))
-        return await self._stream(request, "text/event-stream", event, last, limit)
+        fault = self.take(*FAULTS)
+        answer = faulty(fault, self.next_answer())
+        pieces = answer[: int(body.get("max_tokens", 1024))]
+        finish = "stop" if len(pieces) == len(answer) else "length"
+        events = [
+            _sse({"choices": [{"delta": {"content": piece}, "finish_reason": None}]})
+            for piece in pieces
+        ]
+        last = _sse({"choices": [{"delta": {}, "finish_reason": finish}]})
+        last += _sse({"choices": [], "usage": {"completion_tokens": len(pieces)}})
+        last += b"data: [DONE]\n\n"
+        return await self.stream(request, "text/event-stream", events, last, in_stream(fault))
 
     # --- legacy ------------------------------------------------------------------------------
 
@@ -233,83 +185,27 @@ class FakeServer:
         roles = ["system", *(m["role"] for m in body["messages"])]  # its own system text is first
         if any(a == b for a, b in itertools.pairwise(roles)):
             return web.Response(status=500, text=HTML_500, content_type="text/html")
-        if not body.get("stream"):
-            self._buffer.extend(["OK", "."])
-            text = "".join(self._buffer)
-            self._buffer.clear()
-            return web.json_response(_legacy_event(text, 2))
-        count = 0
-
-        def event(text: str) -> bytes:
-            nonlocal count
-            count += 1
-            return _line(_legacy_event(text, count)) + b"\n"
-
-        self._held_back = list(self._buffer)  # what an earlier answer left opens this one
+        left = list(self._buffer)  # what an earlier answer left opens this one
         self._buffer.clear()
-        return await self._stream(request, "text/plain", event, lambda _: b"", 2048)
-
-    # --- all ---------------------------------------------------------------------------------
-
-    def _take(self, *faults: str) -> str:
-        """The fault, if it is one of these; it happens once."""
-        if self.fault not in faults:
-            return ""
-        taken, self.fault = self.fault, ""
-        return taken
-
-    def _pieces(self) -> list[str]:
-        pieces = self._answers.popleft() if self._answers else list(self.default_answer)
-        left, self._held_back = self._held_back, []
-        return left + pieces
-
-    async def _stream(
-        self,
-        request: web.Request,
-        content_type: str,
-        event: Callable[[str], bytes],
-        last: Callable[[int], bytes],
-        limit: int,
-    ) -> web.StreamResponse:
-        fault = self._take(
-            "empty", "zero_counts", "task_error", "timeout_sentence", "cut", "silence", "pad",
-            "no_final", "lost_last_chunk",
-        )  # fmt: skip
-        pieces = _faulty(fault, self._pieces())
-        if fault == "lost_last_chunk":
-            self._held_back = [pieces.pop()]
-        response = web.StreamResponse(headers={"Content-Type": content_type})
-        await response.prepare(request)
-        self._running += 1
-        self.max_concurrent = max(self.max_concurrent, self._running)
-        sent = 0
+        if not body.get("stream"):
+            return web.json_response(_legacy_event("".join([*left, "OK", "."]), 2))
+        fault = self.take(*FAULTS)
+        pieces = [*left, *faulty(fault, self.next_answer())]
+        events = [_line(_legacy_event(text, n + 1)) + b"\n" for n, text in enumerate(pieces)]
+        self._unsent = pieces
         try:
-            for n, piece in enumerate(pieces):
-                if self.tokens_per_second:
-                    await asyncio.sleep(1 / self.tokens_per_second)
-                if fault == "cut" and n == len(pieces) // 2:
-                    return _cut(request, response)
-                if fault == "silence" and n == len(pieces) // 2:
-                    await self._quit.wait()
-                await response.write(event(piece))
-                sent += 1
-            if fault == "task_error":
-                return _cut(request, response)
-            if fault != "no_final":
-                zero = fault in ("zero_counts", "timeout_sentence")
-                special = {"lost_last_chunk": limit, "empty": 5}
-                await response.write(last(0 if zero else special.get(fault, sent)))
-            await response.write_eof()
-            return response
+            return await self.stream(request, "text/plain", events, b"", in_stream(fault))
         except (ConnectionError, asyncio.CancelledError):
-            if self.kind == "legacy":
-                self._buffer.extend(pieces[sent:])
+            self._buffer.extend(self._unsent)
             raise
-        finally:
-            self._running -= 1
+
+    def sent(self, count: int) -> None:
+        """Keep what a legacy server has still to say."""
+        self._unsent = self._unsent[1:]
 
 
-def _faulty(fault: str, pieces: list[str]) -> list[str]:
+def faulty(fault: str, pieces: list[str]) -> list[str]:
+    """An answer with a fault in its text."""
     return {
         "empty": [],
         "task_error": [*pieces[:2], "<RKLLM_TASK_ERROR>"],
@@ -318,11 +214,13 @@ def _faulty(fault: str, pieces: list[str]) -> list[str]:
     }.get(fault, pieces)
 
 
-def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Drop the connection without the end of the chunked body."""
-    if request.transport is not None:
-        request.transport.abort()
-    return response
+def in_stream(fault: str) -> str:
+    """What becomes of the stream; the runtime's error ends it without a last event."""
+    return "reset" if fault == "task_error" else fault
+
+
+def _is_short(body: dict[str, Any]) -> bool:
+    return [m.get("content") for m in body.get("messages", [])] == ["Say OK."]
 
 
 def _error(text: str, status: int) -> web.Response:
@@ -348,11 +246,12 @@ def main() -> None:
     parser.add_argument("--kind", choices=["rkllama", "legacy", "openai"], default="rkllama")
     parser.add_argument("--model", action="append", help="a model that it has; may be repeated")
     parser.add_argument("--tokens-per-second", type=float)
-    parser.add_argument("--pieces", nargs="+", default=DEFAULT, help="the answer")
+    parser.add_argument("--pieces", nargs="+", default=ANSWER, help="the answer")
     parser.add_argument("--times", type=int, default=1, help="how often the pieces are repeated")
     arguments = parser.parse_args()
-    server = FakeServer(arguments.kind, arguments.model)
-    server.default_answer = arguments.pieces * arguments.times
+    models = arguments.model or ["Qwen2.5-1.5B-Instruct"]
+    server = RkllmServer(arguments.kind, models)
+    server.default_answer = list(arguments.pieces) * arguments.times
     server.tokens_per_second = arguments.tokens_per_second
     print(server.start().url, flush=True)
     server.wait()

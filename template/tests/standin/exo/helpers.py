@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 DEBUG = int(os.environ.get("DEBUG", "0"))
 VERSION = "0.0.1"
@@ -45,3 +45,8 @@ class AsyncCallbackSystem(Generic[Key, Value]):
         """Hand one event to every group."""
         for group in list(self.callbacks.values()):
             group.set(*args)
+
+
+async def shutdown(signal: Any, loop: Any, server: Any) -> None:
+    """End everything that runs. exo's fault: no engine is closed."""
+    server.stopped = True

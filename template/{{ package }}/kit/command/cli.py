@@ -2,146 +2,149 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from contextlib import aclosing
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
-from .doctor import doctor
-from .session import (
-    PACKAGE,
-    RANDOM,
-    CommandError,
-    Session,
-    TextStream,
-    open_session,
-    sentence,
-    templated,
-)
+from ..names import ENGINE_NAME, PACKAGE, PROJECT
+from .ending import INTERRUPTED, watched
+from .telling import ReaderGone, sentence
 
-PROGRAM = PACKAGE.replace("_", "-")
+RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"  # where a variant has it
 
 
-async def generate(arguments: argparse.Namespace) -> int:
-    """Answer one prompt, text as it comes."""
-    async with open_session(arguments) as session:
-        tokenizer = session.tokenizer
-        prompt = templated(arguments, tokenizer)
-        stream = TextStream(tokenizer.decode)
-        async with aclosing(session.ids("generate", prompt, arguments.max_tokens)) as ids:
-            async for token in ids:
-                show(stream.feed(token))
-        show(stream.rest() + "\n")
-    return 0
-
-
-def show(text: str) -> None:
-    """Text to stdout at once; what the terminal can't spell is replaced."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
-
-
-async def bench(arguments: argparse.Namespace) -> int:
-    """Tokens a second of prefill and of decode, the median of some runs after a warm-up."""
-    from statistics import median
-
-    async with open_session(arguments) as session:
-        prompt = templated(arguments, session.tokenizer)
-        length = len(session.tokenizer.encode(prompt))
-        await timed(session, prompt, 2)
-        runs = [await timed(session, prompt, arguments.max_tokens) for _ in range(arguments.runs)]
-    first = median(run[0] for run in runs)
-    print(f"prefill {length / first:10.1f} tokens/s  ({length} tokens, {first * 1e3:.1f} ms)")
-    rates = [(count - 1) / seconds for _, seconds, count in runs if count > 1 and seconds > 0]
-    if rates:
-        tokens = sum(run[2] for run in runs)
-        print(f"decode  {median(rates):10.1f} tokens/s  ({tokens} tokens in {len(runs)} runs)")
-    else:
-        print("decode  not measured: the answer has one token; ask something longer.")
-    return 0
-
-
-async def timed(session: Session, prompt: str, limit: int) -> tuple[float, float, int]:
-    """One answer: seconds to the first token, seconds from there to the last, tokens."""
-    start = time.perf_counter()
-    first = last = start
-    count = 0
-    async with aclosing(session.ids("bench", prompt, limit)) as ids:
-        async for _ in ids:
-            last = time.perf_counter()
-            first = first if count else last
-            count += 1
-    if not count:
-        raise CommandError("The model answered nothing. Give `bench` another --prompt.")
-    return first - start, last - first, count
-
-
-def positive(text: str) -> int:
+def above_zero(text: str) -> int:
     """A whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("give a whole number above 0")
+    return int(text)
+
+
+def temperature(text: str) -> float:
+    """A number that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):  # which NaN isn't either
+        raise argparse.ArgumentTypeError("give a number from 0 on")
     return value
+
+
+def utf8(text: str) -> str:
+    """A text that can be encoded: bytes that are no UTF-8 come as lone surrogates."""
+    if text.encode("utf-8", "replace").decode() != text:
+        raise argparse.ArgumentTypeError("this is no valid text in UTF-8")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog=PROGRAM, description="An inference engine plugin of exo.")
-    commands = top.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("doctor", help="say what is there and what is missing")
-    command.set_defaults(run=doctor)
+    top = argparse.ArgumentParser(
+        prog=PROJECT, description=f"{ENGINE_NAME}, an engine of exo, without exo."
+    )
+    top.add_argument("--version", action="version", version=f"{PROJECT} {_version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("doctor", help="say what is there and what is missing")
 
-    command = commands.add_parser("generate", help="answer a prompt without exo")
-    command.add_argument("prompt")
-    model_options(command, 256)
-    command.set_defaults(run=generate)
+    command = commands.add_parser("generate", help="answer a prompt")
+    command.add_argument("prompt", type=utf8, help="what to ask")
+    _add_model(command, 256)
+    text = "end the answer before this text; can be given again (default: none)"
+    command.add_argument(
+        "--stop", type=utf8, action="append", default=[], metavar="TEXT", help=text
+    )
 
     command = commands.add_parser("bench", help="measure tokens a second")
-    command.add_argument("--prompt", default="Explain in detail how a rainbow comes about.")
-    command.add_argument("--runs", type=positive, default=3)
-    model_options(command, 64)
-    command.set_defaults(run=bench)
+    rainbow = "Explain in detail how a rainbow comes about."
+    text = "what to ask (default: %(default)s)"
+    command.add_argument("--prompt", type=utf8, default=rainbow, metavar="TEXT", help=text)
+    text = "repeat or cut the prompt to N tokens (default: as long as it is)"
+    command.add_argument("--prompt-tokens", type=above_zero, metavar="N", help=text)
+    text = "how many answers to measure (default: 5, and more until they took 2 seconds)"
+    command.add_argument("--runs", type=above_zero, metavar="N", help=text)
+    text = "write the figures there too (default: nowhere)"
+    command.add_argument("--json", type=Path, metavar="FILE", help=text)
+    _add_model(command, 64)
     return top
 
 
-def model_options(command: argparse.ArgumentParser, tokens: int) -> None:
-    """The options of the commands that load a model."""
-    command.add_argument(
-        "--model",
-        metavar="ID|FOLDER",
-        help="an id, or a Hugging Face folder; default: the first of this plugin's models",
-    )
-    if find_spec(RANDOM):
-        text = "a tiny model of random weights, made on the spot: noise, but no download"
-        command.add_argument("--random-weights", action="store_true", help=text)
-    command.add_argument("--raw", action="store_true", help="don't use the chat template")
-    command.add_argument("--max-tokens", type=positive, default=tokens, metavar="N")
-    command.add_argument("--temperature", type=float, default=0.0, metavar="T")
+def _add_model(command: argparse.ArgumentParser, tokens: int) -> None:
+    """What the commands that load a model have in common."""
+    which = command.add_mutually_exclusive_group()
+    text = "an id, or a Hugging Face folder (default: the first of this plugin's models)"
+    which.add_argument("--model", metavar="ID|FOLDER", help=text)
+    if _has_random_weights():
+        text = "a tiny model of random weights: noise, but no download (default: a real model)"
+        which.add_argument("--random-weights", action="store_const", const=RANDOM, help=text)
+    text = "send the prompt as it is (default: in the model's chat template)"
+    command.add_argument("--raw", action="store_true", help=text)
+    text = "the longest answer (default: %(default)s)"
+    command.add_argument("--max-tokens", type=above_zero, default=tokens, metavar="N", help=text)
+    text = "0 always takes the likeliest token (default: %(default)s)"
+    command.add_argument("--temperature", type=temperature, default=0.0, metavar="T", help=text)
+
+
+def _has_random_weights() -> bool:
+    try:
+        return find_spec(RANDOM) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _version() -> str:
+    try:
+        return version(PROJECT)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+class _Log(logging.Handler):
+    """Keeps the errors that nobody raises, such as one of closing the device."""
+
+    kept: list[str]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        error = record.exc_info[1] if record.exc_info else None
+        self.kept.append(record.getMessage() + (f": {sentence(error)}" if error else ""))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; every error is one sentence on stderr and exit code 1."""
     arguments = parser().parse_args(argv)
     warnings.simplefilter("ignore")
+    logger, log = logging.getLogger(PACKAGE), _Log(logging.ERROR)
+    log.kept = []
+    logger.addHandler(log)
     try:
-        code: int = asyncio.run(arguments.run(arguments))
+        module = import_module(f".{arguments.command}", __package__)
+        code: int = asyncio.run(watched(module.run(arguments)))
     except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader is gone; give Python a stdout that it can flush at its end.
+        return INTERRUPTED
+    except ReaderGone:
+        # Give Python a stdout that it can flush at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if os.environ.get("DEBUG", "0") != "0":
             traceback.print_exc()
-        print(f"{PROGRAM}: {sentence(error)}", file=sys.stderr)
-        return 1
-    return code
+        return _told(sentence(error))
+    finally:
+        logger.removeHandler(log)
+    return _told(log.kept[0]) if log.kept else code
+
+
+def _told(text: str) -> int:
+    print(f"{PROJECT}: {text}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

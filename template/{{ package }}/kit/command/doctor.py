@@ -1,231 +1,178 @@
 """`doctor`: what an installed plugin has around it, and what is missing. Needs no exo."""
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import entry_points
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .session import PACKAGE, CommandError, at_the_end, repo_of, sentence, settle
+from ..names import PACKAGE
+from .telling import CommandError, printable, sentence
 
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
 OK, NOTE, FAIL = "ok", "note", "fail"
+_COLOURS = {OK: "green", NOTE: "yellow", FAIL: "red"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One row of `doctor`. `advice` says what to do about a row that is not ok."""
+class Finding(NamedTuple):
+    """One row. `advice` says what to do where it is not ok."""
 
-    check: str
-    state: str
     text: str
+    state: str = OK
     advice: str = ""
 
 
 def check_device() -> Finding:
     """What this machine's hardware is, as far as the plugin can see."""
-    from .detection import detect_device
-
-    device = detect_device()
-    if device is not None and not isinstance(device, str):
+    device: Any = import_module(f"{PACKAGE}.detection").detect_device()
+    if device is None:
+        advice = "This is fine where the device is on another machine."
+        return Finding("none found here", NOTE, advice)
+    if not isinstance(device, str):
         raise CommandError(f"detect_device() gives {device!r}; it gives a name or None")
-    if device:
-        return Finding("device", OK, device)
-    return Finding(
-        "device", NOTE, "none found here", "This is fine where the device is on another machine."
-    )
+    return Finding(device)
 
 
 async def check_backend() -> Finding:
     """What the backend says of its device or server. Loads no model."""
-    try:
-        from .backend import Backend
+    from ..core.device import Device
+    from .session import own_backend
 
-        backend: Any = Backend()
-        async with at_the_end(backend.close):
-            found = await settle(backend.check())
-        if not isinstance(found, str):
-            raise CommandError(f"check() in backend.py gives {found!r}; it gives one line of text")
-        return Finding("backend", OK, found)
+    try:
+        return Finding(await Device(own_backend()).check())
     except Exception as error:
-        return Finding("backend", FAIL, "not usable", sentence(error))
+        return Finding("not usable", FAIL, sentence(error))
 
 
 def check_exo() -> Finding:
     """Which `exo` this environment has: PyPI's package of that name is another project."""
     try:
-        spec = find_spec("exo")
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        return Finding("exo", FAIL, "not installed", f"Install exo with: {GET_EXO}")
-    try:
-        discovery = find_spec("exo.inference.plugin_discovery")
+        import_module("exo.inference.plugin_discovery")
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("exo"):
-            advice = f"Install what exo needs, or exo again with: {GET_EXO}"
-            return Finding("exo", FAIL, f"incomplete: {sentence(error)}", advice)
-        discovery = None
+        if error.name == "exo":
+            return Finding("not installed", FAIL, f"Install exo with: {GET_EXO}")
+        if (error.name or "").startswith("exo."):
+            advice = "This 'exo' has no plugin support (the one on PyPI is another project). "
+            advice += f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
+            return Finding("a wrong 'exo'", FAIL, advice)
+        advice = f"Install what exo needs, or exo again with: {GET_EXO}"
+        return Finding(f"incomplete: {sentence(error)}", FAIL, advice)
     except Exception as error:
-        advice = f"Install exo again with: {GET_EXO}"
-        return Finding("exo", FAIL, f"does not import: {sentence(error)}", advice)
-    if discovery is None:
-        advice = (
-            "This 'exo' has no plugin support (the one on PyPI is another project). "
-            f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
-        )
-        return Finding("exo", FAIL, "a wrong 'exo'", advice)
-    return Finding("exo", OK, "with plugin support")
+        return Finding("does not import", FAIL, f"{sentence(error)}. Install it with: {GET_EXO}")
+    return Finding("with plugin support")
 
 
-def check_entry_points(exo: bool) -> Finding:
+def check_entry_points() -> Finding:
     """Whether the installed metadata leads exo to this package, and exo really takes it."""
-    ours = {group: [p for p in entry_points(group=group) if owned(p.module)] for group in GROUPS}
-    missing = [group for group, points in ours.items() if not points]
-    if missing:
+    ours = {group: _ours(group) for group in GROUPS}
+    if missing := [group for group, points in ours.items() if not points]:
         advice = "Install this plugin where exo is installed: pip install -e . in its folder."
-        return Finding("entry points", FAIL, f"missing: {', '.join(missing)}", advice)
-    names = sorted({point.name for points in ours.values() for point in points})
-    if exo:
-        taken = [point.name for point in ours[GROUPS[0]] if not exo_takes(point.name)]
-        if taken:
+        return Finding(f"missing: {', '.join(missing)}", FAIL, advice)
+    if check_exo().state == OK:
+        if taken := [point.name for point in ours[GROUPS[0]] if not _is_taken_by_exo(point)]:
             advice = "exo has another engine of this name: choose another name in pyproject.toml."
-            return Finding("entry points", FAIL, f"hidden by exo: {', '.join(taken)}", advice)
+            return Finding(f"hidden by exo: {', '.join(taken)}", FAIL, advice)
         for point in ours[GROUPS[0]]:
             point.load()
-    return Finding("entry points", OK, f"{', '.join(names)} in {len(GROUPS)} groups")
+    names = sorted({point.name for points in ours.values() for point in points})
+    return Finding(f"{', '.join(names)} in {len(GROUPS)} groups")
 
 
-def owned(module: str) -> bool:
-    """Whether a dotted module name belongs to this package."""
+def _ours(group: str) -> list[EntryPoint]:
+    return [p for p in entry_points(group=group) if p.module.partition(".")[0] == PACKAGE]
+
+
+def _is_taken_by_exo(point: EntryPoint) -> bool:
+    """Whether exo's own discovery leads to this package."""
+    discovery = import_module("exo.inference.plugin_discovery")
+    module: str = discovery.discover_inference_engines().get(point.name, ("",))[0]
     return module.partition(".")[0] == PACKAGE
 
 
-def exo_takes(name: str) -> bool:
-    """Whether exo's own discovery leads `name` to this package."""
-    from exo.inference.plugin_discovery import discover_inference_engines
-
-    found: Any = discover_inference_engines()
-    return name in found and owned(found[name][0])
-
-
-def check_models(exo: bool) -> Finding:
+def check_models() -> Finding:
     """Whether the plugin's models are where exo looks them up."""
-    from .models import MODELS
+    from ...models import TABLE
+    from ..hosts.cards import BY_ID
 
-    count = f"{len(MODELS)} of this plugin"
-    if not MODELS:
-        return Finding("models", FAIL, "none", "Name at least one model in models.py.")
-    owners = {point.attr for point in entry_points(group=GROUPS[0]) if owned(point.module)}
-    wrong = [model for model, card in MODELS.items() if owners and not offers(card, owners)]
-    if wrong:
-        need = f"layers, a number, and a repo for {' or '.join(owners)}"
-        advice = f"Each card in models.py has {need}. These don't: {', '.join(wrong)}."
-        return Finding("models", FAIL, f"{count}, {len(wrong)} that exo can't offer", advice)
-    if not exo:
-        return Finding("models", OK, count)
-    try:
-        from exo.models import model_cards
-    except Exception as error:
-        return Finding("models", FAIL, "exo's list does not import", sentence(error))
-    hidden = [model for model in MODELS if repo_of(model) not in repos(model_cards.get(model))]
+    models: list[Any] = list(TABLE)
+    count = f"{len(models)} of this plugin"
+    if not models:
+        return Finding("none", FAIL, "Name at least one model in models.py.")
+    wrong = [m.id for m in models if not (type(m.layers) is int and m.layers > 0 and m.repository)]
+    if wrong or len(BY_ID) < len(models):
+        advice = "Each model of TABLE in models.py has an id of its own, a number of layers and a "
+        advice += f"repository. Look at: {', '.join(wrong or BY_ID)}."
+        return Finding(f"{count}, not all of use to exo", FAIL, advice)
+    if check_exo().state != OK:
+        return Finding(count)
+    cards: dict[str, Any] = import_module("exo.models").model_cards
+    repositories = {name: [*card.get("repo", {}).values()] for name, card in cards.items()}
+    hidden = [n for n, model in BY_ID.items() if model.repository not in repositories.get(n, ())]
     if hidden:
         advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
-        return Finding("models", FAIL, f"{count}, {len(hidden)} not in exo", advice)
-    return Finding("models", OK, f"{count}, all known to exo")
-
-
-def offers(card: Any, owners: set[str]) -> bool:
-    """Whether exo offers a model to one of these classes (models.py:257-273 of exo)."""
-    layers, repo = card.get("layers"), card.get("repo", {})
-    return isinstance(layers, int) and layers > 0 and not owners.isdisjoint(repo)
-
-
-def repos(card: Any) -> list[str]:
-    """The repositories of one of exo's model cards."""
-    return list(card["repo"].values()) if card else []
+        return Finding(f"{count}, {len(hidden)} not in exo", FAIL, advice)
+    return Finding(f"{count}, all known to exo")
 
 
 def check_tokenizers() -> Finding:
     """For which models a tokenizer is on this machine. Downloads nothing."""
-    from .models import MODELS
+    from huggingface_hub import try_to_load_from_cache
 
-    with offline():
-        from .tokenizer import Tokenizer, TokenizerError, find_tokenizer
+    from ..core.tokenizer import Tokenizer, TokenizerError, downloads_folder
+    from ..hosts.cards import BY_ID
 
-        found, broken = [], []
-        for model in MODELS:
-            try:
-                folder = find_tokenizer(repo_of(model))
-            except (TokenizerError, OSError):
-                continue
-            try:
-                Tokenizer.from_folder(folder)
-            except TokenizerError as error:
-                broken.append(f"{model}: {sentence(error)}.")
-            found.append(model)
+    found, broken = [], []
+    for name, model in BY_ID.items():
+        local = downloads_folder(model.repository) / "tokenizer.json"
+        cached: Any = try_to_load_from_cache(model.repository, "tokenizer.json")
+        if not local.is_file() and not isinstance(cached, str):
+            continue
+        found.append(name)
+        try:
+            Tokenizer.from_folder((local if local.is_file() else Path(cached)).parent)
+        except TokenizerError as error:
+            broken.append(f"{name}: {sentence(error)}.")
     if broken:
-        return Finding("tokenizer", FAIL, f"{len(broken)} broken", " ".join(broken))
+        return Finding(f"{len(broken)} broken", FAIL, " ".join(broken))
     if found:
-        return Finding("tokenizer", OK, f"here for {', '.join(found)}")
+        return Finding(f"here for {', '.join(found)}")
     advice = "A model's tokenizer is downloaded at its first use; that needs the network."
-    return Finding("tokenizer", NOTE, f"here for none of {len(MODELS)} models", advice)
+    return Finding(f"here for none of {len(BY_ID)} models", NOTE, advice)
 
 
-@contextmanager
-def offline() -> Iterator[None]:
-    """Keep the Hugging Face hub from the network for a while."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+CHECKS: dict[str, Callable[[], Finding | Awaitable[Finding]]] = {
+    "device": check_device,
+    "backend": check_backend,
+    "exo": check_exo,
+    "entry points": check_entry_points,
+    "models": check_models,
+    "tokenizer": check_tokenizers,
+}
 
 
-async def doctor(_: argparse.Namespace) -> int:
+async def run(_: argparse.Namespace) -> int:
     """Say what is there and what is missing; 0 when exo can answer with this plugin."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    exo = check_exo()
-    right = exo.state == OK
-    findings = [
-        guarded("device", check_device),
-        await check_backend(),
-        exo,
-        guarded("entry points", lambda: check_entry_points(right)),
-        guarded("models", lambda: check_models(right)),
-        guarded("tokenizer", check_tokenizers),
-    ]
-    colours = {OK: "green", NOTE: "yellow", FAIL: "red"}
-    table = Table("check", "", "found")
-    for row in findings:
-        table.add_row(row.check, f"[{colours[row.state]}]{row.state}[/]", escaped(row.text))
+    table, advice, code = Table("check", "", "found"), [], 0
+    for name, check in CHECKS.items():
+        try:
+            given = check()
+            found = await given if isawaitable(given) else given
+        except Exception as error:  # a doctor never falls over
+            found = Finding("the check failed", FAIL, sentence(error))
+        state = f"[{_COLOURS[found.state]}]{found.state}[/]"
+        table.add_row(name, state, escape(printable(found.text)))
+        code |= found.state == FAIL
+        if found.advice:
+            advice.append(printable(f"{name}: {found.advice}"))
     console = Console()
     console.print(table)
-    for row in findings:
-        if row.advice:
-            line = f"{row.check}: {row.advice}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return int(any(row.state == FAIL for row in findings))
-
-
-def guarded(check: str, find: Callable[[], Finding]) -> Finding:
-    """The finding, or the error that kept us from it: a doctor never falls over."""
-    try:
-        return find()
-    except Exception as error:
-        return Finding(check, FAIL, "the check failed", sentence(error))
-
-
-def escaped(text: str) -> str:
-    """Text in which rich sees no markup."""
-    from rich.markup import escape
-
-    return escape(text)
+    for line in advice:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return code

@@ -1,277 +1,125 @@
-"""A loaded backend, driven as exo would drive it, on one node and without exo."""
+"""What `generate` and `bench` share: a loaded runner, and the request that is asked of it."""
 
 import argparse
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import cycle, islice
+from typing import cast
 
-if TYPE_CHECKING:
-    import numpy as np
+from jinja2 import TemplateError
 
-    from .tokenizer import Tokenizer
+from ..core.chat_template import compiled, render
+from ..core.contract import Backend, Layers, Messages, Request
+from ..core.models import Model
+from ..core.runner import Runner
+from ..core.tokenizer import Tokenizer
+from ..core.worker import in_thread
+from .ending import undone
+from .progress import Progress
+from .source import Files, named, of_folder, temporary_folder
+from .telling import CommandError, sentence
 
-T = TypeVar("T")
-
-PACKAGE = __name__.partition(".")[0]
-RANDOM = f"{PACKAGE}.random_checkpoint"  # where a variant has it
-
-
-class CommandError(RuntimeError):
-    """A sentence for the user: what is wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class LocalShard:
-    """All layers of one model: what exo's `Shard` would be on a single node."""
-
-    model_id: str
-    start_layer: int
-    end_layer: int
-    n_layers: int
-
-    def is_first_layer(self) -> bool:
-        """Whether this shard takes token ids."""
-        return self.start_layer == 0
-
-    def is_last_layer(self) -> bool:
-        """Whether this shard gives the next token."""
-        return self.end_layer == self.n_layers - 1
-
-    def get_layer_count(self) -> int:
-        """How many layers this shard has."""
-        return self.end_layer - self.start_layer + 1
-
-
-async def settle(value: Awaitable[T] | T) -> T:
-    """The result of a backend's method, which may be plain or async."""
-    if inspect.isawaitable(value):
-        result: T = await value
-        return result
-    return value
-
-
-def sentence(error: BaseException) -> str:
-    """An error on one line; with its kind and place where nobody meant it to be read."""
-    text = " ".join(str(error).split())
-    if text and isinstance(error, OSError | RuntimeError | ValueError):
-        return text
-    told = f"{type(error).__name__}: {text}".rstrip(": ")
-    own = [f for f in extract_tb(error.__traceback__) if Path(f.filename).parent.name == PACKAGE]
-    return f"{told} ({PACKAGE}/{Path(own[-1].filename).name}:{own[-1].lineno})" if own else told
-
-
-@asynccontextmanager
-async def at_the_end(method: Callable[..., Any], *args: Any) -> AsyncIterator[None]:
-    """Give something back; where that fails too, the first error is the one that is told."""
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):
-            await settle(method(*args))
-        raise
-    await settle(method(*args))
-
-
-def repo_of(model: str) -> str:
-    """The repository of a model of this plugin."""
-    from .models import MODELS
-
-    if model not in MODELS:
-        known = ", ".join(MODELS) or "none"
-        raise CommandError(
-            f"There is no model {model!r} here, and no such folder. This plugin's models: {known}."
-        )
-    repo: str = next(iter(MODELS[model]["repo"].values()))
-    return repo
+TEMPLATE_SECONDS = 2.0  # a template is foreign code, and may loop
+CLOSE_SECONDS = 10.0  # less after a Ctrl-C: see ending.py
+_EMPTY = "The prompt is empty. Ask something."
 
 
 @dataclass(frozen=True)
-class Model:
-    """What a backend loads. `files` is None where it brings its own."""
-
-    shard: LocalShard
-    tokenizer: Path
-    files: Path | None
-
-
-def known_model(model: str, needs_files: bool) -> Model:
-    """A model of this plugin, from exo's downloads or the Hugging Face hub."""
-    from .models import MODELS
-    from .tokenizer import find_tokenizer
-
-    repo = repo_of(model)
-    layers: int = MODELS[model]["layers"]
-    files = model_files(repo) if needs_files else None
-    return Model(whole(model, layers), find_tokenizer(repo), files)
-
-
-def folder_model(folder: Path, needs_files: bool) -> Model:
-    """The model whose files are in a Hugging Face folder."""
-    import json
-
-    if not needs_files:
-        raise CommandError(
-            "This plugin's backend reads no files: there is no use for a folder or for random "
-            "weights. Give --model one of its ids."
-        )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        layers = int(config["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(
-            f"{folder} has no config.json with num_hidden_layers ({sentence(error)}). "
-            "Give --model a folder as the Hugging Face hub has it."
-        ) from error
-    return Model(whole(folder.name, layers), folder, folder)
-
-
-def whole(model: str, layers: int) -> LocalShard:
-    """The shard of all layers of a model."""
-    return LocalShard(model, 0, layers - 1, layers)
-
-
-def first_model() -> str:
-    """The model that is used where none is named."""
-    from .models import MODELS
-
-    if not MODELS:
-        raise CommandError("This plugin has no models. Name at least one in models.py.")
-    return next(iter(MODELS))
-
-
-def model_files(repo: str) -> Path:
-    """The folder of a repository's files: exo's downloads, or the Hugging Face hub's cache."""
-    from .tokenizer import downloads_folder
-
-    local = downloads_folder(repo)
-    if (local / "config.json").is_file():
-        return local
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
-    except Exception as error:
-        raise CommandError(
-            f"{repo} is not in {local}, and the Hugging Face hub gave nothing ({sentence(error)}). "
-            "Give --model a folder that has the model's files."
-        ) from error
-
-
-def templated(arguments: argparse.Namespace, tokenizer: "Tokenizer") -> str:
-    """The prompt as exo would send it: inside the model's chat template, where it has one."""
-    prompt: str = arguments.prompt
-    if arguments.raw or tokenizer.chat_template is None:
-        return prompt
-    from .chat_template import compiled, render
-
-    messages = [{"role": "user", "content": prompt}]
-    try:
-        return render(compiled(tokenizer.chat_template), messages, tokenizer.special_tokens)
-    except Exception as error:
-        raise CommandError(
-            f"The model's chat template refuses this prompt ({sentence(error)}). "
-            "--raw sends it as it is."
-        ) from error
-
-
-def first_input(backend: Any, tokenizer: "Tokenizer", prompt: str) -> "np.ndarray":
-    """The first x of a request: ids (1, S), or the UTF-8 bytes (1, N) for a `takes_text`."""
-    import numpy as np
-
-    if backend.takes_text:
-        return np.frombuffer(prompt.encode("utf-8", "surrogatepass"), np.uint8).reshape(1, -1)
-    return np.array([tokenizer.encode(prompt)], dtype=np.int64)
-
-
-@dataclass
 class Session:
-    """A loaded backend, driven as exo would drive it, on one node and without exo."""
+    """A runner with a loaded model."""
 
-    backend: Any
-    tokenizer: "Tokenizer"
-    temperature: float
+    runner: Runner
+    tokenizer: Tokenizer
+    model: Model
+    progress: Progress
 
-    async def ids(self, request_id: str, prompt: str, limit: int) -> AsyncGenerator[int, None]:
-        """The ids of an answer, without the one that ends it."""
-        import numpy as np
+    async def request(self, arguments: argparse.Namespace, stop: tuple[str, ...] = ()) -> Request:
+        """What the command line asks."""
+        prompt: str = arguments.prompt
+        messages = [{"role": "user", "content": prompt}]
+        raw = arguments.raw or self.tokenizer.chat_template is None
+        if not raw:
+            prompt = await _templated(self.tokenizer, messages)
+        ids = await self.encode(prompt)
+        if not ids:
+            raise CommandError(_EMPTY)
+        if length := getattr(arguments, "prompt_tokens", None):
+            ids, raw = list(islice(cycle(ids), length)), True
+            prompt = self.tokenizer.decode(ids)
 
-        from .contract import checked
-        from .sampling import sample
+        async def read() -> Messages:
+            return messages
 
-        rng = np.random.default_rng()
-        x = first_input(self.backend, self.tokenizer, prompt)
-        async with at_the_end(self.backend.forget, request_id):
-            for _ in range(limit):
-                given = await settle(self.backend.forward(request_id, x))
-                out = checked(given, True, self.tokenizer)
-                if np.issubdtype(out.dtype, np.integer):
-                    token = int(out.item())
-                else:
-                    token = sample(out, self.temperature, 1.0, rng)
-                if token in self.tokenizer.eos_token_ids:
-                    return
-                yield token
-                x = np.array([[token]], dtype=np.int64)
+        request = Request("command", prompt, tuple(ids), arguments.max_tokens)
+        request = replace(request, temperature=arguments.temperature, stop=stop)
+        return request if raw else replace(request, read=read)
+
+    async def encode(self, text: str) -> list[int]:
+        """The ids of a text, which may be long."""
+        return await in_thread(lambda: self.tokenizer.encode(text))
+
+
+async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
+    """The prompt as exo would send it: inside the model's chat template."""
+    source = tokenizer.chat_template or ""
+
+    def rendered() -> str:
+        return render(compiled(source), messages, tokenizer.special_tokens)
+
+    try:
+        return await asyncio.wait_for(in_thread(rendered), TEMPLATE_SECONDS)
+    except TimeoutError:
+        fault = f"takes longer than {TEMPLATE_SECONDS:.0f} s for this prompt"
+    except TemplateError as error:
+        fault = f"refuses this prompt ({error})"
+    except Exception as error:
+        fault = f"fails with this prompt ({sentence(error)})"
+    raise CommandError(f"The model's chat template {fault}. --raw sends it as it is.")
+
+
+def own_backend() -> Backend:
+    """The class of backend.py; imported late, as what it needs may not be installed."""
+    from ...backend import Backend as Own
+
+    return cast(Backend, Own)
 
 
 @asynccontextmanager
-async def open_session(arguments: argparse.Namespace) -> AsyncIterator[Session]:
-    """Load the model that the command line names, and close the backend at the end."""
-    from .backend import Backend
-    from .tokenizer import Tokenizer
+async def opened(
+    arguments: argparse.Namespace, made: Callable[[Backend], Backend] = lambda own: own
+) -> AsyncIterator[Session]:
+    """Load the model that the command line names, and give the device back at the end.
 
-    backend: Any = Backend()
-    with chosen_model(arguments, backend.needs_files) as model:
-        tokenizer = Tokenizer.from_folder(model.tokenizer)
-        async with at_the_end(backend.close):
-            await settle(backend.load(model.shard, model.files, tokenizer))
-            yield Session(backend, tokenizer, arguments.temperature)
+    made: what the runner drives in place of the backend's class.
+    """
+    if arguments.raw and not arguments.prompt:
+        raise CommandError(_EMPTY)
+    progress = Progress()
+    with ExitStack() as stack:
+        stack.enter_context(undone(progress.stop))
+        runner = Runner(made(own_backend()))
+        files = await _chosen(arguments, progress, stack)
+        if files.given and not runner.device.files:
+            raise CommandError(
+                "This plugin's backend reads no files: there is no use for a folder or for random "
+                "weights. Give --model one of its ids."
+            )
+        model = files.model
+        progress.say(f"loading {model.id}")
+        try:
+            await runner.load(Layers(model.id, 0, model.layers - 1, model.layers), files)
+            yield Session(runner, cast(Tokenizer, runner.tokenizer), model, progress)
+        finally:
+            await runner.close(CLOSE_SECONDS)
 
 
-@contextmanager
-def chosen_model(arguments: argparse.Namespace, needs_files: bool) -> Iterator[Model]:
-    """The model that the command line names; one of random weights is removed at the end."""
-    if getattr(arguments, "random_weights", False):
-        with TemporaryDirectory(prefix=f"{PACKAGE}-") as folder:
-            import_module(RANDOM).write_checkpoint(Path(folder))
-            yield folder_model(Path(folder), needs_files)
-        return
-    name = arguments.model or first_model()
-    if name and Path(name).is_dir():
-        yield folder_model(Path(name), needs_files)
-    else:
-        yield known_model(name, needs_files)
-
-
-class TextStream:
-    """Text from ids as they come: a character of several tokens waits until it is whole."""
-
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
-        self.decode = decode
-        self.ids: list[int] = []
-        self.shown = ""
-
-    def feed(self, token: int) -> str:
-        """What can be shown after one more id."""
-        self.ids.append(token)
-        text = self.decode(self.ids)
-        if text.endswith("\ufffd"):
-            return ""
-        new = text[len(self.shown) :]
-        # Keep the last id as context: many decoders treat the first token of a text differently.
-        self.ids = [token]
-        self.shown = self.decode(self.ids)
-        if self.shown.endswith("\ufffd"):
-            # Half a character can't be context; start over after it.
-            self.ids, self.shown = [], ""
-        return new
-
-    def rest(self) -> str:
-        """What is left at the end: a character that never became whole."""
-        return self.decode(self.ids)[len(self.shown) :] if self.ids else ""
+async def _chosen(arguments: argparse.Namespace, progress: Progress, stack: ExitStack) -> Files:
+    """The model that the command line names; one of random weights is made in a folder."""
+    if not (random := getattr(arguments, "random_weights", None)):
+        return named(arguments.model, progress)
+    folder = stack.enter_context(temporary_folder())
+    await in_thread(lambda: import_module(random).write_checkpoint(folder))
+    return of_folder(folder, "random weights", progress)

@@ -4,6 +4,7 @@ A backend is one of two classes. A StepBackend computes layers, arrays in and ar
 AnswerBackend makes whole answers, as a server does.
 """
 
+import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +179,8 @@ def checked(output: Any, ends: bool, tokenizer: Tokenizer) -> Array:
 
     ends: whether the last layer is there, where hidden states are no result.
     """
+    if inspect.iscoroutine(output):
+        output.close()
     if not isinstance(output, np.ndarray):
         raise _wrong(f"a {type(output).__name__}")
     shown = f"{output.dtype} {output.shape}"

@@ -10,7 +10,16 @@ from typing import Any, cast
 
 from ..names import PACKAGE
 from . import metrics, settings
-from .contract import AnswerBackend, Array, Backend, Layers, Piece, Request, makes_answers
+from .contract import (
+    AnswerBackend,
+    Array,
+    Backend,
+    ContractError,
+    Layers,
+    Piece,
+    Request,
+    makes_answers,
+)
 from .models import Model
 from .tokenizer import Tokenizer
 from .worker import HungError, Worker
@@ -33,7 +42,7 @@ class Device:
         self.whole_model = self.answers or bool(cast(Any, backend).whole_model)
         self.files: tuple[str, ...] = () if self.answers else cast(Any, backend).files
         self._class: Callable[[], Any] = backend
-        self._instance: Any = None
+        self.instance: Any = None
         self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
         self._worker = Worker(PACKAGE, self._hung)
         self._recovery: asyncio.Task[None] | None = None
@@ -44,14 +53,14 @@ class Device:
         """Make an instance and load it; one that was there is closed first."""
         await self.close()
         if self.answers:
-            self._instance = self._class()
-            await self._instance.load(model, tokenizer)
+            self.instance = self._class()
+            await self.instance.load(model, tokenizer)
         else:
             await self._worker.submit(lambda: self._make(layers, folder, tokenizer))
 
     def _make(self, layers: Layers, folder: Path | None, tokenizer: Tokenizer) -> None:
-        self._instance = self._class()
-        self._instance.load(layers, folder, tokenizer)
+        self.instance = self._class()
+        self.instance.load(layers, folder, tokenizer)
 
     async def step(self, request_id: str, x: Array, phase: str) -> Any:
         """What step() gives. Raises DeviceError where it takes too long."""
@@ -60,7 +69,7 @@ class Device:
 
         def timed() -> Any:
             begun = time.perf_counter()
-            output = self._instance.step(request_id, x)
+            output = self.instance.step(request_id, x)
             metrics.QUEUE_SECONDS.labels(phase).observe(begun - queued)
             metrics.STEP_SECONDS.labels(phase).observe(time.perf_counter() - begun)
             return output
@@ -76,16 +85,13 @@ class Device:
 
     def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The backend's own iterator of one answer."""
-        return cast(AnswerBackend, self._instance).answer(request)
+        return cast(AnswerBackend, self.instance).answer(request)
 
     def forget(self, request_id: str) -> None:
         """Drop a request's state, after what is queued."""
-        if self._instance is not None:
-            self._quietly(lambda: self._instance and self._instance.forget(request_id))
-
-    def _quietly(self, call: Callable[[], Any]) -> None:
-        """Queue a call whose failure must not hide why, nor end another request."""
-        self._worker.submit(call).add_done_callback(_log_failure)
+        if (instance := self.instance) is not None:
+            done = self._worker.submit(lambda: instance.forget(request_id))
+            done.add_done_callback(_log_failure)  # it must not end another request
 
     def went_well(self, well: bool) -> None:
         """Say whether the device is up; while it isn't, ask it now and then."""
@@ -111,28 +117,36 @@ class Device:
     async def check(self) -> str:
         """The backend's word on its device, from an instance of its own."""
         if not self.answers:
-            return await self._worker.submit(self._check)
+            return _line(await self._worker.submit(self._check))
         instance = self._class()
         try:
-            return str(await instance.check())
-        finally:
-            await instance.close()
+            found = await instance.check()
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to tell
+                await instance.close()
+            raise
+        await instance.close()
+        return _line(found)
 
-    def _check(self) -> str:
+    def _check(self) -> Any:
         instance = self._class()
         try:
-            return str(instance.check())
-        finally:
-            instance.close()
+            found = instance.check()
+        except BaseException:
+            with suppress(Exception):
+                instance.close()
+            raise
+        instance.close()
+        return found
 
     async def close(self, seconds: float = 60.0) -> None:
         """Close the instance; a device that hangs is waited for no longer than this."""
         if self._recovery is not None:
             self._recovery.cancel()
             self._recovery = None
-        if self._instance is None:
+        if self.instance is None:
             return
-        instance, self._instance = self._instance, None
+        instance, self.instance = self.instance, None
         try:
             if self.answers:
                 await asyncio.wait_for(instance.close(), seconds)
@@ -146,6 +160,12 @@ class Device:
     def stop(self) -> None:
         """End the thread."""
         self._worker.stop()
+
+
+def _line(found: Any) -> str:
+    if not isinstance(found, str):
+        raise ContractError(f"check() in backend.py gives {found!r}; it gives one line of text")
+    return found
 
 
 def _log_failure(done: "asyncio.Future[Any]") -> None:

@@ -110,6 +110,8 @@ class Runner:
             folder = folder or tokenizer.folder
         if wanted is not None and wanted != self._loaded:
             await self._clear("the cluster changed" if same else f"{layers.model} was loaded")
+            if self.device.whole_model:
+                layers = replace(layers, first=0, last=layers.total - 1)
             await self._load_device(layers, source, folder, tokenizer)
             self._loaded = wanted
         self.tokenizer = tokenizer

@@ -28,6 +28,6 @@ def whole(name: str) -> int | None:
     text = os.environ.get(PREFIX + name)
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 10):
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 10):
         raise SettingError(f"{PREFIX}{name} is {text!r}; set it to a whole number from 1 on")
     return int(text)

@@ -35,7 +35,14 @@ _request: ContextVar[str] = ContextVar("request", default="")
 
 
 class EngineError(RuntimeError):
-    """Something that exo's user should read; the text says what to do."""
+    """Something that exo's user should read; the text says what to do.
+
+    ends: the request is over. Another node's wrong input ends nothing here.
+    """
+
+    def __init__(self, sentence: str, ends: bool = True) -> None:
+        super().__init__(sentence)
+        self.ends = ends
 
 
 class ForkEngine(InferenceEngine):
@@ -53,8 +60,8 @@ class ForkEngine(InferenceEngine):
         self.face: Face | None = None  # once exo has made its node
         self.runner = Runner(self.backend, self._ended)
         self._answers: dict[str, Answer] = {}
-        self._text: TextHost | None = None
-        self._errors: OrderedDict[str, str] = OrderedDict()
+        self._text: tuple[Tokenizer, asyncio.Future[TextHost]] | None = None
+        self._errors: OrderedDict[str, EngineError] = OrderedDict()
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -68,13 +75,14 @@ class ForkEngine(InferenceEngine):
         """Make a shard ready: idempotent, and one load at a time. Raises EngineError."""
         if self.shard == shard and self.runner.layers is not None:
             return
-        source = ForkSource(shard, type(self).__name__, self.shard_downloader)
         try:
+            source = ForkSource(shard, type(self).__name__, self.shard_downloader)
             await self.runner.load(layers_of(shard), source)
         except Exception as error:
             self.shard = None
             raise EngineError(_sentence(error)) from error
         self.shard = shard
+        self._make_text(cast(Tokenizer, self.tokenizer))
 
     async def load_checkpoint(self, shard: Shard, path: str) -> None:
         """exo's training command asks for this; weights come from the shard's own repository."""
@@ -129,8 +137,9 @@ class ForkEngine(InferenceEngine):
         """One step; the state that exo hands on passes through untouched. Raises EngineError."""
         arrived = time.monotonic()
         _request.set(request_id)
+        if unfit := self._unfit(request_id, shard, input_data):
+            raise self._kept(request_id, EngineError(f"{PACKAGE}: {unfit}", ends=False))
         try:
-            self._refuse_unfit(request_id, shard, input_data)
             return await self._step(request_id, shard, input_data, arrived), inference_state
         except Exception as error:
             raise self._failed(request_id, error) from error
@@ -144,25 +153,29 @@ class ForkEngine(InferenceEngine):
             return np.array([[await self._next_id(request_id, x)]], dtype=np.int64)
         return await self.runner.step(request_id, x, arrived)
 
-    def _refuse_unfit(self, request_id: str, shard: Shard, x: Array) -> None:
-        """A node that has restarted believes in other layers than its peers for some seconds."""
+    def _unfit(self, request_id: str, shard: Shard, x: Array) -> str | None:
+        """Why an input can't be one of this request's; the request goes on without it.
+
+        A node that has restarted believes in other layers than its peers for some seconds.
+        """
         device = self.runner.device
         ids = np.issubdtype(x.dtype, np.integer) and x.ndim == 2 and len(x) == 1 and x.size > 0
         hidden = np.issubdtype(x.dtype, np.floating) and x.ndim == 3 and len(x) == 1 and x.size > 0
         wants_ids = device.whole_model or shard.is_first_layer()
         if not (ids if wants_ids else hidden) or (ids and x.min() < 0):
             what = "token ids (1, S)" if wants_ids else "hidden states (1, S, D)"
-            raise RequestError(
+            return (
                 f"this node has layers {shard.start_layer} to {shard.end_layer} and takes {what}, "
                 f"but it was sent {x.dtype} {x.shape}: the cluster has just changed, or another "
                 "node runs another engine. Send the request again"
             )
-        begins = x.shape[1] > 1 or request_id in self.runner.requests
-        if not (begins or (device.whole_model and not shard.is_last_layer())):
-            raise RequestError(
-                "this node has not seen the beginning of this request: it has restarted, or the "
-                "request has ended. Send it again"
-            )
+        passes = device.whole_model and not shard.is_last_layer()
+        if x.shape[1] > 1 or passes or request_id in self.runner.requests:
+            return None
+        return (
+            "this node has not seen the beginning of this request: it has restarted, or the "
+            "request has ended. Send it again"
+        )
 
     async def _next_id(self, request_id: str, x: Array) -> int:
         """The next id of an AnswerBackend's answer; x is the prompt's bytes, later ids."""
@@ -180,14 +193,18 @@ class ForkEngine(InferenceEngine):
             prompt = x.tobytes().decode("utf-8", "surrogatepass")
         else:
             prompt = tokenizer.decode(x.reshape(-1))
-        if self.text is not None and (self._text is None or self._text.tokenizer is not tokenizer):
-            kind = self.text
-            self._text = await in_thread(lambda: kind(tokenizer))
+        self._make_text(tokenizer)
+        text = await self._text[1] if self._text is not None else None
         ids = await in_thread(lambda: tokenizer.encode(prompt))
         most, temperature = self.limits()
-        answer = Answer(self.runner, self._text, request_id, prompt, ids, most, temperature)
+        answer = Answer(self.runner, text, request_id, prompt, ids, most, temperature)
         self._answers[request_id] = answer
         return answer
+
+    def _make_text(self, tokenizer: Tokenizer) -> None:
+        """Begin to make what turns text into ids, once a tokenizer; it takes a while."""
+        if (kind := self.text) and (self._text is None or self._text[0] is not tokenizer):
+            self._text = tokenizer, asyncio.ensure_future(in_thread(lambda: kind(tokenizer)))
 
     def limits(self) -> tuple[int, float]:
         """exo's --max-generate-tokens and --default-temp; its defaults where no node is known."""
@@ -207,13 +224,16 @@ class ForkEngine(InferenceEngine):
         self.runner.requests.fail(request_id, sentence, cause_of(error.__cause__ or error))
         if known or not isinstance(error, RequestError):
             _log.error("a request failed: %s", sentence)
-        self._errors[request_id] = sentence
+        return self._kept(request_id, EngineError(f"{PACKAGE}: {sentence}"))
+
+    def _kept(self, request_id: str, error: EngineError) -> EngineError:
+        self._errors[request_id] = error
         while len(self._errors) > _ERRORS_KEPT:
             self._errors.popitem(last=False)
-        return EngineError(f"{PACKAGE}: {sentence}")
+        return error
 
-    def take_error(self, request_id: str) -> str | None:
-        """The sentence of the error that a request's last step ended with, once."""
+    def take_error(self, request_id: str) -> EngineError | None:
+        """The error of a request's last step, once: exo's node drops it."""
         return self._errors.pop(request_id, None)
 
     async def close(self, seconds: float = 2.0) -> None:

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from ..core.contract import Messages, Piece, Request
 from ..core.requests import RequestError
@@ -13,25 +12,23 @@ from ..core.tokenizer import Tokenizer
 from ..core.worker import in_thread
 
 
+class Speller(Protocol):
+    """Text in any pieces to ids whose decoding is that text."""
+
+    def feed(self, text: str) -> list[int]:
+        """The ids of one more piece."""
+
+
 class TextHost(Protocol):
     """What turns a prompt into messages, and text into ids (fork_text.py)."""
-
-    tokenizer: Tokenizer
 
     def __init__(self, tokenizer: Tokenizer) -> None: ...
 
     def read(self, prompt: str) -> Messages:
         """The conversation that a prompt was made of."""
 
-    def spell(self) -> "Speller":
+    def spell(self) -> Speller:
         """A new answer's spelling."""
-
-
-class Speller(Protocol):
-    """Text in any pieces to ids whose decoding is that text."""
-
-    def feed(self, text: str) -> list[int]:
-        """The ids of one more piece."""
 
 
 class Answer:
@@ -47,18 +44,23 @@ class Answer:
         max_tokens: int,
         temperature: float,
     ) -> None:
-        read: Callable[[], Any] | None = None
-        if text is not None:
-            reader = text.read
-            read = lambda: in_thread(lambda: reader(prompt))  # noqa: E731 - a closure, used once
+        self._runner, self._text, self._prompt = runner, text, prompt
         request = Request(
-            request_id, prompt, tuple(ids), max_tokens, temperature=temperature, read=read
+            request_id,
+            prompt,
+            tuple(ids),
+            max_tokens,
+            temperature=temperature,
+            read=self._read if text is not None else None,
         )
-        self._runner = runner
         self._pieces = runner.answer(request)
         self._spelling = text.spell() if text is not None else None
         self._ids: deque[int] = deque()
         self._over = False
+
+    async def _read(self) -> Messages:
+        text = cast(TextHost, self._text)
+        return await in_thread(lambda: text.read(self._prompt))
 
     async def next_id(self) -> int:
         """The next id; raises what ended the answer once its ids are handed out."""

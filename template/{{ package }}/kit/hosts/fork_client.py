@@ -24,12 +24,10 @@ _streams: OrderedDict[str, TextStream] = OrderedDict()
 
 def _destroys(original: Function, _: ModuleType) -> bool:
     """Whether the closing mark is shown, or half a character."""
-    words = {1: "x", 2: "<end>"}
+    words = {1: "x", 2: "<end>", 3: "\ufffd", 4: "\ufffd"}
 
     def decode(ids: Any, **_: Any) -> str:
-        text = "".join(words.get(i, "") for i in ids)
-        halves = sum(i in (3, 4) for i in ids)
-        return text + "\u00e9" * (halves // 2) + "\ufffd" * (halves % 2)
+        return "".join(words[i] for i in ids).replace("\ufffd\ufffd", "\u00e9")
 
     tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=2)
 
@@ -75,7 +73,7 @@ def _text(asked: dict[str, Any], ids: list[int], last: bool, error: AnswerError 
     if not asked["stream"]:
         return decode(ids)
     stream = _streams.setdefault(asked["request_id"], TextStream(decode))
-    if error is not None:
+    if error is not None and last:
         return f"{stream.rest()}\n[{error}]"
     return stream.feed(ids) + (stream.rest() if last else "")
 
@@ -148,7 +146,7 @@ async def _leave(face: Face, request_id: str) -> None:
     _streams.pop(request_id, None)
     answer = face.asked.pop(request_id)
     if not answer.over:
-        await face.end(request_id, AnswerError("its client went away"), cancelled=True)
+        await face.end(request_id, AnswerError("its client went away", cancelled=True))
 
 
 async def _watch(face: Face, request: Any, asked: list[str]) -> None:
@@ -156,4 +154,4 @@ async def _watch(face: Face, request: Any, asked: list[str]) -> None:
     while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp 3.10 has no event for it
         await asyncio.sleep(LOOK_SECONDS)
     for request_id in asked:
-        await face.end(request_id, AnswerError("its client went away"), cancelled=True)
+        await face.end(request_id, AnswerError("its client went away", cancelled=True))

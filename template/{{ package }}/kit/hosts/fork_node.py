@@ -23,11 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 class AnswerError(RuntimeError):
-    """Why an answer ended; the text is for exo's user. lost: a node of the cluster is gone."""
+    """Why an answer ended; the text is for exo's user.
 
-    def __init__(self, sentence: str, lost: bool = False) -> None:
+    lost: a node of the cluster is gone. cancelled: nobody reads the answer any more.
+    """
+
+    def __init__(self, sentence: str, lost: bool = False, cancelled: bool = False) -> None:
         super().__init__(sentence)
-        self.lost = lost
+        self.lost, self.cancelled = lost, cancelled
 
 
 @dataclass
@@ -67,11 +70,12 @@ class Face:
             return
         told = json.loads(status)
         if told.get("type") == PACKAGE and request_id not in self.errors:
-            self.remember(request_id, AnswerError(str(told["why"]), bool(told["lost"])))
-            if told["cancelled"]:
+            error = AnswerError(str(told["why"]), bool(told["lost"]), bool(told["cancelled"]))
+            self.remember(request_id, error)
+            if error.cancelled:
                 self.engine.runner.requests.cancel(request_id)
             else:
-                self.engine.runner.requests.fail(request_id, str(told["why"]), "cluster")
+                self.engine.runner.requests.fail(request_id, str(error), "cluster")
 
     def remember(self, request_id: str, error: AnswerError) -> None:
         """Keep why an answer is over, for its client and for steps that come late."""
@@ -79,12 +83,13 @@ class Face:
         while len(self.errors) > _MOST_KEPT:
             self.errors.popitem(last=False)
 
-    async def end(self, request_id: str, error: AnswerError, cancelled: bool = False) -> None:
+    async def end(self, request_id: str, error: AnswerError) -> None:
         """End an answer on every node, at once; its client gets the sentence."""
         finished = self.node.buffered_token_output.get(request_id, ([], False))[1]
         if finished or request_id in self.errors:
             return
-        told = {"type": PACKAGE, "why": str(error), "lost": error.lost, "cancelled": cancelled}
+        told: dict[str, Any] = {"type": PACKAGE, "why": str(error)}
+        told |= {"lost": error.lost, "cancelled": error.cancelled}
         # Its own listeners hear it too, and the peers before the last token.
         self.hear_status(request_id, json.dumps(told))
         await self.node.broadcast_opaque_status(request_id, json.dumps(told))
@@ -206,14 +211,17 @@ def raise_later_errors(original: Function, engine_class: type) -> Function:
         face = face_of(self, engine_class)
         if face is None:
             return await original(self, base_shard, tensor, request_id, *rest, **named)
-        if request_id in face.errors:  # a step that comes late
+        if (known := face.errors.get(request_id)) is not None:  # a step that comes late
             self.outstanding_requests.pop(request_id, None)
-            return None
+            if known.cancelled:
+                return None
+            raise known  # its sender may not have heard
         result = await original(self, base_shard, tensor, request_id, *rest, **named)
-        if sentence := face.engine.take_error(request_id):
-            error = AnswerError(f"{PACKAGE}: {sentence}")
-            await face.end(request_id, error)
-            raise error  # to the node that sent it: this one may not know it
+        if failed := face.engine.take_error(request_id):
+            error = AnswerError(str(failed))
+            if failed.ends:
+                await face.end(request_id, error)
+            raise error  # to the node that sent it: this one may not know that node
         return result
 
     return _process_tensor

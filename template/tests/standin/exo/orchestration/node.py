@@ -77,6 +77,11 @@ class Node:
         self.peers = found
         return changed
 
+    async def collect_topology(self, visited: set[str], max_depth: int = 4) -> Any:
+        """Who is in the ring, of those that this node knows."""
+        self.topology = [self.id, *(peer.id() for peer in self.peers)]
+        return self.topology
+
     def get_supported_inference_engines(self) -> list[str]:
         """Name engines; a plugin's own is never among them."""
         is_mlx = type(self.inference_engine).__name__ == "MLXDynamicShardInferenceEngine"

@@ -26,7 +26,8 @@ ALIKE = 1.05  # fewer threads win where they take no longer than this
 SLOW = 1.5  # times the best: something else has come
 STEPS = 8  # decode steps that are looked at together: a stall hits one in several
 PAUSE = 5.0  # seconds without a step, after which a prompt looks before it begins
-FIRST_WAIT, LAST_WAIT = 5.0, 60.0  # seconds until more threads are tried again; it doubles
+FIRST_WAIT, LAST_WAIT = 5.0, 20.0  # seconds until more threads are tried again; it doubles
+SLOW_WORK, MORE_WORK = 8.0, 20.0  # times what measuring took: so much work lies in between
 
 Passes = dict[int, list[Callable[[], object]]]
 
@@ -47,7 +48,7 @@ class Threads:
         self._pass = 0.0  # seconds of a decode pass with the chosen number
         self._recent: deque[float] = deque(maxlen=STEPS)
         self._best = float("inf")  # decode step since the last measuring
-        self._measured = self._stepped = 0.0
+        self._measured = self._stepped = self._worked = self._cost = 0.0
         self._wait = FIRST_WAIT
         self._small = False
 
@@ -71,6 +72,7 @@ class Threads:
         begun = self._clock()
         yield
         self._stepped = self._clock()
+        self._worked += self._stepped - begun
         if decodes:
             self._recent.append(self._stepped - begun)
             self._best = min(self._best, self._recent[-1])
@@ -85,12 +87,14 @@ class Threads:
                 return False
             return self._seconds(work()[DECODE], self._chosen[DECODE]) > SLOW * self._pass
         if most < self._limit and now - self._measured > self._wait:
-            return True
-        full = len(self._recent) == STEPS
-        return most > 1 and full and sum(self._recent) > SLOW * STEPS * self._best
+            return self._worked > MORE_WORK * self._cost
+        if self._chosen[DECODE] == 1 or len(self._recent) < STEPS:
+            return False
+        slow = sum(self._recent) > SLOW * STEPS * self._best
+        return slow and self._worked > SLOW_WORK * self._cost
 
     def _measure(self, work: Passes) -> None:
-        before = dict(self._chosen)
+        before, begun = dict(self._chosen), self._clock()
         for rows, calls in work.items():
             self._chosen[rows] = self._fastest(calls)
         self._pass = self._seconds(work[DECODE], self._chosen[DECODE])
@@ -99,6 +103,7 @@ class Threads:
         self._recent.clear()
         self._best = float("inf")
         self._measured = self._stepped = self._clock()
+        self._worked, self._cost = 0.0, self._measured - begun
 
     def _fastest(self, calls: list[Callable[[], object]]) -> int:
         """The fewest threads that take as long as the fastest number, all rounds together."""

@@ -1,13 +1,11 @@
-"""One answer on its way from the server's text to exo's ids."""
+"""One answer on its way from the server's chunks to pieces, and what tells it from a failure."""
 
-import asyncio
 import re
-import time
-from collections import deque
 
-from .client import ServerError
-from .dialects import Chunk
-from .retokenize import Spelling
+from ..core.contract import Piece
+from ..server.address import clean
+from ..server.client import ServerError
+from .dialect import Chunk
 
 _TASK_ERROR = "<RKLLM_TASK_ERROR>"
 _ABORTED = "Aborted inference by Timeout ("
@@ -17,100 +15,86 @@ _PADDINGS = 3  # so many at the start of an answer are no accident
 
 
 class Answer:
-    """Ids of one answer, and the rules that tell an answer from a failure.
+    """The pieces of one answer: at most `limit` chunks of text, of `asked` tokens at most.
 
-    The text's start is held back only while it may still be nothing but [PAD] tokens.
+    The text's start is held back only while it may still be nothing but [PAD] tokens. over: the
+    host has all that it wants, what still comes is for nobody. ran_out: the server's limit ended
+    the answer.
     """
 
-    def __init__(self, spelling: Spelling) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.reading = False  # its turn at the server has come
-        self._spelling = spelling
-        self._ids: deque[int] = deque()
-        self._arrived = asyncio.Event()
+    def __init__(self, limit: int, asked: int) -> None:
+        self.over = False
+        self.ran_out = False
+        self._limit = limit
+        self._asked = asked
+        self._chunks = 0
+        self._count = 0  # of tokens; a character of several is one chunk
+        self._final = False
         self._held: str | None = ""  # None: the start is over, text goes out at once
-        self._text_seen = False
-        self._error: Exception | None = None
-        self._unread_since: float | None = None
 
-    async def next_id(self) -> int:
-        """The next id; raises what ended the answer once its ids are handed out."""
-        while not self._ids:
-            if self._error is not None:
-                raise self._error
-            self._arrived.clear()
-            self._unread_since = None
-            await self._arrived.wait()
-        token = self._ids.popleft()
-        self._unread_since = time.monotonic() if self._ids else None
-        return token
+    def feed(self, chunk: Chunk) -> list[Piece]:
+        """Take a chunk. Raises ServerError where it is no part of an answer."""
+        self._final = self._final or chunk.final
+        self._count = chunk.count or self._count
+        self.ran_out = self.ran_out or chunk.length or self._count >= self._asked
+        if self.over:
+            return []
+        _refuse(chunk)
+        if not chunk.text:
+            return []
+        self._chunks += 1
+        text = chunk.text if chunk.thinking else self._let_out(chunk.text)
+        if self._chunks >= self._limit:
+            self.over = True
+            return [Piece(text + self._rest(), thinking=chunk.thinking, finish="length")]
+        return [Piece(text, thinking=chunk.thinking)] if text else []
 
-    def unread_seconds(self) -> float:
-        """For how long ids have been waiting for exo to ask."""
-        return 0.0 if self._unread_since is None else time.monotonic() - self._unread_since
-
-    def feed(self, chunk: Chunk) -> None:
-        """Take a piece of the stream. Raises ServerError where it is no answer."""
-        if chunk.text == _TASK_ERROR:
+    def end(self, with_event: bool) -> list[Piece]:
+        """The stream ended. Raises ServerError where that was no good end."""
+        if self.over:
+            return []
+        if with_event and not self._final:
             raise ServerError(
-                f"the NPU runtime failed in this answer ({_TASK_ERROR}); see the server's log"
+                "the server's stream stopped without its last event: the answer is not whole"
             )
-        if chunk.text.startswith(_ABORTED):
-            raise ServerError(f"the server gave up: {chunk.text.strip()}")
-        if chunk.text:
-            self._text_seen = True
-            self._take(chunk.text)
-        if chunk.final and chunk.count == 0:
-            raise ServerError(
-                "the server counted 0 tokens: it aborted the answer. Ask again; if it stays, "
-                "load the model anew"
-            )
-
-    def _take(self, text: str) -> None:
-        if self._held is None:
-            self._hand_out(text)
-            return
-        self._held += text
-        if len(re.findall(r"\[PAD\d*\]", self._held)) >= _PADDINGS and _PADDING.fullmatch(
-            self._held
-        ):
-            raise _padding_error()
-        if not _PADDING.fullmatch(self._held):
-            self._release()
-
-    def _release(self) -> None:
-        held, self._held = self._held, None
-        if held:
-            self._hand_out(held)
-
-    def _hand_out(self, text: str) -> None:
-        self._put(self._spelling.feed(text))
-
-    def _put(self, ids: list[int]) -> None:
-        if not ids:
-            return
-        self._ids.extend(ids)
-        if self._unread_since is None:
-            self._unread_since = time.monotonic()
-        self._arrived.set()
-
-    def finish(self, eos_token_id: int) -> None:
-        """The stream ended well. Raises ServerError where there was no text."""
-        if not self._text_seen:
+        if not self._chunks:
             raise ServerError(
                 "the server answered with empty text; see its log (a runtime error or a "
                 "tokenizer that does not fit the model gives empty answers)"
             )
-        if self._held and _WHOLE_PADDING.fullmatch(self._held):
-            raise _padding_error()
-        self._release()
-        self._put([eos_token_id])
+        reached = self.ran_out or self._count >= self._limit
+        return [Piece(self._rest(), finish="length" if reached else "stop")]
 
-    def fail(self, error: Exception) -> None:
-        """End the answer with an error, after the ids that are already there."""
-        self._held = None
-        self._error = error
-        self._arrived.set()
+    def _let_out(self, text: str) -> str:
+        if self._held is None:
+            return text
+        self._held += text
+        if not _PADDING.fullmatch(self._held):
+            text, self._held = self._held, None
+            return text
+        if self._held.count("]") >= _PADDINGS:
+            raise _padding_error()
+        return ""
+
+    def _rest(self) -> str:
+        held, self._held = self._held or "", None
+        if _WHOLE_PADDING.fullmatch(held):
+            raise _padding_error()
+        return held
+
+
+def _refuse(chunk: Chunk) -> None:
+    if chunk.text == _TASK_ERROR:
+        raise ServerError(
+            f"the NPU runtime failed in this answer ({_TASK_ERROR}); see the server's log"
+        )
+    if chunk.text.startswith(_ABORTED):
+        raise ServerError(f"the server gave up: {clean(chunk.text)}")
+    if chunk.final and chunk.count == 0:
+        raise ServerError(
+            "the server counted 0 tokens: it aborted the answer. Ask again; if it stays, "
+            "load the model anew"
+        )
 
 
 def _padding_error() -> ServerError:

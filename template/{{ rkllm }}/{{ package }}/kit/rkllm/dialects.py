@@ -2,79 +2,25 @@
 
 import asyncio
 import json
-import re
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from .client import Client, Reply, ServerError
+from ..core.contract import Messages
+from ..server.address import clean
+from ..server.client import Reply, ServerError
+from .dialect import Chunk, Dialect, Question
 
-Messages = list[dict[str, str]]
-
-ALIVE_SECONDS = 30.0  # enough for the first token of a short question
+ALIVE_SECONDS = 30.0  # enough for the short question
 _SHORT: Messages = [{"role": "user", "content": "Say OK."}]
-_NO_REPLY = 0  # no status of HTTP
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of an answer; count is the server's own number of tokens, where it tells."""
-
-    text: str
-    final: bool = False
-    count: int | None = None
-
-
-class Dialect(ABC):
-    """How one kind of server is spoken to. Every method raises ServerError."""
-
-    name: ClassVar[str]
-    ends_with_event: ClassVar[bool] = True
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    @abstractmethod
-    async def version(self) -> str:
-        """The server's version, or nothing where it tells none."""
-
-    @abstractmethod
-    async def models(self) -> list[str]:
-        """What it can load, in its own names."""
-
-    async def load(self, model: str) -> None:  # noqa: B027 - a server that loads by itself
-        """Have the model ready."""
-
-    async def recover(self, model: str) -> None:  # noqa: B027 - a server that needs none
-        """After a cut answer: make sure that the next one is whole and its own."""
-
-    @abstractmethod
-    def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
-        """One answer of at most limit tokens."""
-
-    async def _ask(self, path: str, body: Any = None) -> Reply:
-        reply = await self._reply(path, body)
-        if reply.status != 200 or not isinstance(reply.json, dict):
-            raise self._refused(path, reply)
-        said = str(reply.json.get("error") or "")
-        if said and "already loaded. Nothing" not in said:
-            raise self._refused(path, reply)
-        return reply
-
-    async def _reply(self, path: str, body: Any = None) -> Reply:
-        if body is None:
-            return await self._client.get(path)
-        return await self._client.post(path, body, self._client.settings.load_seconds)
-
-    def _refused(self, path: str, reply: Reply) -> ServerError:
-        url = self._client.settings.shown_url
-        return ServerError(f"{url}{path} answered {reply.status}: {reply.said()}")
+_SHORT_LIMIT = 64  # far more tokens than its answer has
 
 
 class Legacy(Dialect):
-    """jfreed-dev/rkllama: one model at a time, text in one buffer for all requests."""
+    """jfreed-dev/rkllama: one model at a time, text in one buffer for all requests.
+
+    It samples by the model's own settings, and takes no limit.
+    """
 
     name = "legacy rkllama"
     ends_with_event = False
@@ -87,37 +33,41 @@ class Legacy(Dialect):
 
     async def load(self, model: str) -> None:
         current = await self._reply("/current_model")
-        if current.status == 200 and isinstance(current.json, dict):
-            if current.json.get("model_name") == model:
-                await self._drop_rest()
-                return
-            await self._ask("/unload_model", {})
-        await self._ask("/load_model", {"model_name": model})
+        loaded = current.json.get("model_name") if isinstance(current.json, dict) else None
+        if current.status != 200 or loaded != model:
+            if current.status == 200:
+                await self._ask("/unload_model", {})
+            await self._ask("/load_model", {"model_name": model})
+        await self.settle(model)
 
-    async def recover(self, model: str) -> None:
-        """Load anew, and drop what the old answer left."""
-        await self._reply("/unload_model", {})
-        await self._ask("/load_model", {"model_name": model})
-        await self._drop_rest()
-
-    async def _drop_rest(self) -> None:
+    async def settle(self, model: str) -> None:
         """Ask for a short answer: what a client that went away left unread opens it."""
         await self._ask("/generate", {"messages": _SHORT, "stream": False})
 
-    async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
-        body = {"messages": alternating(messages), "stream": True}
+    async def recover(self, model: str) -> None:
+        """Load anew, and drop what the old answer left."""
+        await self.unload(model)
+        await self._ask("/load_model", {"model_name": model})
+        await self.settle(model)
+
+    async def unload(self, model: str) -> None:
+        await self._reply("/unload_model", {})
+
+    async def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
+        body = {"messages": alternating(question.messages), "stream": True}
         async with aclosing(self._client.lines("/generate", body)) as lines:
             async for line in lines:
                 event = _event(line)
-                count = (event.get("usage") or {}).get("completion_tokens")
-                for choice in event.get("choices") or []:
-                    yield Chunk(choice.get("content") or "", count=count)
+                count = _dict(event, "usage").get("completion_tokens")
+                for choice in _choices(event):
+                    yield Chunk(_text(choice, "content"), count=_number(count))
 
 
 class Rkllama(Dialect):
     """NotPunchnox/rkllama: Ollama's chat, newline-delimited JSON."""
 
     name = "rkllama"
+    spare = 2
 
     async def version(self) -> str:
         return str((await self._ask("/api/version")).json.get("version", ""))
@@ -126,39 +76,56 @@ class Rkllama(Dialect):
         return _names((await self._ask("/models")).json, "models")
 
     async def load(self, model: str) -> None:
-        """A model that is loaded already may have lost its worker to a client that went away."""
         reply = await self._ask("/load_model", {"model_name": model})
-        if not reply.json.get("error"):
-            return
+        if reply.json.get("error"):  # loaded already, for whoever was here before
+            await self.settle(model)
+
+    async def settle(self, model: str) -> None:
+        """Ask a short question: a worker that a client has killed is silent, and what an answer
+        left opens this one. Only where it ends by itself has it left nothing of its own."""
+        count = None
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
-                async with aclosing(self.stream(model, _SHORT, 1)) as chunks:
-                    async for _ in chunks:
-                        pass
+                async with aclosing(self.stream(Question(model, _SHORT, _SHORT_LIMIT))) as chunks:
+                    async for chunk in chunks:
+                        count = chunk.count if chunk.final else None
         except (TimeoutError, ServerError):
+            count = None
+        if count is None or not 0 < count < _SHORT_LIMIT:
             await self.recover(model)
 
     async def recover(self, model: str) -> None:
         """A cut stream kills the model's worker; unloading and loading makes a new one."""
-        await self._reply("/unload_model", {"model_name": model})
+        await self.unload(model)
         await self._ask("/load_model", {"model_name": model})
 
-    async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
+    async def unload(self, model: str) -> None:
+        await self._reply("/unload_model", {"model_name": model})
+
+    async def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
+        options: dict[str, float] = {
+            "num_predict": question.limit,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+        }
+        if not question.temperature:
+            options["top_k"] = 1  # the best token, whatever a runtime makes of temperature 0
         body = {
-            "model": model,
-            "messages": messages,
+            "model": question.model,
+            "messages": question.messages,
             "stream": True,
             "think": False,
-            "options": {"num_predict": limit},
+            "options": options,
         }
         async with aclosing(self._client.lines("/api/chat", body)) as lines:
             async for line in lines:
                 event = _event(line)
-                text = (event.get("message") or {}).get("content") or ""
-                if event.get("done"):
-                    yield Chunk(text, final=True, count=event.get("eval_count"))
-                else:
-                    yield Chunk(text)
+                message = _dict(event, "message")
+                if thought := _text(message, "thinking"):
+                    yield Chunk(thought, thinking=True)
+                final = bool(event.get("done"))
+                count = _number(event.get("eval_count")) if final else None
+                yield Chunk(_text(message, "content"), final=final, count=count)
 
 
 class OpenAI(Dialect):
@@ -170,41 +137,37 @@ class OpenAI(Dialect):
         return ""
 
     async def models(self) -> list[str]:
-        models = (await self._ask("/v1/models")).json.get("data", [])
-        return [m["id"] for m in models if isinstance(m, dict) and "id" in m]
+        return _names((await self._ask("/v1/models")).json, "data")
 
-    async def stream(self, model: str, messages: Messages, limit: int) -> AsyncGenerator[Chunk]:
-        body = {"model": model, "messages": messages, "stream": True, "max_tokens": limit}
-        ended, count = False, None
+    async def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
+        body = {
+            "model": question.model,
+            "messages": question.messages,
+            "stream": True,
+            "max_tokens": question.limit,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+        }
+        ended, length, count = False, False, None
         async with aclosing(self._client.lines("/v1/chat/completions", body)) as lines:
             async for line in lines:
                 data = line.strip().removeprefix(b"data:").strip()
-                if data == b"[DONE]":
-                    ended = True
+                ended = ended or data == b"[DONE]"
                 if not data.startswith(b"{"):
                     continue
                 event = _event(data)
-                if usage := event.get("usage"):
-                    count = usage.get("completion_tokens")
-                for choice in event.get("choices") or []:
+                count = _number(_dict(event, "usage").get("completion_tokens")) or count
+                for choice in _choices(event):
                     ended = ended or bool(choice.get("finish_reason"))
-                    if text := (choice.get("delta") or {}).get("content"):
+                    length = length or choice.get("finish_reason") == "length"
+                    delta = _dict(choice, "delta")
+                    thought = _text(delta, "reasoning_content") or _text(delta, "reasoning")
+                    if thought:
+                        yield Chunk(thought, thinking=True)
+                    if text := _text(delta, "content"):
                         yield Chunk(text)
         if ended:
-            yield Chunk("", final=True, count=count)
-
-
-_KINDS: dict[str, Callable[[Client], Dialect]] = {
-    "legacy": Legacy,
-    "rkllama": Rkllama,
-    "openai": OpenAI,
-}
-
-
-# After a model's name these words make it another model.
-_OTHER_MODEL = re.compile(
-    r"(^|-)(2507|audio|base|chat|coder|embedding|instruct|math|omni|reranker|thinking|vl)(-|$)"
-)
+            yield Chunk(final=True, count=count, length=length)
 
 
 def alternating(messages: Messages) -> Messages:
@@ -229,86 +192,38 @@ def alternating(messages: Messages) -> Messages:
 def _event(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError as error:
-        raise ServerError(f"the server's stream has no JSON: {line[:200]!r}") from error
+    except (ValueError, RecursionError) as error:
+        said = clean(line[:200].decode("utf-8", "replace"))
+        raise ServerError(f"the server's stream has no JSON: {said!r}") from error
     if not isinstance(event, dict) or event.get("error"):
-        said = Reply(200, event, line.decode("utf-8", "replace")).said()
+        said = Reply(200, event, line[:1000].decode("utf-8", "replace")).said()
         raise ServerError(f"the server broke the answer off: {said}")
     return event
 
 
+def _dict(event: dict[str, Any], key: str) -> dict[str, Any]:
+    value = event.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(event: dict[str, Any], key: str) -> str:
+    value = event.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = event.get("choices")
+    return [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+
+
 def _names(reply: Any, key: str) -> list[str]:
-    names = reply.get(key, []) if isinstance(reply, dict) else []
-    return [str(n.get("name", n)) if isinstance(n, dict) else str(n) for n in names]
-
-
-async def probe(client: Client) -> Dialect:
-    """Find out which kind of server it is; RKLLM_SERVER_KIND overrides. Raises ServerError."""
-    if client.settings.kind in _KINDS:
-        return _KINDS[client.settings.kind](client)
-    paths = ("/", "/api/version", "/current_model", "/v1/models")
-    root, version, current, listed = await asyncio.gather(*(_try(client, path) for path in paths))
-    if root.status == version.status == current.status == listed.status == _NO_REPLY:
-        raise ServerError(root.text)
-    greeting = str(root.json.get("message", "")) if isinstance(root.json, dict) else ""
-    if isinstance(version.json, dict) and "version" in version.json and "RKLLama" in greeting:
-        return Rkllama(client)
-    if (
-        greeting == "Welcome to RKLLama !"
-        and current.json is not None
-        and current.status in (200, 404)
-    ):
-        return Legacy(client)
-    if listed.status == 200 and isinstance(listed.json, dict):
-        return OpenAI(client)
-    replies = zip(paths, (root, version, current, listed), strict=True)
-    told = "; ".join(f"{path} answered {r.status} {r.said()[:60]!r}" for path, r in replies)
-    raise ServerError(
-        f"{client.settings.shown_url} is no server that this plugin knows: {told}. "
-        "Set RKLLM_SERVER_URL, or RKLLM_SERVER_KIND to legacy, rkllama or openai"
-    )
-
-
-async def _try(client: Client, path: str) -> Reply:
-    """A reply, or the reason why there is none: one path that hangs must not hide the others."""
-    try:
-        return await client.get(path)
-    except ServerError as error:
-        return Reply(_NO_REPLY, None, str(error))
-
-
-def choose_model(model_id: str, repo: str, names: list[str]) -> str:
-    """The server's name for a model: the same, without case, or that name and more after it.
-
-    Raises ServerError where there is none or more than one.
-    """
-    base = repo.rsplit("/", 1)[-1]
-    wanted = [model_id, base, repo]
-    for same in (str, str.lower, _plain):
-        if found := [n for n in names if same(n.rsplit("/", 1)[-1]) in {same(w) for w in wanted}]:
-            return _only(model_id, found, names)
-    plain = _plain(base)
-    for start in (plain, plain.removesuffix("-instruct")):
-        if found := [n for n in names if _is_build(_plain(n.rsplit("/", 1)[-1]), start)]:
-            return _only(model_id, found, names)
-    return _only(model_id, [], names)
-
-
-def _is_build(name: str, model: str) -> bool:
-    """Whether a directory's name is the model's and a build's marks, no other model's."""
-    rest = name.removeprefix(model + "-")
-    return rest != name and not _OTHER_MODEL.search(rest)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
-def _only(model_id: str, found: list[str], names: list[str]) -> str:
-    if len(found) == 1:
-        return found[0]
-    problem = f"has several for {model_id}: {', '.join(found)}" if found else f"has no {model_id}"
-    raise ServerError(
-        f"the server {problem}; its models are: {', '.join(names) or 'none'}. "
-        "Set RKLLM_MODEL to the one that you mean"
-    )
+    """A server's models: names, or objects with a name or an id."""
+    listed = reply.get(key) if isinstance(reply, dict) else None
+    if not isinstance(listed, list):
+        return []
+    named = (m.get("id", m.get("name")) if isinstance(m, dict) else m for m in listed)
+    return [name for name in named if isinstance(name, str)]

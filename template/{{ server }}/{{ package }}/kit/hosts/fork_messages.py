@@ -14,7 +14,7 @@ from itertools import product
 
 from jinja2 import Template, TemplateError
 
-from .chat_template import compiled, render
+from ..core.chat_template import compiled, render
 
 logger = logging.getLogger(__name__)
 

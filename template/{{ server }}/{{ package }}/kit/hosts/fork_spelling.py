@@ -7,66 +7,38 @@ the base vocabulary. The decoding of all ids handed out is then exactly all the 
 and no text is ever held back.
 """
 
-import json
 import logging
 import re
-from dataclasses import dataclass, field
-from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from .tokenizer import TokenizerError
+from ..core.tokenizer import TokenizerError
+from .fork_pieces import build_table
 
 logger = logging.getLogger(__name__)
 
-# Longer pieces exist (runs of spaces or dashes); skipping them bounds the work for each token.
-MAX_PIECE_BYTES = 32
-
 PROBE = " Hi there,  x=1;\n\t<0x41> <|im_end|></s> h\u00e9 \u4f60\u597d \U0001f642\ufffd \u2581 "
 SPACE = b" "
-UTF8_BYTES = frozenset((*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)))
-PRINTABLE_BYTES = frozenset(range(0x20, 0x7F))
 
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PIECEWISE_DECODERS = frozenset({"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
 
 
-@dataclass
-class _Table:
-    """What bytes each id of the base vocabulary decodes to, the other way round."""
-
-    pieces: dict[bytes, int] = field(default_factory=dict)
-    singles: dict[int, int] = field(default_factory=dict)  # ids for one byte of a character
-    longest: list[int] = field(default_factory=lambda: [0] * 256)  # by first byte
-
-    def add(self, piece: bytes, token_id: int) -> None:
-        """Take a piece in, unless it is too long or empty."""
-        if not 0 < len(piece) <= MAX_PIECE_BYTES:
-            return
-        self.pieces[piece] = token_id
-        if len(piece) > self.longest[piece[0]]:
-            self.longest[piece[0]] = len(piece)
-
-    def missing(self, needed: frozenset[int]) -> int:
-        """Count the needed bytes that no piece spells."""
-        return sum(
-            byte not in self.singles and bytes((byte,)) not in self.pieces for byte in needed
-        )
+class SpellingError(ValueError):
+    """A text that the tokenizer has no ids for."""
 
 
 class Retokenizer:
     """Spells text with the ids of one tokenizer.
 
     Raises:
-        TokenizerError: the tokenizer's decoder or vocabulary can't spell any text.
+        TokenizerError: the tokenizer's decoder or vocabulary can't spell plain text.
     """
 
     def __init__(self, fast: FastTokenizer) -> None:
         self._fast = fast
         self._logged = False
-        self._table = _build_table(fast)
-        self._space_id = self._table.pieces.get(SPACE, self._table.singles.get(SPACE[0], -1))
+        self._table = build_table(fast)
+        self._space_id = self._table.single(SPACE[0])
         self._lead = self._find_lead()
         self._check()
 
@@ -75,7 +47,10 @@ class Retokenizer:
         return Spelling(self)
 
     def spell(self, text: str, first: bool) -> list[int]:
-        """Return ids for the text; `first` says that no id was handed out before it."""
+        """Return ids for the text; `first` says that no id was handed out before it.
+
+        Raises SpellingError where no ids of this vocabulary decode to it.
+        """
         try:
             data = text.encode()
         except UnicodeEncodeError:
@@ -92,6 +67,8 @@ class Retokenizer:
                     break
                 stop -= 1
             else:
+                if self._table.bytewise:
+                    return self._spell_otherwise(data)
                 # Only pieces of whole characters can leave a gap, so a character begins here.
                 stop = position + _character_length(data[position])
                 ids.extend(self._spell_character(data[position:stop]))
@@ -101,6 +78,33 @@ class Retokenizer:
                     ids[:0] = self._lead
             position = stop
         return ids
+
+    def _spell_otherwise(self, data: bytes) -> list[int]:
+        """Spell bytes where the longest pieces lead to a byte that has no piece of its own."""
+        pieces, longest = self._table.pieces, self._table.longest
+        # Of each place that can be reached: from which one, and by what id.
+        ways: list[tuple[int, int] | None] = [None] * (len(data) + 1)
+        far = 0
+        for start, byte in enumerate(data):
+            if start and ways[start] is None:
+                continue
+            far = start
+            for stop in range(start + 1, min(len(data), start + longest[byte]) + 1):
+                token_id = pieces.get(data[start:stop])
+                if token_id is not None and ways[stop] is None:
+                    ways[stop] = (start, token_id)
+        ids: list[int] = []
+        position = len(data)
+        while position:
+            way = ways[position]
+            if way is None:
+                raise SpellingError(
+                    f"the answer has the byte 0x{data[far]:02X}, for which the model's vocabulary "
+                    "has no token: the server's model is another one than the tokenizer's"
+                )
+            position, token_id = way
+            ids.append(token_id)
+        return ids[::-1]
 
     def _spell_character(self, character: bytes) -> list[int]:
         """Spell one character that has no piece of its own."""
@@ -124,15 +128,14 @@ class Retokenizer:
 
     def _find_lead(self) -> list[int]:
         """Return what to put before a first space: one more, where the decoder drops the first."""
-        letter_id = self._table.pieces.get(b"a", self._table.singles.get(ord("a"), -1))
-        lead_is_lost = self._decode([self._space_id, letter_id]) == "a"
-        return [self._space_id] if lead_is_lost else []
+        space, letter = self._space_id, self._table.single(ord("a"))
+        assert space is not None  # the table has all of ASCII
+        assert letter is not None
+        return [space] if self._decode([space, letter]) == "a" else []
 
     def _check(self) -> None:
         """Spell a probe in one piece and by character, and decode it again."""
-        probe = PROBE
-        if self._table.missing(UTF8_BYTES):
-            probe = "".join(char for char in PROBE if char.encode() in self._table.pieces)
+        probe = "".join(char for char in PROBE if self._has(char))
         whole = self.start().feed(probe)
         spelling = self.start()
         single = [token_id for char in probe for token_id in spelling.feed(char)]
@@ -143,6 +146,11 @@ class Retokenizer:
                     f"The tokenizer's decoder changes text: {probe!r} came back as {decoded!r}. "
                     "Use the tokenizer.json that the model's authors published."
                 )
+
+    def _has(self, char: str) -> bool:
+        """Whether the vocabulary has a character, whole or by its bytes."""
+        data = char.encode()
+        return data in self._table.pieces or None not in map(self._table.single, data)
 
 
 class Spelling:
@@ -167,112 +175,3 @@ def _character_length(lead: int) -> int:
     if lead < 0xE0:
         return 2
     return 3 if lead < 0xF0 else 4
-
-
-def _build_table(fast: FastTokenizer) -> _Table:
-    """Read what every id of the base vocabulary decodes to.
-
-    Raises:
-        TokenizerError: the decoder is of an unknown kind, or bytes have no piece.
-    """
-    steps = _decoder_steps(fast)
-    kinds = [str(step.get("type")) for step in steps]
-    # Added tokens are special or matched before the model runs: text must never become one.
-    added = fast.get_added_tokens_decoder()
-    vocab = {
-        piece: token_id
-        for piece, token_id in fast.get_vocab(with_added_tokens=False).items()
-        if token_id not in added
-    }
-    if kinds and set(kinds) <= {"ByteLevel", "Fuse"} and "ByteLevel" in kinds:
-        table, needed = _byte_level_table(vocab), UTF8_BYTES
-    elif kinds and set(kinds) <= _PIECEWISE_DECODERS:
-        table = _piecewise_table(vocab, _replacements(steps), "ByteFallback" in kinds)
-        needed = PRINTABLE_BYTES
-    else:
-        raise TokenizerError(
-            f"The tokenizer's decoder ({', '.join(kinds) or 'none'}) is not supported. "
-            "Use a model whose tokenizer.json has a ByteLevel or a SentencePiece style decoder."
-        )
-    if missing := table.missing(needed):
-        raise TokenizerError(
-            f"The tokenizer's vocabulary has no piece for {missing} of the {len(needed)} bytes "
-            "that text needs. Use the tokenizer.json that the model's authors published."
-        )
-    return table
-
-
-def _decoder_steps(fast: FastTokenizer) -> list[dict[str, Any]]:
-    """Return the decoder's settings, with sequences laid out flat."""
-    if fast.decoder is None:
-        return []
-    # Its pickled state is its JSON; writing the whole tokenizer as JSON takes 100 times longer.
-    return _flatten(json.loads(fast.decoder.__getstate__()))
-
-
-def _flatten(decoder: dict[str, Any]) -> list[dict[str, Any]]:
-    """Lay a decoder's nested sequences out flat."""
-    if decoder.get("type") != "Sequence":
-        return [decoder]
-    return [step for inner in decoder["decoders"] for step in _flatten(inner)]
-
-
-def _replacements(steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the literal replacements that the decoder makes in each piece.
-
-    Raises:
-        TokenizerError: a replacement is a regular expression.
-    """
-    found: list[tuple[str, str]] = []
-    for step in steps:
-        if step["type"] == "Metaspace":
-            found.append((step["replacement"], " "))
-        elif step["type"] == "Replace":
-            mark = step["pattern"].get("String")
-            if mark is None:
-                raise TokenizerError(
-                    "The tokenizer's decoder replaces by a regular expression, which is not "
-                    "supported. Use a model whose tokenizer.json has a plain decoder."
-                )
-            found.append((mark, step["content"]))
-    return found
-
-
-def _byte_level_table(vocab: dict[str, int]) -> _Table:
-    """Read a vocabulary whose characters stand for bytes, as GPT-2 began it."""
-    table = _Table()
-    characters = _byte_characters()
-    for piece, token_id in vocab.items():
-        try:
-            data = piece.translate(characters).encode("latin-1")
-        except UnicodeEncodeError:  # not a piece of bytes: the decoder takes it literally
-            continue
-        table.add(data, token_id)
-    return table
-
-
-def _byte_characters() -> dict[int, str]:
-    """Map the characters of byte-level pieces to the bytes (as Latin-1) that they stand for."""
-    printable = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-    hidden = [byte for byte in range(256) if byte not in printable]
-    characters = dict.fromkeys(hidden, "\uffff")  # these never stand for themselves
-    characters.update((256 + index, chr(byte)) for index, byte in enumerate(hidden))
-    return characters
-
-
-def _piecewise_table(
-    vocab: dict[str, int], replacements: list[tuple[str, str]], byte_fallback: bool
-) -> _Table:
-    """Read a vocabulary whose pieces are text with a mark for the space."""
-    table = _Table()
-    marks_space = any(content == " " for _, content in replacements)
-    for piece, token_id in vocab.items():
-        if byte_fallback and (found := _BYTE_PIECE.fullmatch(piece)):
-            table.singles[int(found[1], 16)] = token_id
-            continue
-        if marks_space and " " in piece:  # a decoder treats such a space unlike a marked one
-            continue
-        for mark, content in replacements:
-            piece = piece.replace(mark, content)
-        table.add(piece.encode("utf-8", "ignore"), token_id)
-    return table

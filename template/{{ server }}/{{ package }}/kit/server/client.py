@@ -1,18 +1,28 @@
-"""HTTP to the server, with errors that a user can act on."""
+"""HTTP to the server: bounded in every direction, with errors that a user can act on."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from .address import clean, shown
 from .settings import Settings
 
 if TYPE_CHECKING:
     import aiohttp
 
-_SHOWN = 300  # characters of a server's words in an error
+CONNECTIONS = 64  # at once; a request more waits for one of them
+# Some servers close an idle connection after 5 s: one that is about to be closed isn't used again.
+_IDLE_SECONDS = 3.0
+LINE = 2**20  # bytes of one event
+BODY = 2**24  # bytes of one whole reply
+STREAM = 2**26  # bytes of one streamed answer
+REFUSAL = 2**16  # bytes of a refused stream that are read
+_CLEANED = 4096  # characters of a page that are looked at for its words
+_TAG = re.compile(r"<[^<>]*>")
 
 
 class ServerError(RuntimeError):
@@ -31,15 +41,16 @@ class Reply:
         """What the server said, short: the JSON's error, or the text without HTML."""
         if isinstance(self.json, dict) and "error" in self.json:
             error = self.json["error"]
-            return str(error.get("message", error) if isinstance(error, dict) else error)[:_SHOWN]
-        return " ".join(re.sub(r"<[^>]*>", " ", self.text).split())[:_SHOWN] or "nothing"
+            return clean(str(error.get("message", error) if isinstance(error, dict) else error))
+        return clean(_TAG.sub(" ", self.text[:_CLEANED])) or "nothing"
 
 
 class Client:
-    """One session a call: the servers close every connection, so nothing stays open."""
+    """One session for everything that is asked of one server; close() ends it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._session: aiohttp.ClientSession | None = None
 
     async def get(self, path: str) -> Reply:
         """GET. Raises ServerError where no answer comes."""
@@ -51,26 +62,48 @@ class Client:
 
     async def _whole(self, method: str, path: str, body: Any, seconds: float) -> Reply:
         async with self._answer(method, path, body, seconds) as response:
-            text = await response.text(errors="replace")
-        return _reply(response.status, text)
+            return _reply(response.status, await self._read(response, path, BODY))
 
-    async def lines(self, path: str, body: Any) -> AsyncGenerator[bytes]:
+    async def _read(self, response: "aiohttp.ClientResponse", path: str, most: int) -> bytes:
+        data = bytearray()
+        async for part in response.content.iter_any():
+            data += part
+            if len(data) > most:
+                raise self._too_long(path, most)
+        return bytes(data)
+
+    async def lines(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
         """The lines of a streamed POST, however long it takes while bytes keep coming."""
         async with self._answer("POST", path, body, None) as response:
             if response.status != 200:
-                reply = _reply(response.status, await response.text(errors="replace"))
-                raise ServerError(f"{self._name(path)} answered {reply.status}: {reply.said()}")
-            buffer = b""
+                reply = _reply(response.status, await self._read(response, path, REFUSAL))
+                raise self.refused(path, reply)
+            left, held = STREAM, bytearray()
             async for data in response.content.iter_any():
-                *lines, buffer = (buffer + data).split(b"\n")
+                left -= len(data)
+                held += data
+                if left < 0 or len(held) > LINE + len(data):
+                    raise self._too_long(path, STREAM if left < 0 else LINE)
+                if b"\n" not in data:
+                    continue
+                *lines, held = held.split(b"\n")
                 for line in lines:
                     if line.strip():
-                        yield line
-            if buffer.strip():
-                yield buffer
+                        yield bytes(line)
+            if held.strip():
+                yield bytes(held)
 
-    def _name(self, path: str) -> str:
-        return f"{self.settings.shown_url}{path}"
+    def refused(self, path: str, reply: Reply) -> ServerError:
+        """The sentence on a reply that is none."""
+        said = self.settings.address.without_secrets(reply.said())
+        return ServerError(f"{self.name(path)} answered {reply.status}: {said}")
+
+    def name(self, path: str) -> str:
+        """A path of the server, as a sentence may show it."""
+        return f"{self.settings.address.shown}{path}"
+
+    def _too_long(self, path: str, most: int) -> ServerError:
+        return ServerError(f"{self.name(path)} sent more than {most} bytes at once; it was cut off")
 
     @asynccontextmanager
     async def _answer(
@@ -78,33 +111,101 @@ class Client:
     ) -> AsyncIterator["aiohttp.ClientResponse"]:
         import aiohttp
 
+        address, response = self.settings.address, None
+        try:
+            response = await self._sent(method, path, body, seconds)
+            self._check_head(path, response)
+            yield response
+        except TimeoutError as error:
+            raise ServerError(
+                f"{self.name(path)} was silent for too long; see the server's log"
+            ) from error
+        except aiohttp.ClientConnectorError as error:
+            said = address.without_secrets(str(error))
+            raise ServerError(
+                f"no server at {self.name(path)} ({said}); start it, or set "
+                f"{self.settings.url_name}"
+            ) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            said = address.without_secrets(str(error) or repr(error))
+            raise ServerError(f"{self.name(path)} broke the connection off: {said}") from error
+        finally:
+            if response is not None:
+                response.close()  # where all was read, its connection is free already
+
+    async def _sent(
+        self, method: str, path: str, body: Any, seconds: float | None
+    ) -> "aiohttp.ClientResponse":
+        """Send, once more where a connection that was kept turns out to be closed."""
+        import aiohttp
+
         timeout = aiohttp.ClientTimeout(
             total=seconds,
             sock_connect=self.settings.connect_seconds,
             sock_read=self.settings.silence_seconds if seconds is None else None,
         )
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20) as session,
-                session.request(method, f"{self.settings.url}{path}", json=body) as response,
-            ):
-                yield response
-        except TimeoutError as error:
+        url = f"{self.settings.address.url}{path}"
+        for _ in range(CONNECTIONS):
+            told = {"reused": False}
+            try:
+                return await self._open().request(
+                    method, url, json=body, timeout=timeout, allow_redirects=False,
+                    trace_request_ctx=told,
+                )  # fmt: skip
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not told["reused"]:
+                    raise
+        raise ServerError(f"{self.name(path)} closes every connection")
+
+    def _check_head(self, path: str, response: "aiohttp.ClientResponse") -> None:
+        """Refuse what would lead elsewhere, or grow."""
+        if 300 <= response.status < 400:
+            place = shown(response.headers.get("Location", "")) or "nowhere"
             raise ServerError(
-                f"{self._name(path)} was silent for too long; see the server's log"
-            ) from error
-        except aiohttp.ClientConnectorError as error:
+                f"{self.name(path)} answered {response.status}, a redirect to {place}. It is not "
+                f"followed: it would take the prompt there. Set {self.settings.url_name} to where "
+                "the server is"
+            )
+        coding = response.headers.get("Content-Encoding", "identity")
+        if coding.lower() not in ("", "identity"):
             raise ServerError(
-                f"no server at {self._name(path)} ({error}); start it, or set RKLLM_SERVER_URL"
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ServerError(
-                f"{self._name(path)} broke the connection off: {str(error) or repr(error)}"
-            ) from error
+                f"{self.name(path)} answered in {clean(coding)!r}, compressed, which nobody asked "
+                "for; turn compression off at the server, or in the proxy before it"
+            )
+
+    def _open(self) -> "aiohttp.ClientSession":
+        if self._session is None:
+            import aiohttp
+
+            traced = aiohttp.TraceConfig()
+            cast(Any, traced.on_connection_reuseconn).append(_reused)
+            user = self.settings.address.user
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
+                auth=aiohttp.BasicAuth(*user, "utf-8") if user else None,
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=2**20,
+                trace_configs=[traced],
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """End every connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            await asyncio.sleep(0)  # the transports close in the loop's next round
 
 
-def _reply(status: int, text: str) -> Reply:
+async def _reused(_: Any, context: Any, __: Any) -> None:
+    context.trace_request_ctx["reused"] = True
+
+
+def _reply(status: int, body: bytes) -> Reply:
+    text = body.decode("utf-8", "replace")
     try:
         return Reply(status, json.loads(text), text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Reply(status, None, text)

@@ -1,0 +1,163 @@
+"""`bench`: measures the device and nothing else.
+
+The steps of a StepBackend are timed where they are computed, on the device's thread; the answers
+of an AnswerBackend as their pieces come.
+"""
+
+import argparse
+import json
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from ..core.contract import Backend, Piece, Request, makes_answers
+from ..core.runner import Runner
+from .session import Session, opened
+from .telling import CommandError, sentence, show
+
+RUNS, SECONDS = 5, 2.0  # where nobody says how many: this many, and more for as long as this
+STEPS, IDS = "steps on the device", "ids of the server"
+TEXT = "the server's text, as the model's tokenizer splits it"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One answer: the seconds to its first token, and from there to its last."""
+
+    first: float
+    rest: float
+    tokens: int
+    later: int  # the tokens that came in `rest`
+    counted: str
+    ended: str  # the error that ended it before its limit
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """Print the figures, and write them where they are wanted."""
+    seconds: list[float] = []
+    async with opened(arguments, lambda own: timed(own, seconds)) as session:
+        request = await session.request(arguments)
+        runs = await _measure(session, request, seconds, arguments.runs)
+    figures = {
+        "model": session.model.id,
+        "layers": session.model.layers,
+        "device": await _device(session.runner),
+        "prompt_tokens": len(request.ids),
+        "max_tokens": request.max_tokens,
+        **_summary(runs, len(request.ids)),
+    }
+    _print(figures)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def timed(own: Backend, seconds: list[float]) -> Backend:
+    """The same backend; what each of its steps takes comes into the list."""
+    if makes_answers(own):
+        return own
+    made: Any = own
+
+    def step(self: Any, request_id: str, x: Any) -> Any:
+        begun = time.perf_counter()
+        output = made.step(self, request_id, x)
+        seconds.append(time.perf_counter() - begun)
+        return output
+
+    backend: Backend = type(made.__name__, (made,), {"step": step})
+    return backend
+
+
+async def _device(runner: Runner) -> str:
+    """What the backend says of its device, last: many can be opened once only."""
+    try:
+        return await runner.device.check()
+    except Exception as error:
+        return sentence(error)
+
+
+async def _measure(
+    session: Session, request: Request, seconds: list[float], wanted: int | None
+) -> list[Run]:
+    """The answers behind a first one, which touches memory and waits for a server at work."""
+    session.progress.say("warming up")
+    await _answer(session, replace(request, id="warm-up"), seconds)
+    runs: list[Run] = []
+    until = time.perf_counter() + (SECONDS if wanted is None else 0.0)
+    while len(runs) < (wanted or RUNS) or time.perf_counter() < until:
+        session.progress.say(f"measuring answer {len(runs) + 1}")
+        runs.append(await _answer(session, replace(request, id=f"run-{len(runs)}"), seconds))
+    return runs
+
+
+async def _answer(session: Session, request: Request, seconds: list[float]) -> Run:
+    """Time one answer to its end: what is left of one would be in the way of the next."""
+    seconds.clear()
+    pieces: list[Piece] = []
+    times = [time.perf_counter()]
+    ended = ""
+    try:
+        async with aclosing(session.runner.answer(request)) as answer:
+            async for piece in answer:
+                if piece.text or piece.ids:
+                    times.append(time.perf_counter())
+                    pieces.append(piece)
+    except ValueError as error:  # the request's fault: its context is full
+        if not pieces:
+            raise
+        ended = sentence(error)
+    if steps := len(seconds):
+        return Run(seconds[0], sum(seconds[1:]), steps, steps - 1, STEPS, ended)
+    if not pieces:
+        raise CommandError("The model answered nothing. Give bench another --prompt.")
+    counted = IDS if all(piece.ids for piece in pieces) else TEXT
+    tokens = await _tokens(session, pieces, counted)
+    later = tokens - await _tokens(session, pieces[:1], counted)
+    return Run(times[1] - times[0], times[-1] - times[1], tokens, later, counted, ended)
+
+
+async def _tokens(session: Session, pieces: list[Piece], counted: str) -> int:
+    if counted == IDS:
+        return sum(len(piece.ids) for piece in pieces)
+    return len(await session.encode("".join(piece.text for piece in pieces)))
+
+
+def _summary(runs: list[Run], length: int) -> dict[str, Any]:
+    """Medians and spreads of all runs."""
+    rates = [run.later / run.rest for run in runs if run.later > 0 and run.rest > 0]
+    return {
+        "runs": len(runs),
+        "tokens": median(run.tokens for run in runs),
+        "counted": runs[0].counted,
+        "ended": next((run.ended for run in runs if run.ended), None),
+        "first_token_seconds": _spread([run.first for run in runs]),
+        "prefill_tokens_per_second": _spread([length / run.first for run in runs]),
+        "decode_tokens_per_second": _spread(rates) if rates else None,
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def _print(figures: dict[str, Any]) -> None:
+    first, decode = figures["first_token_seconds"]["median"], figures["decode_tokens_per_second"]
+    prefill = _rate(figures["prefill_tokens_per_second"])
+    told = "not measured: the answer has one token; ask something longer"
+    if decode:
+        told = f"{_rate(decode)}, {figures['tokens']:.0f} tokens in each of "
+        told += f"{figures['runs']} answers"
+    show(f"model    {figures['model']}, {figures['layers']} layers\n")
+    show(f"device   {figures['device']}\n")
+    show(f"prefill  {prefill}, {figures['prompt_tokens']} tokens in {first * 1e3:.1f} ms\n")
+    show(f"decode   {told}\n")
+    show(f"counted  {figures['counted']}\n")
+    if figures["ended"]:
+        limit = figures["max_tokens"]
+        show(f"note     the answers ended before {limit} tokens: {figures['ended']}\n")
+
+
+def _rate(rate: dict[str, float]) -> str:
+    return f"{rate['median']:.1f} tokens/s ({rate['min']:.1f} to {rate['max']:.1f})"

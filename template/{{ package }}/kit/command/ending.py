@@ -1,0 +1,70 @@
+"""How the command ends: the first Ctrl-C is the last."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from socket import socketpair
+from typing import cast
+
+INTERRUPTED = 130  # as shells count it: 128 and SIGINT
+_LEAVE_SECONDS = 0.3  # what a device gets to close; then the process ends, whatever holds it up
+
+_undone: list[Callable[[], object]] = []
+
+
+@contextmanager
+def undone(call: Callable[[], object]) -> Iterator[None]:
+    """Call it at the end of the block, or before the process is left in the middle of it."""
+    _undone.append(call)
+    try:
+        yield
+    finally:
+        _undone.remove(call)
+        call()
+
+
+def leave(code: int) -> None:
+    """End the process now: at an ordinary end, Python waits for threads that are at work."""
+    for call in reversed(_undone):
+        with suppress(Exception):
+            call()
+    os._exit(code)
+
+
+async def watched(work: Awaitable[int]) -> int:
+    """The exit code of a command. Ctrl-C cancels it; what doesn't end at that is left behind.
+
+    A thread of its own hears of the signal: the main thread may be held up by a backend, or may
+    be about to wait for events that never come.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    ours, theirs = socketpair()
+    theirs.setblocking(False)
+    came = threading.Event()
+
+    def listen() -> None:
+        while heard := ours.recv(1):
+            if heard[0] != signal.SIGINT:
+                continue
+            came.set()
+            loop.call_soon_threadsafe(cast("asyncio.Task[int]", task).cancel)
+            ours.settimeout(_LEAVE_SECONDS)
+            with suppress(TimeoutError):
+                ours.recv(1)  # a second one
+            leave(INTERRUPTED)
+        ours.close()
+
+    threading.Thread(target=listen, daemon=True).start()
+    fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return await work
+    finally:
+        if came.is_set():
+            leave(INTERRUPTED)
+        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(fd)
+        theirs.close()

@@ -1,0 +1,88 @@
+"""How a server is spoken to: what each of the three kinds has to say for itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..core.contract import Messages
+from ..server.client import Client, Reply
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an answer is asked for; limit: the server's, in tokens."""
+
+    model: str
+    messages: Messages
+    limit: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer; count is the server's own number of tokens, where it tells.
+
+    length: the server says that its limit ended the answer.
+    """
+
+    text: str = ""
+    thinking: bool = False
+    final: bool = False
+    count: int | None = None
+    length: bool = False
+
+
+class Dialect(ABC):
+    """How one kind of server is spoken to. Every method raises ServerError.
+
+    spare: how many tokens more than the host wants are asked for. A server may lose the last chunk
+    of an answer that its limit ends, so that one must not be of those that the host wants.
+    """
+
+    name: ClassVar[str]
+    ends_with_event: ClassVar[bool] = True
+    spare: ClassVar[int] = 0
+
+    def __init__(self, client: Client, load_seconds: float) -> None:
+        self._client = client
+        self._load_seconds = load_seconds
+
+    @abstractmethod
+    async def version(self) -> str:
+        """The server's version, or nothing where it tells none."""
+
+    @abstractmethod
+    async def models(self) -> list[str]:
+        """What it can load, in its own names."""
+
+    async def load(self, model: str) -> None:  # noqa: B027 - a server that loads by itself
+        """Have the model ready."""
+
+    async def settle(self, model: str) -> None:  # noqa: B027 - a server that keeps nothing
+        """After an answer that the limit ended: drop what it may have left to open the next."""
+
+    async def recover(self, model: str) -> None:  # noqa: B027 - a server that needs none
+        """After a cut answer: make sure that the next one is whole and its own."""
+
+    async def unload(self, model: str) -> None:  # noqa: B027 - a server that needs none
+        """After a cut answer that nothing follows."""
+
+    @abstractmethod
+    def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
+        """One answer."""
+
+    async def _ask(self, path: str, body: Any = None) -> Reply:
+        reply = await self._reply(path, body)
+        if reply.status != 200 or not isinstance(reply.json, dict):
+            raise self._client.refused(path, reply)
+        said = str(reply.json.get("error") or "")
+        if said and "already loaded. Nothing" not in said:
+            raise self._client.refused(path, reply)
+        return reply
+
+    async def _reply(self, path: str, body: Any = None) -> Reply:
+        if body is None:
+            return await self._client.get(path)
+        return await self._client.post(path, body, self._load_seconds)

@@ -1,0 +1,1 @@
+"""What every variant with a server shares: HTTP, settings, the choice of its model."""
