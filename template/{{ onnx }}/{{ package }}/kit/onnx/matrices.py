@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..llama.config import Config
 from ..llama.llama import frequencies
 from ..llama.weights import Checkpoint, Rows, layer_shapes
-from .graph import BLOCK, Kind, bits_of, head
+from .graph import BLOCKS, Kind, bits_of, head
 from .kept import Kept
 
 PIECE = 1 << 18  # numbers that are rounded at a time: they stay in the CPU's cache
@@ -100,10 +100,11 @@ class Maker:
 
 
 def rounded(parts: list[Rows], bits: int, pool: Executor) -> tuple[Numbers, Numbers]:
-    """[out, in], one below the other -> numbers [out, blocks, BLOCK*bits/8], scales [out, blocks]."""
+    """[out, in], one below the other -> numbers [out, blocks, block*bits/8], scales [out, blocks]."""
     outputs, inputs = sum(part.shape[0] for part in parts), parts[0].shape[1]
-    blocks, step = -(-inputs // BLOCK), max(1, PIECE // inputs)
-    numbers = np.empty((outputs, blocks, BLOCK * bits // 8), np.uint8)
+    size, step = BLOCKS[bits], max(1, PIECE // inputs)
+    blocks = -(-inputs // size)
+    numbers = np.empty((outputs, blocks, size * bits // 8), np.uint8)
     scales = np.empty((outputs, blocks), np.float32)
 
     def piece(part: Rows, at: int, n: int) -> None:
@@ -121,18 +122,18 @@ def rounded(parts: list[Rows], bits: int, pool: Executor) -> tuple[Numbers, Numb
 
 
 def round_rows(rows: Numbers, bits: int) -> tuple[Numbers, Numbers]:
-    """[R, in] -> numbers around the middle [R, blocks, BLOCK*bits/8], and scales [R, blocks]."""
-    middle, inputs = 1 << (bits - 1), rows.shape[1]
-    if inputs % BLOCK:
-        rows = np.pad(rows, ((0, 0), (0, -inputs % BLOCK)))
-    rows = rows.reshape(len(rows), -1, BLOCK)  # [R, blocks, BLOCK]
+    """[R, in] -> numbers around the middle [R, blocks, block*bits/8], and scales [R, blocks]."""
+    middle, size, inputs = 1 << (bits - 1), BLOCKS[bits], rows.shape[1]
+    if inputs % size:
+        rows = np.pad(rows, ((0, 0), (0, -inputs % size)))
+    rows = rows.reshape(len(rows), -1, size)  # [R, blocks, block]
     low, high = rows.min(axis=2), rows.max(axis=2)  # [R, blocks]
     scale = np.where(-low > high, low, high) / np.float32(-middle)  # the extreme becomes -middle
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)  # [R, blocks]
-    whole = rows * inverse[..., None]  # [R, blocks, BLOCK]
+    whole = rows * inverse[..., None]  # [R, blocks, block]
     whole += np.float32(middle + 0.5)  # floor by the cast below: rounds to the nearest
     np.minimum(whole, 2 * middle - 1, out=whole)
     small = whole.astype(np.uint8)
     if bits == 4:
-        small = small[..., 0::2] | small[..., 1::2] << 4  # [R, blocks, BLOCK/2]
+        small = small[..., 0::2] | small[..., 1::2] << 4  # [R, blocks, block/2]
     return small, scale
