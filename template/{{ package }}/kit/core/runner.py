@@ -78,9 +78,6 @@ class Runner:
             try:
                 await self._load(layers, source)
             except Exception as error:
-                self.layers, self._loaded = None, None
-                self.device.went_well(False)
-                await self.device.close()
                 text = str(error) or repr(error)
                 raise LoadError(f"could not load {layers.model}: {text}") from error
             self.layers = layers
@@ -128,12 +125,19 @@ class Runner:
     ) -> None:
         """Load; where a file is missing that the host left out, have it fetched and load again."""
         try:
-            await self.device.load(layers, source.model, folder, tokenizer)
-        except FileNotFoundError:
-            if not self.device.files:
-                raise
-            folder = await source.files(self.device.files, layers, True)
-            await self.device.load(layers, source.model, folder, tokenizer)
+            try:
+                await self.device.load(layers, source.model, folder, tokenizer)
+            except FileNotFoundError:
+                if not self.device.files:
+                    raise
+                folder = await source.files(self.device.files, layers, True)
+                await self.device.load(layers, source.model, folder, tokenizer)
+        except Exception:
+            # What failed before this left the loaded model, and its requests, as they were.
+            self.layers, self._loaded = None, None
+            self.device.went_well(False)
+            await self.device.close()
+            raise
 
     async def step(self, request_id: str, x: Array, arrived: float | None = None) -> Array:
         """One step of a StepBackend, as contract.py has it.
@@ -147,6 +151,7 @@ class Runner:
         )
         layers, tokenizer = cast(Layers, self.layers), cast(Tokenizer, self.tokenizer)
         phase = "decode" if request.steps else "prefill"
+        request.width = x.shape[2:]
         with request:
             output = checked(
                 await self._on_device(self.device.step(request_id, x, phase)),

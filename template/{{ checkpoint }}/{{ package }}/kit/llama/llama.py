@@ -56,6 +56,8 @@ def run_layers(x: NDArray[Any], position: int, keys: Array, values: Array, model
     """Ids [S] or hidden states [S, D] -> hidden states [S, D]."""
     config = model.config
     if model.embedding is not None:
+        if x.max() >= len(model.embedding):
+            raise ValueError(f"there is no token {x.max()}: the model has {len(model.embedding)}")
         x = model.embedding[x]  # [V, D] at [S] -> [S, D]
     cos, sin = rotation(position, len(x), config)  # [S, 1, 2, E/2] each
     for n, w in enumerate(model.layers):

@@ -1,0 +1,105 @@
+"""Bytes to chat templates and prompts: a prompt is read back, or sent whole, within bounds."""
+
+import logging
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from checkpoint import Bytes
+
+LITERALS = (
+    "<|im_start|>",
+    "<|im_end|>\n",
+    "[INST]",
+    "[/INST]",
+    "\n",
+    " ",
+    "(",
+    ".*",
+    "\\",
+    "Zq0wordX",
+    "\x00",
+    "\ud800",
+    "\u0130",
+    "\ufb03",
+    "{",
+    "}}",
+    "user",
+    "",
+)
+PIECES = (
+    *LITERALS,
+    "{{ m.role }}",
+    "{{ m.content }}",
+    "{{ m['content'] | trim }}",
+    "{{ bos_token }}",
+    "{{ messages[0].content }}",
+    "{{ raise_exception('no') }}",
+    "{{ m.content * 3 }}",
+    "{{ m | tojson }}",
+    "{% set ns.x = ns.x ~ m.content ~ ns.x %}",
+    "{{ ns.x }}",
+    "{{ f(1) }}",
+    "{{ m.content | upper }}",
+    "{{ strftime_now('%d %b %Y') }}",
+    "{{ m.content.split('x')[0] }}",
+    "{{ m['content'] }}{% break %}",
+)
+BLOCKS = (
+    "{% for m in messages %}@{% endfor %}",
+    "{% for m in messages[1:] %}@{% endfor %}",
+    "{% if m.role == 'user' %}@{% else %}@{% endif %}",
+    "{% if m.role == 'system' %}@{% endif %}",
+    "{% if loop.first %}@{% endif %}",
+    "{% if add_generation_prompt %}@{% endif %}",
+    "{% generation %}@{% endgeneration %}",
+    "{% macro f(n) %}@{% endmacro %}@",
+    "{% set ns = namespace(x='') %}@",
+    "{% for i in range(99999) %}@{% endfor %}",
+    "@@",
+    "@@",
+)
+
+
+def written(choice: Bytes, depth: int = 0) -> str:
+    """A template whose blocks end."""
+    if depth > 5 or not choice.left() or not choice.below(4):
+        return PIECES[choice.below(len(PIECES))]
+    first, *rest = BLOCKS[choice.below(len(BLOCKS))].split("@")
+    return first + "".join(written(choice, depth + 1) + part for part in rest)
+
+
+USUAL = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MOST_SECONDS = 20.0  # a load's ten, a prompt's, and what the machine does besides
+
+
+def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
+    """Function of a fuzzer's bytes: whatever comes back renders to the prompt, or is the prompt."""
+    reader = import_module(f"{package}.kit.hosts.fork_messages")
+    template = import_module(f"{package}.kit.core.chat_template")
+    logging.disable()  # it says why prompts are sent whole
+    template.PROMPT_SECONDS, template.LOAD_SECONDS = 0.5, 2.0
+    reader.PROMPT_SECONDS, reader.LOAD_SECONDS = 0.5, 2.0
+
+    def attack(data: bytes) -> None:
+        choice = Bytes(data)
+        prompt = "".join(LITERALS[choice.below(len(LITERALS))] for _ in range(choice.below(12)))
+        source = (USUAL if choice.below(2) else "") + written(choice)
+        begun = time.monotonic()
+        read = reader.PromptReader(source, {"bos_token": "<s>"})
+        messages = [{"role": "user", "content": prompt}]
+        prompts = [prompt]
+        if read._template is not None:
+            rendered = read._render(messages)
+            prompts += [] if rendered is None else [rendered]
+        for one in prompts:
+            found = read.read(one)
+            whole = [{"role": "user", "content": one}]
+            assert found == whole or read._template is None or read._render(found) == one
+        assert time.monotonic() - begun < MOST_SECONDS
+
+    return attack
