@@ -1,7 +1,7 @@
 """The device: ONNX Runtime, on whichever of its providers.
 
-Nothing of ONNX Runtime is imported before it is needed: exo and the command read this class where no
-build is installed, and say which one to install.
+Nothing of ONNX Runtime is imported before it is needed: exo and the command read this class where
+no build is installed, and say which one to install.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Which builds of ONNX Runtime this environment has: all share one module, and two break each other."""
+"""Which builds of ONNX Runtime this environment has: all share one module, so one is right."""
 
 from importlib.metadata import distributions
 

@@ -1,5 +1,6 @@
 """Layers of a checkpoint as a session, and the requests that run through it."""
 
+import contextlib
 import ctypes
 import sys
 from pathlib import Path
@@ -28,8 +29,8 @@ def kind_of(precision: str, provider: Provider) -> Kind:
         raise ProviderError(f"{provider.name}'s attention has no float32: take float16, int8, int4")
     if precision == "float16" and not provider.half:
         raise ProviderError(
-            f"{provider.name} computes float16 with float32 between, and then two shards don't give "
-            "what one gives: take float32, int8 or int4"
+            f"{provider.name} computes float16 with float32 between, and then two shards don't "
+            "give what one gives: take float32, int8 or int4"
         )
     usual = "float16" if provider.half else "float32"
     bits = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}[precision or usual]
@@ -145,10 +146,8 @@ def session_options(threads: int | None) -> Any:
 def give_back() -> None:
     """Let glibc return what was freed to the system."""
     if sys.platform == "linux":
-        try:
+        with contextlib.suppress(OSError, AttributeError):  # musl has none
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):
-            pass
 
 
 def _shape(value: Any) -> list[int | str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 LAYER = re.compile(r"layers[._](\d+)[/.]")
 PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)")
@@ -121,7 +121,7 @@ class Cutter:
         return model
 
     def _needed(self, wanted: list[str], x: set[str], first: int, last: int) -> list[NodeProto]:
-        """The nodes that these tensors come from, in their order; lengths are read from own caches."""
+        """The nodes that these tensors come from, in order; lengths are those of own caches."""
         keep, waiting = set[int](), list(wanted)
         swapped: dict[int, NodeProto] = {}
         while waiting:
@@ -130,14 +130,13 @@ class Cutter:
             if name in x or node is None or id(node) in keep:
                 continue
             keep.add(id(node))
-            if node.op_type == "Shape" and (n := _number(node.input[0])) is not None:
-                if not first <= n <= last:  # any layer's cache has the same length
-                    other = NodeProto()
-                    other.CopyFrom(node)
-                    other.input[0] = node.input[0].replace(f".{n}.", f".{first}.")
-                    swapped[id(node)] = other
-                    continue
-            waiting += node.input
+            n = _number(node.input[0]) if node.op_type == "Shape" else None
+            if n is None or first <= n <= last:
+                waiting += node.input
+                continue
+            swapped[id(node)] = NodeProto()  # any layer's cache has the same length
+            swapped[id(node)].CopyFrom(node)
+            swapped[id(node)].input[0] = node.input[0].replace(f".{n}.", f".{first}.")
         return [swapped.get(id(node), node) for node in self._graph.node if id(node) in keep]
 
     def _type(self, name: str) -> int:
@@ -155,7 +154,7 @@ class Cutter:
                 return int(casts[0])
             known_inputs = [n for n in node.input if known.get(n) in floats]
             name = known_inputs[0] if known_inputs else node.input[0]
-        return known[name]
+        return int(known[name])
 
 
 def _number(name: str) -> int | None:
@@ -164,7 +163,8 @@ def _number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _dynamic(name: str, kind: int):  # type: ignore[no-untyped-def]
+def _dynamic(name: str, kind: int) -> ValueInfoProto:
+    """A tensor of [1, S, anything]."""
     return helper.make_tensor_value_info(name, kind, ["batch", "sequence", None])
 
 

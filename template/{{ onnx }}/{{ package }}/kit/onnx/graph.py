@@ -17,8 +17,8 @@ from onnx import ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto
 from ..llama.config import CheckpointError, Config
 
 CONTRIB = "com.microsoft"
-# Numbers of a matrix's row that share a scale. Longer blocks are faster at 8 bits and lose three times as
-# much: the step's own numbers are rounded in blocks of the same length.
+# Numbers of a matrix's row that share a scale. Longer blocks are faster at 8 bits and lose three
+# times as much: the step's own numbers are rounded in blocks of the same length.
 BLOCKS = {4: 32, 8: 32}
 HEAD_STEP = 16  # GroupQueryAttention turns heads in pieces of so many numbers
 OPSET, IR = 21, 10  # not the newest: every runtime that the plugin admits reads them
@@ -151,7 +151,7 @@ def head(config: Config) -> str:
 
 
 def bits_of(name: str, config: Config, kind: Kind) -> int:
-    """Bits of a matrix's numbers. The head has 8 where the others have 4: half of the loss is there."""
+    """Bits of a matrix's numbers: the head has 8 where others have 4, as much of the loss is there."""
     return 8 if kind.bits == 4 and name == head(config) else kind.bits
 
 

@@ -64,7 +64,7 @@ class Kept:
 
 
 def kept_for(folder: Path, precision: str) -> Kept | None:
-    """Where a checkpoint's rounded weights are kept; None where EXO_<ENGINE>_CACHE names no folder."""
+    """Where a checkpoint's rounded weights are kept: in EXO_<ENGINE>_CACHE, else nowhere."""
     root = os.environ.get(f"{settings.PREFIX}CACHE")
     if not root:
         return None

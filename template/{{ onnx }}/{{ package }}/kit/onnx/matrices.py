@@ -1,4 +1,4 @@
-"""What the graph's weights hold: the checkpoint's tensors as floats, or small numbers with scales."""
+"""What the graph's weights hold: the checkpoint's numbers as floats, or small with scales."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -100,7 +100,7 @@ class Maker:
 
 
 def rounded(parts: list[Rows], bits: int, pool: Executor) -> tuple[Numbers, Numbers]:
-    """[out, in], one below the other -> numbers [out, blocks, block*bits/8], scales [out, blocks]."""
+    """[out, in] each -> numbers [out, blocks, block*bits/8] and scales [out, blocks] of all."""
     outputs, inputs = sum(part.shape[0] for part in parts), parts[0].shape[1]
     size, step = BLOCKS[bits], max(1, PIECE // inputs)
     blocks = -(-inputs // size)

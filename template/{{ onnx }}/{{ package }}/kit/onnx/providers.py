@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from .builds import BuildError, the_one
+from .builds import the_one
 from .plan import Plan
 from .tensorrt import compiled
 
@@ -27,6 +27,7 @@ BESIDE = {"Tensorrt": ("CUDA",)}  # runs what the first one can't
 MEMORY = {"CUDA": "cuda", "Tensorrt": "cuda", "NvTensorRTRTX": "cuda"}
 ENDING = "ExecutionProvider"
 COUNTED = "session.record_ep_graph_assignment_info"
+_REGISTERED: set[str] = set()
 
 
 class ProviderError(RuntimeError):
@@ -55,7 +56,7 @@ class Provider:
 def register(plugin: str = "") -> None:
     """Make installed plug-ins known; plugin: the one that has to be there. Raises ProviderError."""
     for module in dict.fromkeys([plugin, *PLUGINS]):
-        if not module or module == plugin and _is_build(module):
+        if not module:
             continue
         if find_spec(module) is None:
             if module == plugin:
@@ -65,10 +66,6 @@ def register(plugin: str = "") -> None:
                 )
             continue
         _register(module, asked=module == plugin)
-
-
-def _is_build(module: str) -> bool:
-    return module == "onnxruntime"
 
 
 def _register(module: str, asked: bool) -> None:
@@ -88,9 +85,6 @@ def _register(module: str, asked: bool) -> None:
             f"{module} was registered, and lists no device for {name}: this machine has none that "
             "it can use, or its driver is missing"
         )
-
-
-_REGISTERED: set[str] = set()
 
 
 def available() -> list[str]:
@@ -176,6 +170,3 @@ def shown(nodes: dict[str, int]) -> str:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:500]
-
-
-__all__ = ["BuildError", "Provider", "ProviderError", "assigned", "chosen", "session", "shown"]

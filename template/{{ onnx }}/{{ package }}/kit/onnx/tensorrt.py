@@ -1,4 +1,4 @@
-"""TensorRT compiles a graph for minutes: what it made is kept, and made for every length at once."""
+"""TensorRT compiles a graph for minutes: what it made is kept, and is for every length."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +30,9 @@ def compiled(provider: str, device: int) -> dict[str, str]:
     }
 
 
-def profiles(shapes: dict[str, list[int | str]], lengths: dict[str, tuple[int, int, int]]) -> dict[str, str]:
+def profiles(
+    shapes: dict[str, list[int | str]], lengths: dict[str, tuple[int, int, int]]
+) -> dict[str, str]:
     """Least, usual and most of every dynamic input: without them an engine is built per length.
 
     shapes: the inputs', where a text is a dynamic size; lengths: what it can be.
