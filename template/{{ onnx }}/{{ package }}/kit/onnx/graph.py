@@ -151,7 +151,7 @@ def head(config: Config) -> str:
 
 
 def bits_of(name: str, config: Config, kind: Kind) -> int:
-    """Bits of a matrix's numbers: the head has 8 where others have 4, as much of the loss is there."""
+    """Bits of a matrix: the head has 8 where others have 4, as much of the loss is there."""
     return 8 if kind.bits == 4 and name == head(config) else kind.bits
 
 
