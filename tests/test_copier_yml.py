@@ -47,6 +47,8 @@ def test_the_questions_in_order() -> None:
     assert list(questions()) == [
         "project_name",
         "variant",
+        "onnx_provider",
+        "onnx_plugin",
         "engine_name",
         "engine_class",
         "description",

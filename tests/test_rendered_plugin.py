@@ -220,7 +220,7 @@ def test_mypy_bites_when_a_backend_breaks_the_contract(
     assert "    contract = 1\n" in source
     broken_source = source.replace("    contract = 1\n", '    contract = "one"\n')
     backend.write_text(broken_source, encoding="utf-8")
-    with pytest.raises(AssertionError, match=r"engine\.py:.*backend"):
+    with pytest.raises(AssertionError, match=r"engine\.py:.*Backend"):
         check_types(broken)
 
 

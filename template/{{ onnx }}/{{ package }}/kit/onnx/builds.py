@@ -10,7 +10,6 @@ BUILDS = {  # by the extra of this plugin that brings it
     "onnxruntime-gpu": "cuda",
     "onnxruntime-openvino": "openvino",
     "onnxruntime-qnn": "qnn",
-    "onnxruntime-directml": "directml",
     "onnxruntime-migraphx": "migraphx",
 }
 
