@@ -54,6 +54,14 @@ class Backend:
         """Drop a request's cache."""
         self._caches.pop(request_id, None)
 
+    def size(self, request_id: str | None) -> int:
+        """Bytes of a request's cache, or of the weights."""
+        if request_id is not None:
+            cache = self._caches[request_id]
+            return int(cache.keys.nbytes + cache.values.nbytes)
+        assert self._model is not None, "load() comes first"
+        return self._model.nbytes
+
     def close(self) -> None:
         """Drop the weights and all caches."""
         self._model = None

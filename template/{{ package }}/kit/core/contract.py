@@ -96,6 +96,9 @@ class StepBackend(Protocol):
     One thread makes, loads, steps and closes an instance, as many devices want it; `load` comes
     once. The flags are read from the class. whole_model: it can't run a slice of the layers.
     files: patterns of what load() wants of the model's repository, such as "*.safetensors".
+
+    Optional: `size(request_id: str | None) -> int`, bytes that a request's state takes, or with
+    None the loaded layers, for the metrics.
     """
 
     @property

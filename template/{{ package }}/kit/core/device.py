@@ -46,6 +46,9 @@ class Device:
         self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
         self._worker = Worker(PACKAGE, self._hung)
         self._recovery: asyncio.Task[None] | None = None
+        self._up = True
+        self.bytes = 0  # of the loaded layers, where the backend tells it
+        self._held: dict[str, int] = {}  # bytes of each request; the worker's
 
     async def load(
         self, layers: Layers, model: Model, folder: Path | None, tokenizer: Tokenizer
@@ -63,6 +66,19 @@ class Device:
     def _make(self, layers: Layers, folder: Path | None, tokenizer: Tokenizer) -> None:
         self.instance = self._class()
         self.instance.load(layers, folder, tokenizer)
+        self.bytes = self._size(None)
+        metrics.MODEL_BYTES.set(self.bytes)
+
+    def _size(self, request_id: str | None) -> int:
+        """What a request's state takes, or the model; 0 where the backend doesn't say."""
+        with suppress(Exception):  # a figure is no reason to fail
+            return int(self.instance.size(request_id))
+        return 0
+
+    def _hold(self, request_id: str) -> None:
+        if size := self._size(request_id):
+            self._held[request_id] = size
+            metrics.HELD_BYTES.set(sum(self._held.values()))
 
     async def step(self, request_id: str, x: Array, phase: str) -> Any:
         """What step() gives. Raises DeviceError where it takes too long."""
@@ -74,6 +90,7 @@ class Device:
             output = self.instance.step(request_id, x)
             metrics.QUEUE_SECONDS.labels(phase).observe(begun - queued)
             metrics.STEP_SECONDS.labels(phase).observe(time.perf_counter() - begun)
+            self._hold(request_id)
             return output
 
         try:
@@ -92,29 +109,35 @@ class Device:
     def forget(self, request_id: str) -> None:
         """Drop a request's state, after what is queued."""
         if (instance := self.instance) is not None:
-            done = self._worker.submit(lambda: instance.forget(request_id))
+            done = self._worker.submit(lambda: self._forget(instance, request_id))
             done.add_done_callback(_log_failure)  # it must not end another request
+
+    def _forget(self, instance: Any, request_id: str) -> None:
+        self._held.pop(request_id, None)
+        metrics.HELD_BYTES.set(sum(self._held.values()))
+        instance.forget(request_id)
 
     def went_well(self, well: bool) -> None:
         """Say whether the device is up; while it isn't, ask it now and then."""
         metrics.BACKEND_UP.set(int(well))
+        if well and not self._up:
+            _log.warning("the device answers again")
+        self._up = well
         if not well and (self._recovery is None or self._recovery.done()):
             self._recovery = asyncio.ensure_future(self._recover())
 
     def _hung(self, hung: bool) -> None:
         if hung:
             _log.error("the device hangs in a step: its requests end, and new ones are refused")
-        else:
-            _log.warning("the device came back from a step that had taken too long")
         self.went_well(not hung)
 
     async def _recover(self) -> None:
-        while True:
+        while not self._up:
             await asyncio.sleep(CHECK_SECONDS)
             with suppress(Exception):
                 if not self._worker.stuck:
                     await self.check()
-                    return metrics.BACKEND_UP.set(1)
+                    self.went_well(True)
 
     async def check(self) -> str:
         """The backend's word on its device, from an instance of its own."""
@@ -149,16 +172,22 @@ class Device:
         if self.instance is None:
             return
         instance, self.instance = self.instance, None
+        metrics.MODEL_BYTES.set(0)
         if self.answers:
             closing = asyncio.ensure_future(instance.close())
         else:
-            closing = self._worker.submit(instance.close)
+            closing = self._worker.submit(lambda: self._close(instance))
         # Not cancelled when the time is over: a device that comes back is still closed.
         await asyncio.wait([closing], timeout=0 if self._worker.stuck else seconds)
         if not closing.done():
             _log.error("the device was not closed in time: it still works on something")
         elif not closing.cancelled() and (error := closing.exception()):
             _log.error("the backend failed to close: %s", str(error) or repr(error))
+
+    def _close(self, instance: Any) -> None:
+        self._held.clear()
+        metrics.HELD_BYTES.set(0)
+        instance.close()
 
     def stop(self) -> None:
         """End the thread."""

@@ -88,7 +88,8 @@ class Runner:
         shown = f"{layers.first}-{layers.last} of {layers.total}"
         about = {"model": layers.model, "layers": shown, "contract": str(CONTRACT)}
         metrics.LOADED.info(about | {"version": version(PROJECT)})
-        _log.info("loaded %s, layers %s, in %.1f s", layers.model, shown, seconds)
+        size = f", {self.device.bytes / 1e6:.0f} MB" if self.device.bytes else ""
+        _log.info("loaded %s, layers %s%s, in %.1f s", layers.model, shown, size, seconds)
 
     async def _load(self, layers: Layers, source: Source) -> None:
         wanted: object = layers

@@ -34,6 +34,13 @@ class Model:
     norm: Array | None  # [D]
     head: Array | None  # [V, D]
 
+    @property
+    def nbytes(self) -> int:
+        """What the weights take; tied ones once."""
+        own = [self.embedding, self.norm, self.head, *(w for x in self.layers for w in x.values())]
+        known = {id(w): w.nbytes for w in own if w is not None}
+        return sum(known.values())
+
 
 def forward(x: NDArray[Any], position: int, keys: Array, values: Array, model: Model) -> Array:
     """Run x through the model's layers; its first row stands at `position`.
