@@ -306,7 +306,10 @@ class Node:
 class World:
     """An environment with exo and the plugin, and nodes in it."""
 
-    def __init__(self, folder: Path, smollm2: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, smollm2: Path | None = None, tokenizer: Path | None = None
+    ) -> None:
+        """tokenizer: of the rkllm variant's first model; its device is a server, and not played."""
         if not EXO_PYTHON:
             raise SystemExit("EXO_PYTHON is not set to the Python of an environment with exo")
         self.folder = folder
@@ -316,11 +319,17 @@ class World:
             if source.is_file():
                 (template / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, template / name)
-        plugin = render_into(template, folder / "exo-numpy", variant="numpy")
+        variant = "rkllm" if tokenizer else "numpy"
+        plugin = render_into(template, folder / f"exo-{variant}", variant=variant)
+        self.checkpoints = folder / "checkpoints"
+        self.engine = "rkllama" if tokenizer else ENGINE
+        if tokenizer is not None:
+            self.python = install(plugin, folder)
+            shutil.copytree(tokenizer, self.checkpoints / "Qwen--Qwen2.5-1.5B-Instruct")
+            return
         with (plugin / PACKAGE / "backend.py").open("a", encoding="utf-8") as backend:
             backend.write(PLAYED)
         self.python = install(plugin, folder)
-        self.checkpoints = folder / "checkpoints"
         code = (
             "import sys; from pathlib import Path; "
             "from exo_numpy.kit.llama.random_checkpoint import DEFAULT, write_checkpoint; "
@@ -383,7 +392,7 @@ class World:
         for path in self.checkpoints.iterdir():
             shutil.copytree(path, home / "downloads" / path.name, symlinks=True)
         command = [str(self.python), "-c", "from exo.main import run; run()"]
-        command += ["--inference-engine", ENGINE, "--disable-tui", "--node-id", name]
+        command += ["--inference-engine", self.engine, "--disable-tui", "--node-id", name]
         command += ["--node-host", "127.0.0.1", "--node-port", str(port)]
         command += ["--discovery-module", "manual", "--discovery-config-path", str(config)]
         command += ["--chatgpt-api-port", str(api), "--max-generate-tokens", str(tokens)]

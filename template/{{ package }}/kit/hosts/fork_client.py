@@ -105,12 +105,12 @@ def first_token_or_error(original: Function, engine_class: type) -> Function:
                 await original(self, base_shard, prompt, request_id, *rest, **named)
                 await answer.began.wait()
         except Exception as error:
-            known = why(error)
+            known = face.errors.get(request_id) or why(error)  # what ended it is the reason
             answer.over = True
             face.remember(request_id, known)
             if known.lost:
                 await lost(face, 0)
-            raise known from error
+            raise known.fresh() from error
         if (failed := face.errors.get(request_id)) is not None:
             raise failed.fresh()
 
