@@ -33,6 +33,14 @@ FIRST_TOKEN_SECONDS = _metric(
 )
 QUEUE_SECONDS = _metric(Histogram, "queue_seconds", "A step's wait for the device", ("phase",))
 STEP_SECONDS = _metric(Histogram, "step_seconds", "A step on the device itself", ("phase",))
+BATCH_SIZE = _metric(
+    Histogram, "batch_size", "Steps that ran together", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+REUSE_HITS = _metric(Counter, "reuse_hits", "Prompts that took over what an earlier one computed")
+REUSED_TOKENS = _metric(Counter, "reused_tokens", "Tokens that were not computed again")
+HELD_BYTES = _metric(
+    Gauge, "held_bytes", "States of requests in flight, and of ended answers", ("of",)
+)
 LOAD_SECONDS = _metric(
     Histogram, "load_seconds", "Loading a model", buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 )
