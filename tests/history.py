@@ -110,7 +110,10 @@ def replace(old: str, new: str) -> Callable[[str], str]:
 
 # Undone in this order: the working tree, PREVIOUS, OLDEST.
 SINCE_PREVIOUS = [
-    Edit("template/{{ package }}/kit/core/sampling.py", lambda text: text + "\n# From the previous one.\n"),
+    Edit(
+        "template/{{ package }}/kit/core/sampling.py",
+        lambda text: text + "\n# From the previous one.\n",
+    ),
     Edit("template/NOTES.md", lambda _: "Notes, which a later version has no more.\n"),
 ]
 SINCE_OLDEST = [

@@ -46,12 +46,5 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_files_that_the_readme_names_exist() -> None:
     for name in re.findall(r"\b(?:tests|template|hooks)/[\w./-]*\w", README):
-        assert (ROOT / name).exists(), name
-
-
-def test_every_setting_of_the_rkllm_variant_is_in_its_readme() -> None:
-    overlay = ROOT / "template" / "{{ rkllm }}"
-    [settings] = overlay.glob("*/kit/*/settings.py")
-    read = set(re.findall(r"RKLLM_[A-Z_]+", settings.read_text(encoding="utf-8")))
-    told = re.findall(r"^\| `(RKLLM_\w+)`", (overlay / "_variant.jinja").read_text("utf-8"), re.M)
-    assert read == set(told)
+        of_a_plugin = [*ROOT.glob(f"template/*/{name}*")]
+        assert (ROOT / name).exists() or of_a_plugin, name

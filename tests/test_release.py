@@ -58,7 +58,7 @@ def test_pip_install_from_git_gives_the_command_in_the_version_of_the_tag(
     python = make_venv(tmp_path / "venv")
     source = f"exo-engine-template @ git+{tree.as_uri()}"
     run(uv(), "pip", "install", "--quiet", "--python", python, source)
-    said = run(python.with_name("exo-engine"), "check", rkllm_plugin, cwd=tmp_path)
+    said = run(python.with_name("exo-engine"), "check", "--static", rkllm_plugin, cwd=tmp_path)
     assert re.search(r"^no fault, \d+ checks passed$", said, re.M)
     version = "from importlib.metadata import version as v; print(v('exo-engine-template'))"
     assert run(python, "-c", version, cwd=tmp_path) == "1.2.3\n"

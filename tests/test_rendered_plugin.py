@@ -340,16 +340,11 @@ def test_an_error_is_one_sentence(
     check_sentence(plugin, command(plugin, installed, *arguments, **nowhere), says)
 
 
-@pytest.mark.parametrize(
-    ("plugin", "says"),
-    [("rkllm", "reads no files"), ("numpy", "has no config.json with num_hidden_layers")],
-    indirect=["plugin"],
-)
 def test_a_folder_without_a_model_is_an_error(
-    plugin: Plugin, installed: Path, tmp_path: Path, says: str
+    plugin: Plugin, installed: Path, tmp_path: Path
 ) -> None:
     done = command(plugin, installed, "generate", "Hello", "--model", str(tmp_path))
-    check_sentence(plugin, done, says)
+    check_sentence(plugin, done, "has no config.json with num_hidden_layers")
 
 
 @only("numpy")

@@ -208,8 +208,7 @@ def nothing(plugin: Path) -> None:
 
 
 CARD = """
-MODELS["mine-ada"] = {"layers": 2, "repo": {"CountessInferenceEngine": "ada/mine"}}
-PRETTY_NAMES["mine-ada"] = "Mine"
+TABLE += (Model("mine", "Mine", "ada/mine", 2),)
 """
 BACKEND = '''
 
@@ -235,12 +234,12 @@ OWN = {
     "tests/test_models.py": """from exo_ada.backend import Mine
 from exo_ada.detection import detect_device
 from exo_ada.gears import TEETH
-from exo_ada.models import MODELS
+from exo_ada.models import TABLE
 
 
 def test_mine():
     assert Mine().check() == "the Analytical Engine"
-    assert (detect_device(), TEETH, MODELS["mine-ada"]["layers"]) == ("ada", 40, 2)
+    assert (detect_device(), TEETH, TABLE[-1].layers) == ("ada", 40, 2)
 """,
 }
 as_an_author_would = several(
@@ -289,7 +288,11 @@ def test_an_update_marks_no_other_file_where_git_writes_lines_as_windows(
     git(tmp_path, "clone", "--quiet", str(plugin), "clone")
     update(tmp_path / "clone")
     marked = git(tmp_path / "clone", "status", "--porcelain").splitlines()
-    assert sorted(line[3:] for line in marked) == [STORED, "NOTES.md", "exo_ada/kit/core/sampling.py"]
+    assert sorted(line[3:] for line in marked) == [
+        STORED,
+        "NOTES.md",
+        "exo_ada/kit/core/sampling.py",
+    ]
 
 
 def test_contributing_has_the_files_that_an_update_leaves_alone(
@@ -346,7 +349,7 @@ class Hostile:
 
 CANT_CHANGE = "which can't change. Use that, or render a new plugin into another folder"
 COMPUTED = "Leave it out of --data"
-BOTH = ("backend", "engine")  # the author's, and the template's
+BOTH = ("backend", "kit/core/sampling")  # the author's, and the template's
 IS_LINK = "is a link or lies in one, and copier would write through it. Put the folder itself there"
 LINKS = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 HOSTILE = {
@@ -429,27 +432,37 @@ HOSTILE = {
     "a file was the template's and is one's own": Hostile(write("tests/test_backend.py")),
     # Files of both, in the author's way
     "files are deleted": Hostile(
-        several(delete("exo_ada/detection.py"), delete("exo_ada/kit/core/sampling.py"), add("README.md")),
+        several(
+            delete("exo_ada/detection.py"), delete("exo_ada/kit/core/sampling.py"), add("README.md")
+        ),
         absent=("exo_ada/detection.py", "exo_ada/kit/core/sampling.py"),
     ),
     "files are renamed": Hostile(
         several(
             *(add(f"exo_ada/{name}.py") for name in BOTH),
-            *(rename(f"exo_ada/{name}.py", f"exo_ada/my_{name}.py") for name in BOTH),
+            *(rename(f"exo_ada/{name}.py", f"exo_ada/{name}_of_mine.py") for name in BOTH),
         ),
         absent=("exo_ada/backend.py", "exo_ada/kit/core/sampling.py"),
     ),
     "files are links": Hostile(
         several(
             *(add(f"exo_ada/{name}.py") for name in BOTH),
-            *(rename(f"exo_ada/{name}.py", f"device/{name}.py") for name in BOTH),
-            *(link(f"exo_ada/{name}.py", f"../device/{name}.py") for name in BOTH),
+            *(rename(f"exo_ada/{name}.py", f"{Path(name).name}_elsewhere.py") for name in BOTH),
+            *(
+                link(
+                    f"exo_ada/{name}.py",
+                    f"{name.count('/') * '../'}../{Path(name).name}_elsewhere.py",
+                )
+                for name in BOTH
+            ),
         ),
         marks=(LINKS,),
     ),
     # The template's files
     "a template's file is changed": Hostile(
-        several(add("exo_ada/kit/core/sampling.py"), add("CONTRIBUTING.md"), add("exo_ada/engine.py")),
+        several(
+            add("exo_ada/kit/core/sampling.py"), add("CONTRIBUTING.md"), add("exo_ada/engine.py")
+        ),
         conflicts=("exo_ada/kit/core/sampling.py",),
     ),
     "the same line is changed": Hostile(
@@ -473,7 +486,10 @@ HOSTILE = {
     "lines end as on Windows": Hostile(
         several(
             *(add(f"exo_ada/{name}.py") for name in ("kit/core/sampling", "kit/core/metrics")),
-            *(windows_lines(f"exo_ada/{name}.py") for name in ("kit/core/sampling", "kit/core/metrics")),
+            *(
+                windows_lines(f"exo_ada/{name}.py")
+                for name in ("kit/core/sampling", "kit/core/metrics")
+            ),
         ),
         conflicts=("exo_ada/kit/core/sampling.py",),
     ),
@@ -622,7 +638,9 @@ def test_the_lowest_copier_updates_alike(old_plugin: Path, tmp_path: Path) -> No
     plugin, other = tmp_path / "exo-ada", tmp_path / "other" / "exo-ada"
     for folder in (plugin, other):
         shutil.copytree(old_plugin, folder)
-        several(add("exo_ada/backend.py"), add("README.md"), add("exo_ada/kit/core/sampling.py"))(folder)
+        several(add("exo_ada/backend.py"), add("README.md"), add("exo_ada/kit/core/sampling.py"))(
+            folder
+        )
         (folder / "exo_ada/models.py").unlink()
         commit(folder, "Ada's")
     run(python, "-m", "copier", "update", "--defaults", "--vcs-ref", NEXT, cwd=plugin)

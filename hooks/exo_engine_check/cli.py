@@ -1,86 +1,115 @@
 """The command `exo-engine`."""
 
+import argparse
+import contextlib
+import signal
 import sys
-from enum import StrEnum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
 
-import typer
-
-if TYPE_CHECKING:
-    from .run import Report
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+FORMATS = ("text", "json", "sarif", "github")
 
 
-class Format(StrEnum):
-    """How the report is written."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="exo-engine", description="Tools for inference engine plugins of exo."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="will exo discover, load and run this plugin?",
+        description="Will exo discover, load and run this plugin? It runs the plugin's code, which "
+        "is trusted as much as by pip install; --static only reads it. Ends with 0: it will, 1: "
+        "faults were found, 2: the check could not be made.",
+    )
+    add = check.add_argument
+    add("path", nargs="?", type=Path, default=Path(), help="a project's folder or a wheel")
+    add("--static", action="store_true", help="run no code of the plugin")
+    add("--python", default=sys.executable, help="run the plugin with this Python, on its exo")
+    add("--format", choices=FORMATS, default="text", help="how the report is written")
+    add("--select", action="append", default=[], help="only checks that begin so: EX3,EX401")
+    add("--ignore", action="append", default=[], help="leave out checks: EX503")
+    add("--timeout", type=_positive, default=60.0, help="seconds for all of it (60)")
+    add("--memory", type=_positive, default=4.0, help="GiB that the plugin may hold (4)")
+    add("--report", type=Path, metavar="FILE", help="write what the plugin can do, as a table")
+    add("--fix", action="store_true", help="mend what has one right answer")
+    add("--diff", action="store_true", help="show what --fix would do")
+    return parser
 
-    rich = "rich"
-    json = "json"
-    sarif = "sarif"
-    github = "github"
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
 
 
-@app.callback()
-def exo_engine() -> None:
-    """Tools for inference engine plugins of exo."""
+def app(arguments: list[str] | None = None) -> None:
+    """Run the command, and end with its exit code."""
+    sys.exit(main(_parser().parse_args(arguments)))
 
 
-@app.command()
-def check(
-    path: Annotated[Path, typer.Argument(help="A project's folder or a wheel.")] = Path(),
-    format_: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.rich,
-    select: Annotated[
-        list[str] | None, typer.Option(help="Only checks that begin so: EX3,EX401.")
-    ] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Leave out checks: EX503.")] = None,
-    import_: Annotated[
-        bool,
-        typer.Option("--import", help="Load the plugin in a process of its own, and drive it."),
-    ] = False,
-    python: Annotated[str, typer.Option(help="The Python for --import.")] = sys.executable,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that --import may take.")] = 60,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what has one right answer.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would do.")] = False,
-) -> None:
-    """Will exo discover, load and run this plugin?
-
-    Ends with 0: it will, 1: faults were found, 2: the check could not be made.
-    """
+def main(given: argparse.Namespace) -> int:
     from .files import CannotRunError
-    from .run import Loads
-    from .run import check as run
+    from .findings import printable
 
     try:
-        if fix or diff:
+        return _check(given)
+    except (CannotRunError, TimeoutError) as error:
+        _write(f"exo-engine: {printable(error)}\n", sys.stderr)
+        return 2
+
+
+def _check(given: argparse.Namespace) -> int:
+    from . import formats
+    from .findings import printable
+    from .run import Options, check
+
+    with _deadline(given.timeout):
+        if given.fix or given.diff:
             from .fixes import apply
 
-            shown = apply(path, write=fix and not diff)
-            if diff:
+            shown = apply(given.path, write=given.fix and not given.diff)
+            if given.diff:
                 _write(shown)
-                raise typer.Exit(1 if shown else 0)
-        loads = Loads(python, timeout) if import_ else None
-        report = run(path, select or [], ignore or [], loads)
-    except CannotRunError as error:
-        typer.echo(f"exo-engine: {error}", err=True)
-        raise typer.Exit(2) from None
-    _show(report, format_)
-    raise typer.Exit(1 if report.faults else 0)
+                return 1 if shown else 0
+        options = Options(
+            given.select,
+            given.ignore,
+            given.static,
+            given.python,
+            given.timeout,
+            given.memory,
+            given.report,
+        )
+        report = check(given.path, options)
+    colour = given.format == "text" and sys.stdout.isatty()
+    _write(formats.write(report, given.format, colour))
+    if report.nothing_ran:
+        _write(f"exo-engine: {printable(report.nothing_ran)}\n", sys.stderr)
+    return 1 if report.faults or report.lost else 2 if report.nothing_ran else 0
 
 
-def _show(report: "Report", format_: Format) -> None:
-    from . import formats
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End reading, too, when the time is over; the plugin's process is ended a little before."""
 
-    if format_ is not Format.rich:
-        _write(getattr(formats, f"as_{format_.value}")(report))
-    elif sys.stdout.isatty():
-        formats.show(report)
-    else:
-        _write(formats.as_text(report))
+    def over(_: int, __: FrameType | None) -> None:
+        raise TimeoutError(f"the check was not done after {seconds:g} s (--timeout)")
+
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, over)
+        signal.setitimer(signal.ITIMER_REAL, seconds + 2)
+    try:
+        yield
+    finally:
+        if hasattr(signal, "SIGALRM"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _write(text: str) -> None:
-    """Write to stdout as UTF-8, whatever the terminal's own encoding is."""
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
-    sys.stdout.flush()
+def _write(text: str, stream: object = None) -> None:
+    """Write as UTF-8, whatever the terminal's own encoding is."""
+    buffer = getattr(stream or sys.stdout, "buffer")  # noqa: B009 - a text stream has it
+    buffer.write(text.encode("utf-8", "replace"))
+    buffer.flush()

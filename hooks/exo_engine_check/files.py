@@ -3,13 +3,15 @@
 import errno
 import io
 import os
+import stat
 import tokenize
+import zipfile
 from collections.abc import Iterator
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 MAX_BYTES = 2_000_000
-MAX_FILES = 20_000
+MAX_FILES = 5_000
+MAX_WHEEL = 2_000_000_000
 
 
 def words(text: str) -> frozenset[str]:
@@ -32,15 +34,13 @@ class UnreadableError(Exception):
     """A file can't be read; the text says why, without the file's name."""
 
 
-def read_text(path: Traversable, limit: int = MAX_BYTES) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """The text of a file. Raises UnreadableError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise UnreadableError(f"can't be read: {reason(error)}") from error
-    except Exception as error:  # a damaged member of an archive: zlib, zipfile, RuntimeError
-        raise UnreadableError(f"can't be read: {error}") from error
+        data = _read(path, limit + 1)
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise UnreadableError(f"can't be read: {why}") from error
     if len(data) > limit:
         raise UnreadableError(f"is larger than {limit // 1_000_000} MB, too large to be a source")
     try:
@@ -51,6 +51,15 @@ def read_text(path: Traversable, limit: int = MAX_BYTES) -> str:
     if "\0" in text:
         raise UnreadableError("is a binary file")
     return text
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A plain file's bytes: opening a pipe, or a link to one, must not wait for its writer."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise UnreadableError("can't be read: it is no plain file")
+        return file.read(limit)
 
 
 def _encoding(data: bytes) -> str:
@@ -68,7 +77,7 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def is_file(path: Traversable) -> bool:
+def is_file(path: Path) -> bool:
     """Whether something is there that could be read; no permission counts as there."""
     try:
         return path.is_file()
@@ -78,14 +87,14 @@ def is_file(path: Traversable) -> bool:
         return False
 
 
-def is_folder(path: Traversable) -> bool:
+def is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except (OSError, ValueError):
         return False
 
 
-def names(folder: Traversable) -> list[Traversable]:
+def names(folder: Path) -> list[Path]:
     """What a folder holds, sorted; nothing where it can't be listed."""
     try:
         return sorted(folder.iterdir(), key=lambda path: path.name)
@@ -93,59 +102,71 @@ def names(folder: Traversable) -> list[Traversable]:
         return []
 
 
-def python_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+def python_files(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
     """Every Python file below a package's folder, as (path below the project, file).
 
-    Linked folders are followed, unless they lead round in a circle.
+    Each real folder is read once, so that links can't lead round in a circle, or multiply.
     """
-    pending = [(prefix, folder, _with_parents(folder))]
+    pending = [(prefix, folder)]
+    seen = {os.path.realpath(folder)}
     count = 0
-    while pending and count < MAX_FILES:
-        where, current, above = pending.pop()
-        count += 1
+    while pending:
+        where, current = pending.pop()
         for path in names(current):
             inside = f"{where}/{path.name}" if where else path.name
             if path.name.endswith(".py"):
-                if is_file(path) or _is_link(path):
-                    count += 1
+                if is_file(path) or path.is_symlink():
                     yield inside, path
             elif path.name.isidentifier() and path.name not in SKIPPED_INSIDE and is_folder(path):
-                real = _real(path)
-                if real not in above:
-                    pending.append((inside, path, above | {real}))
+                real = os.path.realpath(path)
+                if real not in seen:
+                    seen.add(real)
+                    pending.append((inside, path))
+            else:
+                continue
+            count += 1
+            if count > MAX_FILES:
+                raise CannotRunError(f"{folder.name} has more than {MAX_FILES} files and folders")
 
 
-def _is_link(path: Traversable) -> bool:
-    return isinstance(path, Path) and path.is_symlink()
-
-
-def _real(path: Traversable) -> str:
-    return os.path.realpath(path) if isinstance(path, Path) else str(path)
-
-
-def _with_parents(folder: Traversable) -> frozenset[str]:
-    real = _real(folder)
-    return frozenset([real, *map(str, Path(real).parents)])
-
-
-def open_project(path: Path) -> Traversable:
-    """The folder or the inside of a wheel. Raises CannotRunError."""
-    import zipfile
-
+def open_project(path: Path, folder: Path) -> Path:
+    """The project's folder, or a wheel's inside, unpacked into `folder`. Raises CannotRunError."""
     try:
-        kind = "folder" if path.is_dir() else "file" if path.is_file() else ""
-        if kind == "folder":
+        if path.is_dir():
             os.listdir(path)
             return path
-        if not kind:
+        if not path.is_file():
             path.stat()
-    except OSError as error:
-        raise CannotRunError(f"{path}: {reason(error)}") from error
-    if path.suffix != ".whl":
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise CannotRunError(f"{path}: {why}") from error
+    if path.suffix != ".whl" or not path.is_file():
         raise CannotRunError(f"{path} is neither a folder nor a wheel (.whl)")
     try:
-        return zipfile.Path(zipfile.ZipFile(path))
+        _unpack(path, folder)
     except OSError as error:
         raise CannotRunError(f"{path}: {reason(error)}") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zlib, zipfile and RuntimeError: a damaged or encrypted member
         raise CannotRunError(f"{path} is no wheel: {error}") from error
+    return folder
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    """Every member under its own plain name; what a header says of sizes is not believed."""
+    left = MAX_WHEEL
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist()[: 10 * MAX_FILES]:
+            parts = member.filename.rstrip("/").split("/")
+            if any(part in {"", ".", ".."} or "\\" in part or ":" in part for part in parts):
+                raise ValueError(f"it holds a file called {member.filename!r}")
+            target = folder.joinpath(*parts)
+            if member.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, target.open("wb") as copy:
+                while data := source.read(1 << 20):
+                    left -= len(data)
+                    if left < 0:
+                        raise ValueError("it is too large to be unpacked")
+                    copy.write(data)

@@ -1,14 +1,20 @@
 """What a check finds, and the one form in which it says so."""
 
 import functools
+import inspect
 import re
-import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 README = "https://github.com/org/exo-engine-template"
-_LINE = re.compile(r"^- (?:`(?P<path>[^`]+?)(?::(?P<line>\d+))?`: )?(?P<message>.+)$")
+PASSED, FAILED, CRASHED, HUNG, NOT_RUN = "passed", "failed", "crashed", "hung", "not run"
+
+
+def printable(text: object) -> str:
+    """One line without control characters: a plugin's words must not steer a terminal."""
+    plain = "".join(c if c.isprintable() else " " for c in str(text))
+    return " ".join(plain.split())[:1000]
 
 
 @dataclass(frozen=True, order=True)
@@ -30,35 +36,28 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        """The form that `parse` reads: - `path:line`: message."""
-        message = " ".join(self.message.split())
+        message = printable(self.message)
         return f"- `{self.place}`: {message}" if self.place.path else f"- {message}"
 
 
-def parse(text: str) -> tuple[list[Finding], str]:
-    """The findings of a check's text, and the manual that follows them."""
-    lines, _, manual = text.partition("\n\n")
-    matches = [match for line in lines.splitlines() if (match := _LINE.match(line))]
-    return [
-        Finding(Place(m["path"] or "", int(m["line"] or 0)), m["message"]) for m in matches
-    ], manual.strip()
+@dataclass
+class Result:
+    """What became of one check."""
+
+    id: str
+    state: str
+    findings: list[Finding] = field(default_factory=list)
+    why: str = ""  # it was not run, or ignored
 
 
 def reports(find: Callable[..., Iterable[Finding]]) -> Any:
-    """Make a generator of findings what repo-review asks of `check`: a text, empty for none.
-
-    The text is one line a finding, then the docstring of `check`; None, a check that is skipped,
-    is the answer where nothing was loaded.
-    """
+    """Make a generator of findings what repo-review asks of `check`: a text, empty for none."""
 
     @functools.wraps(find)
-    def check(*args: Any, **kwargs: Any) -> str | None:
-        if kwargs.get("exo_import", find) is None:
-            return None
+    def check(*args: Any, **kwargs: Any) -> str:
         found = sorted(set(find(*args, **kwargs)))
-        if not found:
-            return ""
-        return "\n".join([*map(str, found), "", textwrap.dedent(find.__doc__ or "").strip()])
+        lines = [*map(str, found), "", inspect.cleandoc(find.__doc__ or "")]
+        return "\n".join(lines) if found else ""
 
     return staticmethod(check)
 
@@ -71,10 +70,18 @@ class Check:
     url: ClassVar[str] = README + "#{name}"  # repo-review fills in the id
 
 
-def collect(namespace: dict[str, Any]) -> dict[str, Check]:
+def title(check: type[Check]) -> str:
+    return (check.__doc__ or "").strip()
+
+
+def manual(check: type[Check]) -> str:
+    return inspect.cleandoc(check.check.__doc__ or "")
+
+
+def collect(namespace: dict[str, Any]) -> dict[str, type[Check]]:
     """The checks of a module: its classes that are named by an id."""
     return {
-        name: value()
+        name: value
         for name, value in namespace.items()
-        if isinstance(value, type) and issubclass(value, Check) and re.fullmatch(r"EX\d{3}", name)
+        if isinstance(value, type) and re.fullmatch(r"EX\d{3}", name)
     }

@@ -4,73 +4,100 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .checks import repo_review_checks
-from .findings import README
-from .run import Fault, Report
+from .capabilities import of_run
+from .checks import all_checks
+from .findings import FAILED, NOT_RUN, PASSED, README, Finding, manual, printable, title
+from .run import Report
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_COLOURS = {"bold": "1", "red": "1;31", "green": "1;32", "cyan": "36", "dim": "2"}
+
+
+def write(report: Report, form: str, colour: bool = False) -> str:
+    """A report in one of the forms."""
+    if form != "text":
+        return str(globals()[f"as_{form}"](report))
+    pieces = (
+        f"\033[{_COLOURS[style]}m{text}\033[0m" if colour and style else text
+        for text, style in _pieces(report)
+    )
+    return "".join(pieces)
 
 
 def summary(report: Report) -> str:
-    """One line: how many faults, and how many checks passed."""
+    """One line: how many faults, and what became of the checks."""
     count = len(report.faults)
     faults = f"{count} fault{'' if count == 1 else 's'}" if count else "no fault"
-    ignored = f", {len(report.ignored)} ignored" if report.ignored else ""
-    return f"{faults}, {report.passed} checks passed{ignored}"
+    passed = len(report.with_state(PASSED))
+    missing = len(report.with_state(NOT_RUN))
+    parts = [faults, f"{passed} check{'' if passed == 1 else 's'} passed"]
+    parts += [f"{missing} not run"] if missing else []
+    parts += [f"{len(report.ignored)} ignored"] if report.ignored else []
+    return ", ".join(parts)
 
 
-def as_text(report: Report) -> str:
-    """One block a check: id and title, the places, then why and how to mend it."""
-    return "".join(text for text, _ in _pieces(report))
-
-
-def show(report: Report) -> None:
-    """The same in colour, for a terminal."""
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(highlight=False, soft_wrap=True).print(Text.assemble(*_pieces(report)), end="")
+def url(name: str) -> str:
+    return f"{README}#{name}"
 
 
 def _pieces(report: Report) -> Iterator[tuple[str, str]]:
     """The text in pieces, each with its style."""
-    for name in dict.fromkeys(fault.id for fault in report.faults):
-        faults = [fault for fault in report.faults if fault.id == name]
-        yield name, "bold red"
-        yield f" {faults[0].title}\n", "bold"
-        for fault in faults:
-            place = str(fault.finding.place)
+    checks = all_checks()
+    for result in report.results:
+        if not result.findings:
+            continue
+        state = "" if result.state == FAILED else f" ({result.state})"
+        yield f"{result.id} ", "red"
+        yield f"{title(checks[result.id])}{state}\n", "bold"
+        for finding in result.findings:
+            place = printable(finding.place)
             yield "  ", ""
-            yield place, "cyan"
-            yield f"{': ' if place else ''}{fault.finding.message}\n", ""
-        yield "".join(f"    {line}\n" for line in faults[0].manual.splitlines()), ""
-        yield f"    {faults[0].url}\n\n", "dim"
+            yield place, "cyan" if place else ""
+            yield f"{': ' if place else ''}{printable(finding.message)}\n", ""
+        yield "".join(f"    {line}\n" for line in manual(checks[result.id]).splitlines()), ""
+        yield f"    alone: {report.again} --select {result.id}\n    {url(result.id)}\n\n", "dim"
+    for why, names in _not_run(report).items():
+        yield f"{', '.join(names)} not run: {printable(why)}\n", ""
     for name, reason in report.ignored.items():
-        yield f"{name} ignored: {reason or 'no reason given'}\n", ""
+        yield f"{name} ignored: {printable(reason) or 'no reason given'}\n", ""
     for note in report.notes:
-        yield f"note: {note}\n", ""
-    yield f"{summary(report)}\n", "bold red" if report.faults else "bold green"
+        yield f"note: {printable(note)}\n", ""
+    for sentence in report.lost:
+        yield f"--report: {printable(sentence)}\n", "red"
+    yield f"{summary(report)}\n", "red" if report.faults or report.nothing_ran else "green"
+
+
+def _not_run(report: Report) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for result in report.with_state(NOT_RUN):
+        found.setdefault(result.why, []).append(result.id)
+    return found
 
 
 def as_json(report: Report) -> str:
     """What a script reads."""
+    checks = all_checks()
     faults = [
         {
-            "id": fault.id,
-            "title": fault.title,
-            "path": fault.finding.place.path or None,
-            "line": fault.finding.place.line or None,
-            "message": fault.finding.message,
-            "help": fault.manual,
-            "url": fault.url,
+            "id": name,
+            "title": title(checks[name]),
+            "path": finding.place.path or None,
+            "line": finding.place.line or None,
+            "message": printable(finding.message),
+            "help": manual(checks[name]),
+            "url": url(name),
         }
-        for fault in report.faults
+        for name, finding in report.faults
     ]
     content = {
         "faults": faults,
+        "states": {result.id: result.state for result in report.results},
+        "not_run": {r.id: printable(r.why) for r in report.with_state(NOT_RUN)},
+        "capabilities": of_run(report),
+        "lost": report.lost,
         "ignored": report.ignored,
-        "passed": report.passed,
-        "notes": report.notes,
+        "passed": len(report.with_state(PASSED)),
+        "notes": [printable(note) for note in report.notes],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -83,7 +110,8 @@ def as_sarif(report: Report) -> str:
         number = version("exo-engine-template")
     except PackageNotFoundError:
         number = "0"
-    rules = sorted({(f.id, f.title, f.manual, f.url) for f in report.faults})
+    checks = all_checks()
+    names = sorted({name for name, _ in report.faults})
     driver = {
         "name": "exo-engine",
         "version": number,
@@ -91,33 +119,34 @@ def as_sarif(report: Report) -> str:
         "rules": [
             {
                 "id": name,
-                "shortDescription": {"text": title},
-                "fullDescription": {"text": manual or title},
-                "helpUri": url,
+                "shortDescription": {"text": title(checks[name])},
+                "fullDescription": {"text": manual(checks[name]) or title(checks[name])},
+                "helpUri": url(name),
             }
-            for name, title, manual, url in rules
+            for name in names
         ],
     }
-    index = {name: number for number, (name, *_) in enumerate(rules)}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_sarif_result(fault, index[fault.id]) for fault in report.faults],
+        "results": [
+            _sarif_result(name, finding, names.index(name)) for name, finding in report.faults
+        ],
     }
     content = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _sarif_result(fault: Fault, index: int) -> dict[str, Any]:
+def _sarif_result(name: str, finding: Finding, index: int) -> dict[str, Any]:
     from urllib.parse import quote
 
     result: dict[str, Any] = {
-        "ruleId": fault.id,
+        "ruleId": name,
         "ruleIndex": index,
         "level": "error",
-        "message": {"text": fault.finding.message},
+        "message": {"text": printable(finding.message)},
     }
-    place = fault.finding.place
+    place = finding.place
     if place.path:
         physical: dict[str, Any] = {"artifactLocation": {"uri": quote(place.path)}}
         if place.line:
@@ -129,13 +158,14 @@ def _sarif_result(fault: Fault, index: int) -> dict[str, Any]:
 def as_github(report: Report) -> str:
     """Annotations of a GitHub workflow, one a fault, and the summary."""
     lines = []
-    for fault in report.faults:
-        place = fault.finding.place
+    checks = all_checks()
+    for name, finding in report.faults:
+        place = finding.place
         fields = {"file": place.path, "line": str(place.line or "")}
-        fields["title"] = f"{fault.id} {fault.title}"
+        fields["title"] = f"{name} {title(checks[name])}"
         given = ",".join(f"{k}={_property(v)}" for k, v in fields.items() if v)
-        lines.append(f"::error {given}::{_data(fault.finding.message)}")
-    lines += [f"::notice::{_data(note)}" for note in report.notes]
+        lines.append(f"::error {given}::{_data(printable(finding.message))}")
+    lines += [f"::notice::{_data(printable(note))}" for note in report.notes]
     return "\n".join([*lines, summary(report)]) + "\n"
 
 
@@ -150,8 +180,7 @@ def _property(text: str) -> str:
 def table() -> str:
     """The README's table of checks, from the classes."""
     lines = ["| id | check | why, and how to mend it |", "| --- | --- | --- |"]
-    for name, check in repo_review_checks().items():
-        manual = " ".join((check.check.__doc__ or "").split()).replace("|", "\\|")
-        title = (check.__doc__ or "").strip()
-        lines.append(f'| <a id="{name}"></a>{name} | {title} | {manual} |')
+    for name, check in all_checks().items():
+        text = " ".join(manual(check).split()).replace("|", "\\|")
+        lines.append(f'| <a id="{name}"></a>{name} | {title(check)} | {text} |')
     return "\n".join(lines) + "\n"

@@ -1,19 +1,18 @@
-"""The fixture that every check gets: a plugin's metadata and source."""
+"""The fixture that every static check gets: a plugin's metadata and source."""
 
 import ast
 import functools
 import re
 from dataclasses import dataclass, field
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from . import host
 from .files import is_file, names, words
 from .findings import Finding, Place
 from .source import Class, Module, Package
-from .tables import Ini, line_of, table_of, tables_of
+from .tables import lines_of, table_of, tables_of
 
-_BARE_SETUP = re.compile(r"\bsetup\s*\(\s*\)")
 _PURE_BACKENDS = words("flit flit_core hatchling pdm poetry setuptools uv_build")
 
 
@@ -50,12 +49,10 @@ class Metadata:
     place: Place
     name: str | None = None
     requirements: list[tuple[str, str, Place]] = field(default_factory=list)  # text, extra, where
-    readme: bool = False
-    license: bool = False
     requires_python: str | None = None
     python_place: Place = field(default_factory=Place)
-    missing_readmes: list[tuple[str, Place]] = field(default_factory=list)
-    missing_licenses: list[tuple[str, Place]] = field(default_factory=list)
+    has: dict[str, bool] = field(default_factory=dict)  # a readme, a license
+    missing: dict[str, list[tuple[str, Place]]] = field(default_factory=dict)  # named, not there
     dynamic: frozenset[str] = frozenset()
 
 
@@ -63,16 +60,13 @@ class Metadata:
 class Plugin:
     """Everything that a static check looks at. It is read once and never changed."""
 
-    root: Traversable
+    root: Path
     is_wheel: bool = False
     config: Place = field(default_factory=lambda: Place("pyproject.toml"))
     text: str = ""
     pyproject: dict[str, Any] = field(default_factory=dict)
-    setup_py: str = ""
-    setup_cfg: "Ini" = field(default_factory=lambda: Ini("setup.cfg"))
     metadata: Metadata = field(default_factory=lambda: Metadata(Place("pyproject.toml")))
     entry_points: list[EntryPoint] = field(default_factory=list)
-    entry_points_table: tuple[str, ...] = ()  # of pyproject.toml; empty: they are elsewhere
     groups: dict[str, Place] = field(default_factory=dict)
     package: Package = field(default_factory=Package)
     bases: dict[str, str] = field(default_factory=dict)  # top package: the folder that holds it
@@ -91,22 +85,26 @@ class Plugin:
     def concerns_exo(self) -> bool:
         """Whether the project has to do with exo at all: plain repo-review runs on any project."""
         named = any(group.startswith("exo") for group in self.groups)
-        return named or any(
-            found.top == "exo" for module in self.package for found in module.all_imports
-        )
+        return named or any(i.top == "exo" for module in self.package for i in module.imports)
 
     def in_group(self, group: str) -> list[EntryPoint]:
         return [entry for entry in self.entry_points if entry.group == group]
 
+    @functools.cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        return lines_of(self.text)
+
+    @functools.cached_property
+    def _split(self) -> list[str]:
+        return self.text.splitlines()
+
     def line(self, *path: str, text: str = "") -> Place:
-        """Where a key of pyproject.toml is; with `text`, the line that holds it from there on."""
-        line = line_of(self.text, path)
+        """Where a key of pyproject.toml is, or most of it; with `text`, the line that holds it."""
+        known = (path[:n] for n in range(len(path), 0, -1))
+        line = next((self._lines[part] for part in known if part in self._lines), 0)
         if text:
-            lines = self.text.splitlines()
-            for number in range(max(line, 1), len(lines) + 1):
-                if text in lines[number - 1]:
-                    line = number
-                    break
+            lines = range(max(line, 1), len(self._split) + 1)
+            line = next((n for n in lines if text in self._split[n - 1]), line)
         return Place(self.config.path, line)
 
     @functools.cached_property
@@ -123,7 +121,7 @@ class Plugin:
         hooks = table_of(hatch, "hooks") | table_of(hatch, "targets", "wheel", "hooks")
         return bool(
             self.backend not in _PURE_BACKENDS
-            or (self.setup_py and not _BARE_SETUP.search(self.setup_py))
+            or is_file(self.root.joinpath("setup.py"))
             or table_of(tool, "setuptools").get("ext-modules")
             or table_of(tool, "poetry").get("build")
             or is_file(self.root.joinpath("pdm_build.py"))
@@ -138,7 +136,7 @@ class Plugin:
         lists = (hatch, table_of(hatch, "targets", "wheel"))
         return bool(
             any(table_of(tool, "setuptools", "package-dir"))
-            or re.search(r"^\s*\w", self.setup_cfg.get("options", "package_dir"), re.MULTILINE)
+            or is_file(self.root.joinpath("setup.cfg"))
             or any(table.get(key) for table in lists for key in ("force-include", "sources"))
             or any("to" in table for table in tables_of(table_of(tool, "poetry").get("packages")))
         )
@@ -148,99 +146,39 @@ class Plugin:
 
         The build makes it (C, Rust, a version), or another distribution has it in a namespace.
         """
-        parent, _, name = module.rpartition(".")
-        top, _, below = parent.partition(".")
+        top, _, below = module.rpartition(".")[0].partition(".")
+        name = module.rpartition(".")[2]
         if not self.is_wheel and (
             name in {"_version", "version", "__version__"}
             or self.build_adds_modules
             or (module.partition(".")[0] not in self.bases and self.build_moves_folders)
         ):
             return True
-        if self._is_shared(module):
-            return True
-        parts = [*self.bases.get(top, "").split("/"), top, *below.split(".")]
-        folder = self.root.joinpath(*filter(None, parts))
+        parts = module.split(".")
+        around = (".".join(parts[:count]) for count in range(1, len(parts)))
+        if parts[0] in self.bases and not any(part in self.package.modules for part in around):
+            return True  # a namespace, to which anyone may add
+        inside = [*self.bases.get(top, "").split("/"), top, *below.split(".")]
+        folder = self.root.joinpath(*filter(None, inside))
         found = [path.name for path in names(folder) if path.name.startswith(f"{name}.")]
         return any(not path.endswith((".py", ".pyi")) for path in found)
 
-    def _is_shared(self, module: str) -> bool:
-        """Whether no package around a module has an `__init__.py`, so that anyone may add to it."""
-        parts = module.split(".")
-        around = (".".join(parts[:count]) for count in range(1, len(parts)))
-        return parts[0] in self.bases and not any(name in self.package.modules for name in around)
+    def target(self, entry: EntryPoint) -> tuple[Module, ast.stmt] | str | None:
+        """What an entry point leads to; a text: it is made elsewhere; None: it is not there."""
+        module = self.package.modules.get(entry.module) if entry.is_well_formed else None
+        return self.package.find(module, entry.attribute) if module else None
 
-    def target(self, entry: EntryPoint) -> "Target":
-        """What an entry point leads to."""
-        return Target(self, entry)
+    def class_of(self, entry: EntryPoint) -> Class | None:
+        found = self.target(entry)
+        if isinstance(found, tuple) and isinstance(found[1], ast.ClassDef):
+            return Class(self.package, found[0], found[1])
+        return None
 
     @functools.cached_property
     def engines(self) -> list[Class]:
-        """The engines' classes that can be found."""
-        found: list[Class] = []
+        """The engines' classes that can be found, each once."""
+        found: dict[int, Class] = {}
         for entry in self.in_group(host.GROUP_ENGINES):
-            node = self.target(entry)
-            if isinstance(node.class_, Class) and not any(
-                node.class_.node is known.node for known in found
-            ):
-                found.append(node.class_)
-        return found
-
-    def class_name(self, entry: EntryPoint) -> str | None:
-        """What `__class__.__name__` of an engine is; None where the source doesn't tell."""
-        target = self.target(entry)
-        if target.class_ is not None:
-            return target.class_.node.name
-        module, name = target.module, entry.attribute
-        is_plain = entry.is_well_formed and (module is None or self.package.lacks(module, name))
-        return name if is_plain else None
-
-    @functools.cached_property
-    def engine_names(self) -> set[str]:
-        """Names of the engines' classes; empty where one of them can't be told."""
-        found = {self.class_name(entry) for entry in self.in_group(host.GROUP_ENGINES)}
-        return {name for name in found if name is not None} if None not in found else set()
-
-    @functools.cached_property
-    def unseen(self) -> list[str]:
-        """Entry points that no check could follow and none calls a fault: a sentence for each."""
-        ours = [e for e in self.entry_points if e.group in host.GROUPS and e.is_well_formed]
-        return [
-            f"{entry} was not looked at: {entry.value} is made as the package is built or runs"
-            for entry in ours
-            if self._is_unseen(entry)
-        ]
-
-    def _is_unseen(self, entry: EntryPoint) -> bool:
-        target = self.target(entry)
-        if target.module is None:
-            return self.may_be_built(entry.module)
-        _ = target.module.tree
-        if target.module.problem or self.package.lacks(target.module, entry.attribute):
-            return False
-        if entry.group != host.GROUP_ENGINES or target.definition is None:
-            return target.definition is None
-        function = isinstance(target.definition.node, ast.FunctionDef | ast.AsyncFunctionDef)
-        return target.class_ is None and not function
-
-    @functools.cached_property
-    def discovered(self) -> list[Module]:
-        """The modules that exo's discovery imports, and what those import of the package."""
-        groups = (host.GROUP_MODELS, host.GROUP_DETECTORS)
-        entries = [entry for group in groups for entry in self.in_group(group)]
-        return self.package.loaded_with([entry.module for entry in entries])
-
-
-class Target:
-    """The module and the definition that an entry point names."""
-
-    def __init__(self, plugin: Plugin, entry: EntryPoint) -> None:
-        self.entry = entry
-        self.module = plugin.package.modules.get(entry.module) if entry.is_well_formed else None
-        self.definition = plugin.package.find(self.module, entry.attribute) if self.module else None
-        self._package = plugin.package
-
-    @functools.cached_property
-    def class_(self) -> Class | None:
-        if self.definition is None or not isinstance(self.definition.node, ast.ClassDef):
-            return None
-        return Class.read(self._package, self.definition.module, self.definition.node)
+            if (engine := self.class_of(entry)) is not None:
+                found.setdefault(id(engine.node), engine)
+        return list(found.values())

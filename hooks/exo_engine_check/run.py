@@ -1,90 +1,158 @@
-"""One run of the checks, through repo-review's processor."""
+"""One run: read the project, run the checks that read it, then those that run it."""
 
+import shlex
+import sys
+import tempfile
 from dataclasses import dataclass, field, replace
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
-from .checks import FAMILIES, repo_review_checks
+from .checks import all_checks, static_checks
 from .files import CannotRunError, open_project
-from .findings import Check, Finding, parse
+from .findings import FAILED, NOT_RUN, PASSED, Finding, Result
 from .plugin import Plugin
 from .reading import read_plugin
+from .tables import table_of
 
-CONFIG_TABLES = ("repo-review", "exo-engine")
 
+@dataclass
+class Options:
+    """What the command was asked for."""
 
-@dataclass(frozen=True, order=True)
-class Fault:
-    """A finding with the check that made it."""
-
-    id: str
-    finding: Finding
-    title: str
-    manual: str
-    url: str
+    select: list[str] = field(default_factory=list)
+    ignore: list[str] = field(default_factory=list)
+    static: bool = False
+    python: str = ""
+    seconds: float = 60.0
+    memory: float = 4.0  # GiB
+    report: Path | None = None  # where the table of what the plugin can do stands
 
 
 @dataclass
 class Report:
-    """What a run found. Everything is sorted, so that two runs give the same text."""
+    """What became of every check, in the order of the ids."""
 
-    faults: list[Fault] = field(default_factory=list)
-    ignored: dict[str, str] = field(default_factory=dict)
-    passed: int = 0
+    results: list[Result] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)  # ids, with the reasons given
     notes: list[str] = field(default_factory=list)
+    nothing_ran: str = ""  # why: it ends with 2
+    host: str = ""  # stand-in or real
+    measured: dict[str, str] = field(default_factory=dict)  # what no check finds fault with
+    again: str = "exo-engine check"  # the command that made it
+    lost: list[str] = field(default_factory=list)  # what --report says against the table
+
+    def with_state(self, *states: str) -> list[Result]:
+        return [result for result in self.results if result.state in states]
+
+    @property
+    def faults(self) -> list[tuple[str, Finding]]:
+        return [(r.id, finding) for r in self.results for finding in r.findings]
 
 
-def expand(selectors: list[str], known: dict[str, Check]) -> frozenset[str]:
+def expand(selectors: list[str]) -> set[str]:
     """The ids that start with one of these. Raises CannotRunError."""
     found: set[str] = set()
+    known = all_checks()
     for selector in [part.strip() for text in selectors for part in text.split(",")]:
         ids = {name for name in known if selector and name.startswith(selector)}
         if not ids and selector:
             raise CannotRunError(f"no check begins with {selector}")
         found |= ids
-    return frozenset(found)
+    return found
 
 
 def ignores(plugin: Plugin) -> dict[str, str]:
-    """Ids that the project ignores, with the reasons that it gives.
-
-    repo-review matches a family's letters too (EX for all); here an id is always whole.
-    """
+    """Whole ids that the project ignores, with the reasons that it gives."""
     found: dict[str, str] = {}
-    tool = plugin.pyproject.get("tool")
-    for table in CONFIG_TABLES:
-        section = tool.get(table) if isinstance(tool, dict) else None
-        ignore = section.get("ignore", {}) if isinstance(section, dict) else {}
-        if isinstance(ignore, dict):
-            found |= {name: text for name, text in ignore.items() if isinstance(text, str)}
-        elif isinstance(ignore, list):
-            found |= {name: "" for name in ignore if isinstance(name, str)}
-    known = repo_review_checks()
+    for table in ("repo-review", "exo-engine"):
+        ignore = table_of(plugin.pyproject, "tool", table).get("ignore", {})
+        listed = dict.fromkeys(map(str, ignore), "") if isinstance(ignore, list) else ignore
+        for name, text in listed.items() if isinstance(listed, dict) else ():
+            found[name] = text if isinstance(text, str) else ""
+    known = all_checks()
     return {name: " ".join(text.split()) for name, text in sorted(found.items()) if name in known}
 
 
 def selected(plugin: Plugin) -> list[str]:
     """What `[tool.repo-review] select` chooses of these checks; nothing means all."""
-    tool = plugin.pyproject.get("tool")
-    section = tool.get("repo-review") if isinstance(tool, dict) else None
-    select = section.get("select", []) if isinstance(section, dict) else []
+    select = table_of(plugin.pyproject, "tool", "repo-review").get("select", [])
     select = select if isinstance(select, list) else []
     return [name for name in select if isinstance(name, str) and name.startswith("EX")]
 
 
-def check(
-    path: Path,
-    select: list[str],
-    ignore: list[str],
-    loads: "Loads | None" = None,
-) -> Report:
+def check(path: Path, options: Options) -> Report:
     """Check a project's folder or a wheel. Raises CannotRunError."""
-    root = open_project(path)
-    plugin = read_plugin(root)
-    seen, notes = (None, []) if loads is None else loads.run(plugin, path)
-    report = process(root, plugin, select, ignore, seen, [*notes, *plugin.unseen])
+    with tempfile.TemporaryDirectory(prefix="exo-engine-", ignore_cleanup_errors=True) as name:
+        root = open_project(path, Path(name, "wheel"))
+        plugin = read_plugin(root)
+        chosen = expand(options.select or selected(plugin)) or set(all_checks())
+        report = Report(again=_again(path, options))
+        reasons, dropped = ignores(plugin), expand(options.ignore)
+        chosen -= dropped
+        report.ignored = {n: text for n, text in reasons.items() if n in chosen}
+        report.results = read(plugin, chosen)
+        running = sorted(chosen - static_checks().keys())
+        if running and not options.static:
+            from .running import run
+
+            run(plugin, Path(name), running, options, report)
+        _leave_out_ignored(plugin, report)
+        report.results.sort(key=lambda result: result.id)
+        if options.report is not None:
+            from .capabilities import write
+
+            report.lost = write(report, plugin, options.report)
+    _judge(report, options, running)
     return report if plugin.is_wheel else _from_here(report, path)
+
+
+def _again(path: Path, options: Options) -> str:
+    """The command, to be followed by what it is to select."""
+    command = ["exo-engine", "check", *([str(path)] if path != Path() else [])]
+    if options.python not in ("", sys.executable):
+        command += ["--python", options.python]
+    return shlex.join(command)
+
+
+def read(plugin: Plugin, chosen: set[str]) -> list[Result]:
+    """The checks that read the project."""
+    results = []
+    for name, check in static_checks().items():
+        if name in chosen:
+            findings = sorted(set(check.check.__wrapped__(plugin)))
+            results.append(Result(name, FAILED if findings else PASSED, findings))
+    return results
+
+
+def _leave_out_ignored(plugin: Plugin, report: Report) -> None:
+    """What is ignored was looked at all the same: a reason that is no longer one has to go."""
+    stale = []
+    for result in [r for r in report.results if r.id in report.ignored]:
+        report.results.remove(result)
+        if result.state == PASSED:
+            place = plugin.line("tool", "exo-engine", "ignore", result.id)
+            stale.append(Finding(place, f"{result.id} is ignored, and passes: the ignore may go"))
+    for result in report.results:
+        if result.id == "EX003" and stale:
+            result.findings, result.state = sorted([*result.findings, *stale]), FAILED
+
+
+def _judge(report: Report, options: Options, running: list[str]) -> None:
+    """A run that has looked at nothing is no good news."""
+    asked = bool(options.select)
+    if options.static:
+        if asked and running:
+            report.notes.append(f"not run, as --static was asked for: {', '.join(running)}")
+        if not report.results:
+            report.nothing_ran = "--static runs none of the checks that were asked for"
+        return
+    ran = [r for r in report.results if r.state != NOT_RUN]
+    if asked:
+        for result in report.with_state(NOT_RUN):
+            report.notes.append(f"{result.id} was asked for, and not run: {result.why}")
+    seen = {r.id for r in ran} & set(running)
+    if not report.faults and not (seen if running else ran):
+        why = next((r.why for r in report.results if r.why), "nothing was asked for")
+        report.nothing_ran = f"nothing of the plugin was run: {why}"
 
 
 def _from_here(report: Report, project: Path) -> Report:
@@ -93,64 +161,11 @@ def _from_here(report: Report, project: Path) -> Report:
         inside = project.resolve().relative_to(Path.cwd())
     except ValueError:
         return report
-    for n, fault in enumerate(report.faults):
-        if place := fault.finding.place.path:
-            found = replace(fault.finding.place, path=(inside / place).as_posix())
-            finding = replace(fault.finding, place=found)
-            report.faults[n] = replace(fault, finding=finding)
-    return report
-
-
-@dataclass(frozen=True)
-class Loads:
-    """How `--import` is to be done."""
-
-    python: str
-    seconds: float
-
-    def run(self, plugin: Plugin, path: Path) -> tuple[dict[str, list[Finding]], list[str]]:
-        from .importing import load
-
-        return load(plugin, path, self.python, self.seconds)
-
-
-def process(
-    root: Traversable,
-    plugin: Plugin,
-    select: list[str],
-    ignore: list[str],
-    seen: dict[str, list[Finding]] | None,
-    notes: list[str],
-) -> Report:
-    """Run repo-review's processor on these checks alone."""
-    from repo_review.processor import CollectionReturn
-    from repo_review.processor import process as review
-
-    checks = repo_review_checks()
-    chosen = expand(select or selected(plugin), checks) or frozenset(checks)
-    dropped = expand(ignore, checks)
-    if seen is None:
-        if any(selector.startswith("EX9") for selector in select):
-            notes = [*notes, "EX9 needs --import"]
-        chosen -= {name for name in checks if checks[name].family == "exo-import"}
-    reasons = ignores(plugin)
-    config: dict[str, Any] = {"tool": {"repo-review": {"ignore": reasons}}}
-    fixtures = {"pyproject": config, "exo_plugin": plugin, "exo_import": seen}
-    # Their types are repo-review's in all but name: naming them would import it at the start.
-    collected = CollectionReturn(fixtures, checks, FAMILIES)  # type: ignore[arg-type]
-    skipped = dropped | reasons.keys() | (checks.keys() - chosen)
-    _, results = review(root, select=chosen, ignore=skipped, collected=collected)
-    report = Report(notes=notes)
-    for result in results:
-        if result.name in reasons and result.name in chosen - dropped:
-            report.ignored[result.name] = reasons[result.name]
-        elif result.result:
-            report.passed += 1
-        elif result.result is False:
-            found, manual = parse(result.err_msg)
-            report.faults += [
-                Fault(result.name, finding, result.description, manual, result.url)
-                for finding in found
-            ]
-    report.faults.sort()
+    for result in report.results:
+        result.findings = [
+            replace(f, place=replace(f.place, path=(inside / f.place.path).as_posix()))
+            if f.place.path
+            else f
+            for f in result.findings
+        ]
     return report

@@ -1,69 +1,39 @@
-"""Tables of TOML and of ini files, and the lines where they stand."""
+"""Tables of TOML, and the lines where they stand."""
 
-import configparser
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
-from .findings import Place
-
-_HEADER = re.compile(r"^\s*\[\[?\s*([^\[\]]+?)\s*\]")
-_KEY = re.compile(
-    r"""^\s*((?:"[^"]*"|'[^']*'|[\w-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[\w-]+))*)\s*="""
-)
-_PART = re.compile(r""""([^"]*)"|'([^']*)'|([^.\s]+)""")
+# Without nested repetition: a hostile line costs what it is long.
+_PART = re.compile(r"""[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([\w-]+))[ \t]*(\.?)""")
 
 
-@dataclass(frozen=True)
-class Ini:
-    """A file of sections and keys."""
-
-    file: str
-    text: str = ""
-    sections: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, file: str, text: str, **options: Any) -> "Ini":
-        """Names keep their case, as importlib.metadata reads them. Raises configparser.Error."""
-        parser = configparser.ConfigParser(interpolation=None, strict=False, **options)
-        parser.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way
-        parser.read_string(text)
-        return cls(file, text, {name: dict(parser[name]) for name in parser.sections()})
-
-    def get(self, section: str, key: str) -> str:
-        """A value, under the name with - too."""
-        values = self.sections.get(section, {})
-        return values.get(key) or values.get(key.replace("_", "-")) or ""
-
-    def place(self, text: str, below: str = "") -> Place:
-        """The first line that begins with a text, else holds it, from a line on."""
-        lines = self.text.splitlines()
-        start = next((n for n, line in enumerate(lines) if line.startswith(below)), 0)
-        rest = list(enumerate(lines[start:], start + 1))
-        begins = re.compile(rf"\W*{re.escape(text)}(?![\w.-])")
-        line = next((n for n, line in rest if begins.match(line)), 0)
-        return Place(self.file, line or next((n for n, line in rest if text in line), 0))
-
-
-def line_of(text: str, path: tuple[str, ...]) -> int:
-    """The first line that defines most of a dotted path of TOML; 0 where nothing of it is there."""
-    best, best_length = 0, 0
+def lines_of(text: str) -> dict[tuple[str, ...], int]:
+    """The first line of every table and key of TOML, in one pass."""
+    found: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            table = _parts(header[1])
-            found = table
-        elif key := _KEY.match(line):
-            found = (*table, *_parts(key[1]))
+        start = line.lstrip()
+        if start.startswith("["):
+            path, end = _dotted(start, 2 if start.startswith("[[") else 1)
+            if path and start[end : end + 1] == "]":
+                table = path
+                found.setdefault(path, number)
         else:
-            continue
-        if found == path[: len(found)] and len(found) > best_length:
-            best, best_length = number, len(found)
-    return best
+            path, end = _dotted(start, 0)
+            if path and start[end : end + 1] == "=":
+                found.setdefault((*table, *path), number)
+    return found
 
 
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple("".join(groups) for groups in _PART.findall(dotted))
+def _dotted(line: str, begin: int) -> tuple[tuple[str, ...], int]:
+    """The parts of a dotted name, and where it ends."""
+    parts: list[str] = []
+    while match := _PART.match(line, begin):
+        parts.append(next(group for group in match.groups() if group is not None))
+        begin = match.end()
+        if not match[4]:
+            break
+    return tuple(parts), begin
 
 
 def table_of(data: Any, *keys: str) -> dict[str, Any]:

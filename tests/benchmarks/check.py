@@ -3,6 +3,8 @@
 Run by hand, in an environment in which this repository and its test extra are installed:
 
     python tests/benchmarks/check.py [--python PYTHON_WITH_EXO]
+
+`repo-review`'s own time on the same plugin, all checks of sp-repo-review, is beside it.
 """
 
 import argparse
@@ -22,13 +24,13 @@ COMMAND = Path(sys.executable).with_name("exo-engine")
 RUNS = 7
 
 
-def seconds(*arguments: str | Path) -> float:
+def seconds(*arguments: str | Path, command: Path = COMMAND) -> float:
     """The median of whole processes, each of which has to find nothing."""
     taken = []
     for _ in range(RUNS):
         begun = time.perf_counter()
         done = subprocess.run(
-            [COMMAND, "check", *arguments], capture_output=True, encoding="utf-8", timeout=60
+            [command, *arguments], capture_output=True, encoding="utf-8", timeout=60
         )
         taken.append(time.perf_counter() - begun)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -46,30 +48,33 @@ def render(folder: Path, variant: str) -> Path:
 
 def fill(plugin: Path, count: int) -> None:
     """Give a plugin so many files: a third in its package, the rest where nobody should look."""
-    package = plugin / "exo_rkllm" / "more"
-    places = [package, plugin / "docs", plugin / ".venv" / "lib" / "site-packages" / "x"]
-    source = (plugin / "exo_rkllm" / "sampling.py").read_text(encoding="utf-8")
+    [source] = plugin.glob("exo_*/**/sampling.py")
+    places = [source.parents[2] / "more", plugin / "docs", plugin / ".venv" / "lib" / "x"]
     for number in range(count):
         place = places[number % 3]
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"m{number}.py").write_text(source, encoding="utf-8")
+        (place / f"m{number}.py").write_bytes(source.read_bytes())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--python", default=sys.executable, help="for --import")
+    parser.add_argument("--python", help="one that has exo, for a row more")
     python = parser.parse_args().python
     # As after pip: the first run of an environment that uv made compiles everything.
     compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2)
     compileall.compile_dir(ROOT / "hooks", quiet=2)
     with tempfile.TemporaryDirectory() as name:
-        plugin = render(Path(name), "rkllm")
+        plugin = render(Path(name), "numpy")
+        review = COMMAND.with_name("repo-review")
         rows = [
-            ("static check of a rendered plugin", seconds(plugin), 0.5),
-            ("--import", seconds(plugin, "--import", "--python", python), 3.0),
+            ("static", seconds("check", "--static", plugin), 0.5),
+            ("default, on the stand-in", seconds("check", plugin), 4.0),
+            ("repo-review of the same", seconds(plugin, command=review), float("inf")),
         ]
+        if python:
+            rows.append(("on exo itself", seconds("check", plugin, "--python", python), 8.0))
         fill(plugin, 2000)
-        rows.append(("static check of 2,000 files", seconds(plugin), 3.0))
+        rows.append(("static, of 2,000 files", seconds("check", "--static", plugin), 3.0))
     for what, taken, limit in rows:
         verdict = "ok" if taken <= limit else "TOO SLOW"
         print(f"{what:40} {taken:6.2f} s   at most {limit:.1f} s   {verdict}")

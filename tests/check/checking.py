@@ -1,26 +1,43 @@
 """What the tests of `exo-engine check` share."""
 
+import io
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from exo_engine_check.cli import app
-from exo_engine_check.run import check
-from typer.testing import CliRunner
+from exo_engine_check.run import Options, check
+
+PLUGINS = Path(__file__).parent / "plugins"
 
 
-def copy_of(plugin: Path, folder: Path) -> Path:
-    """A copy of a rendered plugin that a test may break; its tests are left out."""
-    skipped = shutil.ignore_patterns("tests", "__pycache__", ".github")
-    return Path(shutil.copytree(plugin, folder, ignore=skipped))
+def plugin(folder: Path, name: str = "steps") -> Path:
+    """A copy of a plugin of `plugins/` that a test may break."""
+    skipped = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(PLUGINS / name, folder / name, ignore=skipped))
 
 
-def ids(path: Path) -> list[str]:
-    """The checks that found something, one id a finding."""
-    return [fault.id for fault in check(path, [], []).faults]
+def found(path: Path, *select: str, static: bool = False) -> dict[str, list[str]]:
+    """What a check finds: places and messages by id."""
+    report = check(path, Options(select=list(select), static=static))
+    by_id: dict[str, list[str]] = {}
+    for name, finding in report.faults:
+        place = f"{finding.place}: " if finding.place.path else ""
+        by_id.setdefault(name, []).append(place + finding.message)
+    return by_id
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the command; it never ends with a traceback."""
-    done = CliRunner().invoke(app, ["check", *map(str, arguments)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout, done.stderr
+    out, err = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        app(["check", *map(str, arguments)])
+    code = ended.value.code
+    assert isinstance(code, int)
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        stream.seek(0)
+        texts.append(stream.read())
+    return code, texts[0], texts[1]

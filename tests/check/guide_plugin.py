@@ -174,7 +174,7 @@ class MyInferenceEngine(InferenceEngine):
 
 GOOD_DETECTION = DETECTION.replace("-> bool", "-> str | None").replace(
     "return my_hardware_sdk.is_available()\n    except ImportError:\n        return False",
-    "return my_hardware_sdk.name()\n    except Exception:\n        return None",
+    "return str(my_hardware_sdk.name())\n    except Exception:\n        return None",
 )
 
 GOOD_CONFIG = CONFIG.replace(

@@ -1,662 +1,209 @@
-"""Ways to break the rendered RKLLM plugin, each with the checks that have to find it."""
+"""Ways to break the plugins in `plugins/`, each with the checks that have to find it.
+
+What ruff or mypy finds in a rendered plugin by itself (unused names, wrong attributes of the
+package's own modules) is no row here.
+"""
 # ruff: noqa: E501 - a row of a table is read in one line
 
 from dataclasses import dataclass
 from pathlib import Path
 
-CONFIG = "pyproject.toml"
-ANSWERS = ".copier-answers.yml"
-INIT = "exo_rkllm/__init__.py"
-ENGINE = "exo_rkllm/engine.py"
-MODELS = "exo_rkllm/models.py"
-DETECTION = "exo_rkllm/detection.py"
-METRICS = "exo_rkllm/metrics.py"
-BACKEND = "exo_rkllm/backend.py"
-HOST = "exo_rkllm/host.py"
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One change of a file; without `old` the file goes."""
-
-    path: str
-    old: str | None
-    new: str = ""
-    everywhere: bool = False
+CONFIG, INIT = "pyproject.toml", "exo_steps/__init__.py"
+ENGINE, MODELS = "exo_steps/engine.py", "exo_steps/models.py"
+DETECTION, METRICS, MENDS = (f"exo_steps/{name}.py" for name in ("detection", "metrics", "mends"))
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """What an author did, and the check that says so: two where it breaks two things."""
+    """What an author did, the check that says so, and one word of its sentence."""
 
     name: str
     id: str
-    edits: tuple[Edit, ...]
+    says: str
+    edits: tuple[tuple[str, str, str], ...]  # file, old ("" for all of it), new
+    plugin: str = "steps"
 
 
-def mutation(name: str, id_: str, *edits: tuple[str, str, str]) -> Mutation:
-    return Mutation(name, id_, tuple(Edit(*edit) for edit in edits))
-
-
-def everywhere(name: str, id_: str, path: str, old: str, new: str) -> Mutation:
-    return Mutation(name, id_, (Edit(path, old, new, everywhere=True),))
-
-
-def removed(name: str, id_: str, path: str) -> Mutation:
-    return Mutation(name, id_, (Edit(path, None),))
+def row(name: str, id_: str, says: str, *edits: tuple[str, str, str]) -> Mutation:
+    return Mutation(name, id_, says, edits)
 
 
 def apply(plugin: Path, change: Mutation) -> None:
     """Make the changes; each of them has to have something to change."""
-    for edit in change.edits:
-        path = plugin / edit.path
-        if edit.old is None:
-            path.unlink()
-            continue
+    for file, old, new in change.edits:
+        path = plugin / file
         text = path.read_text(encoding="utf-8")
-        count = text.count(edit.old)
-        assert count == 1 or (count > 1 and edit.everywhere), f"{edit.old!r}: {count} times"
-        path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+        assert old in text, f"{old!r} is not in {file}"
+        path.unlink()
+        if old or new:
+            path.write_text(text.replace(old, new) if old else new, encoding="utf-8")
 
 
-ENCODE = "    async def encode(self, shard: Shard, prompt: str)"
-DECODE = "    async def decode(self, shard: Shard, tokens: Array)"
-SAMPLE = "async def sample(self, x: Array, temp: float = 0.0, top_p: float = 1.0)"
-STEP = (
-    "            return await self._step(request_id, shard, input_data, arrived), inference_state\n"
-)
-DEPENDENCIES = "dependencies = [\n"
-ENTRY = 'rkllama = "exo_rkllm.engine:RkllamaInferenceEngine"'
-DETECT = 'def detect_device(root: Path = Path("/")) -> str | None:'
-FIRST = '"qwen2.5-1.5b-instruct", 28, "Qwen/Qwen2.5-1.5B-Instruct"'
+ENTRY = 'steps = "exo_steps.engine:StepsInferenceEngine"'
+IN_MODELS, IN_ENGINE = '"""The models."""\n', "import asyncio\n"
+DETECT = "def detect_device() -> str | None:"
+ASK = "    try:\n        found ="
+SDK = "    try:\n        import steps_sdk\n\n        return str(steps_sdk.name())\n    except Exception:\n        pass\n"
+STEP = "            output = self.step(request_id, shard, input_data)\n"
+REQUIRES = "dependencies = [\n"
 
-PROJECT = [
-    mutation("broken TOML", "EX001", (CONFIG, "[project.scripts]", "[project.scripts")),
-    mutation("a syntax error", "EX002", (BACKEND, "class Backend:", "class Backend")),
-    mutation(
-        "an ignore without a reason",
-        "EX003",
-        (CONFIG, "[tool.ruff]\n", '[tool.exo-engine.ignore]\nEX503 = ""\n\n[tool.ruff]\n'),
-    ),
-    mutation(
-        "an ignore of a check that is not there",
-        "EX003",
-        (CONFIG, "[tool.ruff]\n", '[tool.exo-engine.ignore]\nEX999 = "gone"\n\n[tool.ruff]\n'),
-    ),
-    mutation(
-        "a list of ignores has no room for reasons",
-        "EX003",
-        (CONFIG, "[tool.ruff]\n", '[tool.exo-engine]\nignore = ["EX503"]\n\n[tool.ruff]\n'),
-    ),
-]
+# Found without running anything of the plugin.
+READ = [
+    row("broken TOML", "EX001", "no TOML", (CONFIG, "[build-system]", "[build-system")),
+    row("a syntax error", "EX002", "no Python", (METRICS, "try:", "try")),
+    row("an ignore without a reason", "EX003", "reason", (CONFIG, "[tool.exo-engine]", '[tool.exo-engine.ignore]\nEX503 = ""\n\n[tool.exo-engine]')),
+    row("an ignore of no check", "EX003", "no check", (CONFIG, "[tool.exo-engine]", '[tool.exo-engine.ignore]\nEX999 = "gone"\n\n[tool.exo-engine]')),
+    row("no engine", "EX101", "inference_engines", (CONFIG, f'[project.entry-points."exo.inference_engines"]\n{ENTRY}\n', "")),
+    row("no models", "EX102", "exo.models", (CONFIG, '[project.entry-points."exo.models"]\nsteps = "exo_steps.models:MODELS"\n', "")),
+    row("no detector", "EX103", "detectors", (CONFIG, '[project.entry-points."exo.device_detectors"]\n', "[tool.nothing]\n")),
+    row("a group in the singular", "EX104", "should be", (CONFIG, '"exo.inference_engines"', '"exo.inference_engine"')),
+    row("a group with hyphens", "EX104", "should be", (CONFIG, '"exo.device_detectors"', '"exo.device-detectors"')),
+    row("a group with an underscore", "EX104", "should be", (CONFIG, '"exo.models"', '"exo_models"')),
+    row("a value without a colon", "EX105", "module.path:Name", (CONFIG, "exo_steps.models:MODELS", "exo_steps.models")),
+    row("a hyphen in the module", "EX105", "module.path:Name", (CONFIG, "exo_steps.models:", "exo-steps.models:")),
+    row("extras in the value", "EX105", "module.path:Name", (CONFIG, "models:MODELS", "models:MODELS [npu]")),
+    row("a nested attribute", "EX105", "module.path:Name", (CONFIG, "models:MODELS", "models:Cards.MODELS")),
+    row("a stale module", "EX106", "not here", (CONFIG, "exo_steps.detection:", "exo_steps.detect:")),
+    row("a stale package", "EX106", "not here", (CONFIG, "exo_steps.detection:", "exo_stepz.detection:")),
+    row("a renamed class", "EX107", "is StepsEngine meant", (ENGINE, "class StepsInferenceEngine(", "class StepsEngine(")),
+    row("a renamed dict", "EX107", "is MODELS meant", (CONFIG, "models:MODELS", "models:MODEL")),
+    row("models that are a text", "EX108", "not a dict", (MODELS, IN_MODELS, f'{IN_MODELS}TITLE = "x"\n'), (CONFIG, "models:MODELS", "models:TITLE")),
+    row("models that are a list", "EX108", "not a dict", (MODELS, IN_MODELS, f"{IN_MODELS}IDS = [1]\n"), (CONFIG, "models:MODELS", "models:IDS")),
+    row("an engine that is a function", "EX108", "not a class", (CONFIG, "engine:StepsInferenceEngine", "detection:detect_device")),
+    row("a detector that is a value", "EX108", "not a function", (CONFIG, "detection:detect_device", "models:MODELS")),
+    row("the name of a built-in engine", "EX109", "called rkllm", (CONFIG, ENTRY, ENTRY.replace("steps =", "rkllm ="))),
+    row("PyPI's exo", "EX201", "another project", (CONFIG, REQUIRES, f'{REQUIRES}    "exo",\n')),
+    row("exo from its repository", "EX201", "the host", (CONFIG, REQUIRES, f'{REQUIRES}    "exo @ git+https://github.com/a/b",\n')),
+    row("an exact pin", "EX202", "0.20.0", (CONFIG, "prometheus-client>=0.20", "prometheus-client==0.21.1")),
+    row("a lower bound", "EX202", "2.0.0", (CONFIG, "numpy>=2.0", "numpy>=2.1")),
+    row("an upper bound", "EX202", "2.0.0", (CONFIG, "numpy>=2.0", "numpy>=1.26,<2")),
+    row("a library that moves a pin", "EX202", "rich", (CONFIG, REQUIRES, f'{REQUIRES}    "typer>=0.9",\n')),
+    row("no README is named", "EX203", "README", (CONFIG, 'readme = "README.md"\n', "")),
+    row("the README is gone", "EX203", "not here", ("README.md", "", "")),
+    row("no licence", "EX204", "licence", (CONFIG, 'license = "Apache-2.0"\nlicense-files = ["LICENSE"]\n', "")),
+    row("the licence's text is gone", "EX204", "not here", ("LICENSE", "", "")),
+    row("no requires-python", "EX205", "missing", (CONFIG, 'requires-python = ">=3.11"\n', "")),
+    row("Python 3.13 only", "EX205", "3.11", (CONFIG, '">=3.11"', '">=3.13"')),
+    row("a version that is none", "EX205", "no version", (CONFIG, '">=3.11"', '"three"')),
+    row("py.typed is gone", "EX206", "py.typed", ("exo_steps/py.typed", "", "")),
+    row("a wheel without the package", "EX208", "exo_other", (CONFIG, 'packages = ["exo_steps"]', 'packages = ["exo_other"]')),
+    row("a project called exo", "EX209", "called exo", (CONFIG, 'name = "exo-steps"', 'name = "exo"')),
+    row("an undeclared library", "EX210", "no requirement", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import yaml\n")),
+    row("an undeclared SDK in a function", "EX210", "no requirement", (ENGINE, "            folder = await", "            import steps_runtime\n\n            folder = await")),
+    row("an SDK that is no library's", "EX210", "no requirement", (DETECTION, SDK, "    import steps_sdk\n\n")),
+    row("a library of an extra", "EX210", "only the extra npu", (CONFIG, '[project.entry-points."exo.models"]', '[project.optional-dependencies]\nnpu = ["pyyaml"]\n\n[project.entry-points."exo.models"]'), (ENGINE, IN_ENGINE, f"{IN_ENGINE}import yaml\n")),
+    row("torch at the top of the engine", "EX211", "torch", (CONFIG, REQUIRES, f'{REQUIRES}    "torch",\n'), (ENGINE, IN_ENGINE, f"{IN_ENGINE}import torch\n")),
+    row("transformers in the package", "EX211", "transformers", (INIT, "", "from transformers import AutoTokenizer\n")),
+    *(row(f"no {name}()", "EX301", name, (ENGINE, f"async def {name}(", f"async def _no_{name}(")) for name in ("encode", "decode", "sample", "infer_tensor", "load_checkpoint", "ensure_shard")),
+    row("no base class", "EX302", "InferenceEngine", (ENGINE, "Engine(InferenceEngine):", "Engine:")),
+    *(row(f"a sync {name}()", "EX303", "not async", (ENGINE, f"async def {name}(", f"def {name}(")) for name in ("encode", "sample", "infer_tensor", "ensure_shard")),
+    row("decode() that yields", "EX303", "yields", (ENGINE, "return str(self.tokenizer.decode(tokens.tolist()))", "yield str(self.tokenizer.decode(tokens.tolist()))")),
+    row("encode() without the shard", "EX304", "encode", (ENGINE, "encode(self, shard: Any, prompt: str)", "encode(self, prompt: str)")),
+    row("infer_tensor() without the state", "EX304", "infer_tensor", (ENGINE, "input_data: Any, inference_state: Any = None", "input_data: Any")),
+    row("ensure_shard() with a path", "EX304", "ensure_shard", (ENGINE, "ensure_shard(self, shard: Any)", "ensure_shard(self, shard: Any, path: Any)")),
+    row("a static decode()", "EX304", "decode", (ENGINE, "    async def decode(", "    @staticmethod\n    async def decode(")),
+    row("a method without self", "EX304", "encode", (ENGINE, "encode(self, shard: Any", "encode(shard: Any")),
+    row("sample() as in the guide", "EX305", "temp", (ENGINE, "x: Any, temp: float = 0.0, top_p: float = 1.0", "x: Any")),
+    row("sample() with another word", "EX305", "temp", (ENGINE, "temp: float", "temperature: float")),
+    row("a constructor without parameters", "EX306", "downloader", (ENGINE, "__init__(self, shard_downloader: Any)", "__init__(self)")),
+    row("a constructor with two", "EX306", "downloader", (ENGINE, "(self, shard_downloader: Any)", "(self, shard_downloader: Any, device: str)")),
+    row("the downloader as in the guide", "EX307", "2 arguments", (ENGINE, "ensure_shard(shard, type(self).__name__)", "ensure_shard(shard)")),
+    row("a method that is not there", "EX309", "forget", (ENGINE, "def forget(", "def _forget(")),
+    row("the class name of exo's", "EX310", "of its own", (CONFIG, "StepsInferenceEngine", "DummyInferenceEngine"), (ENGINE, "StepsInferenceEngine", "DummyInferenceEngine")),
+    row("partial shards are unknown", "EX313", "layers", (ENGINE, "is_last_layer()", "model_id"), (ENGINE, "is_first_layer()", "model_id")),
+]  # fmt: skip
 
-ENTRY_POINTS = [
-    mutation(
-        "no engine is registered",
-        "EX101",
-        (CONFIG, f'[project.entry-points."exo.inference_engines"]\n{ENTRY}\n', ""),
-    ),
-    mutation("the engines' group is empty", "EX101", (CONFIG, f"{ENTRY}\n", "")),
-    mutation(
-        "no models are registered",
-        "EX102",
-        (CONFIG, '[project.entry-points."exo.models"]\nrkllama = "exo_rkllm.models:MODELS"\n', ""),
-    ),
-    mutation(
-        "no detector is registered",
-        "EX103",
-        (CONFIG, '[project.entry-points."exo.device_detectors"]\n', "[tool.nothing]\n"),
-    ),
-    mutation(
-        "the engines' group in the singular",
-        "EX104",
-        (CONFIG, '"exo.inference_engines"', '"exo.inference_engine"'),
-    ),
-    mutation("the models' group in the singular", "EX104", (CONFIG, '"exo.models"', '"exo.model"')),
-    mutation(
-        "a group with hyphens",
-        "EX104",
-        (CONFIG, '"exo.device_detectors"', '"exo.device-detectors"'),
-    ),
-    mutation(
-        "a group with an underscore for the dot", "EX104", (CONFIG, '"exo.models"', '"exo_models"')
-    ),
-    mutation(
-        "a value without a colon", "EX105", (CONFIG, "exo_rkllm.models:MODELS", "exo_rkllm.models")
-    ),
-    mutation(
-        "a hyphen in the module",
-        "EX105",
-        (CONFIG, "exo_rkllm.models:MODELS", "exo-rkllm.models:MODELS"),
-    ),
-    mutation(
-        "extras in the value",
-        "EX105",
-        (CONFIG, "exo_rkllm.models:MODELS", "exo_rkllm.models:MODELS [npu]"),
-    ),
-    mutation(
-        "a nested attribute",
-        "EX105",
-        (CONFIG, "exo_rkllm.models:MODELS", "exo_rkllm.models:Cards.MODELS"),
-    ),
-    mutation(
-        "a stale module",
-        "EX106",
-        (CONFIG, "exo_rkllm.detection:detect_device", "exo_rkllm.detect:detect_device"),
-    ),
-    mutation(
-        "a package that is not here",
-        "EX106",
-        (CONFIG, "exo_rkllm.detection:detect_device", "exo_rkllama.detection:detect_device"),
-    ),
-    mutation(
-        "a renamed class",
-        "EX107",
-        (ENGINE, "class RkllamaInferenceEngine(", "class RkllamaEngine("),
-    ),
-    mutation(
-        "a renamed dict", "EX107", (CONFIG, "exo_rkllm.models:MODELS", "exo_rkllm.models:MODEL")
-    ),
-    mutation(
-        "a renamed detector",
-        "EX107",
-        (CONFIG, "exo_rkllm.detection:detect_device", "exo_rkllm.detection:detect_npu"),
-    ),
-    mutation(
-        "models that are a text",
-        "EX108",
-        (CONFIG, "exo_rkllm.models:MODELS", "exo_rkllm.models:_SUFFIX"),
-    ),
-    mutation(
-        "models that are a list of the ids",
-        "EX108",
-        (CONFIG, "exo_rkllm.models:MODELS", "exo_rkllm.models:_MODELS"),
-    ),
-    mutation(
-        "a detector that is a value",
-        "EX108",
-        (CONFIG, "exo_rkllm.detection:detect_device", "exo_rkllm.detection:_CHIPS"),
-    ),
-    mutation(
-        "the name of a built-in engine",
-        "EX109",
-        (CONFIG, f"{ENTRY}\n", f"{ENTRY.replace('rkllama =', 'rkllm =')}\n"),
-        (ANSWERS, "engine_name: rkllama", "engine_name: rkllm"),
-    ),
-]
-
-PACKAGING = [
-    mutation("PyPI's exo", "EX201", (CONFIG, DEPENDENCIES, f'{DEPENDENCIES}    "exo",\n')),
-    mutation(
-        "exo from its repository",
-        "EX201",
-        (CONFIG, DEPENDENCIES, f'{DEPENDENCIES}    "exo @ git+https://github.com/a/b",\n'),
-    ),
-    mutation("PyPI's exo for the tests", "EX201", (CONFIG, "test = [", 'test = ["Exo>=0.0.1", ')),
-    mutation("a newer rich than exo's", "EX202", (CONFIG, "rich>=13.7", "rich>=13.8")),
-    mutation(
-        "an exact pin", "EX202", (CONFIG, "prometheus-client>=0.20", "prometheus-client==0.21.1")
-    ),
-    mutation("an upper bound", "EX202", (CONFIG, "tokenizers>=0.20.2", "tokenizers>=0.19,<0.20")),
-    mutation(
-        "a library that moves a pin",
-        "EX202",
-        (CONFIG, DEPENDENCIES, f'{DEPENDENCIES}    "typer>=0.9",\n'),
-    ),
-    mutation("no README is named", "EX203", (CONFIG, 'readme = "README.md"\n', "")),
-    removed("the README is gone", "EX203", "README.md"),
-    mutation(
-        "no licence",
-        "EX204",
-        (CONFIG, 'license = "Apache-2.0"\nlicense-files = ["LICENSE"]\n', ""),
-    ),
-    removed("the licence's text is gone", "EX204", "LICENSE"),
-    mutation("no requires-python", "EX205", (CONFIG, 'requires-python = ">=3.11"\n', "")),
-    mutation("Python 3.13 only", "EX205", (CONFIG, '">=3.11"', '">=3.13"')),
-    mutation("a version that is none", "EX205", (CONFIG, '">=3.11"', '"three"')),
-    removed("py.typed is gone", "EX206", "exo_rkllm/py.typed"),
-    mutation(
-        "another engine name in the answers",
-        "EX207",
-        (ANSWERS, "engine_name: rkllama", "engine_name: rkllm2"),
-    ),
-    mutation(
-        "a project that was renamed", "EX207", (CONFIG, 'name = "exo-rkllm"', 'name = "exo-npu"')
-    ),
-    mutation(
-        "a wheel without the package",
-        "EX208",
-        (CONFIG, '["exo_rkllm"]\n\n[tool.pytest', '["exo_npu"]\n\n[tool.pytest'),
-    ),
-    mutation(
-        "a project called exo",
-        "EX209",
-        (CONFIG, 'name = "exo-rkllm"', 'name = "exo"'),
-        (ANSWERS, "project_name: exo-rkllm", "project_name: exo"),
-    ),
-]
-
-
-def _without(method: str) -> str:
-    """A name that leaves the class without a method, whose body stays."""
-    return f"async def _no_{method}("
-
-
-ENGINES = [
-    *(
-        mutation(f"no {name}()", "EX301", (ENGINE, f"async def {name}(", _without(name)))
-        for name in (
-            "encode",
-            "decode",
-            "sample",
-            "infer_tensor",
-            "load_checkpoint",
-            "ensure_shard",
-        )
-    ),
-    mutation("no base class", "EX302", (ENGINE, "Engine(InferenceEngine):", "Engine:")),
-    *(
-        mutation(f"a sync {name}()", "EX303", (ENGINE, f"async def {name}(", f"def {name}("))
-        for name in ("encode", "sample", "infer_tensor", "ensure_shard")
-    ),
-    mutation(
-        "decode() that yields",
-        "EX303",
-        (ENGINE, "return tokenizer.decode(np", "yield tokenizer.decode(np"),
-    ),
-    mutation(
-        "encode() without the shard",
-        "EX304",
-        (ENGINE, ENCODE, ENCODE.replace("shard: Shard, ", "")),
-    ),
-    mutation(
-        "infer_tensor() without the state",
-        "EX304",
-        (
-            ENGINE,
-            "self, request_id: str, shard: Shard, input_data: Array, inference_state: Any = None",
-            "self, request_id: str, shard: Shard, input_data: Array",
-        ),
-    ),
-    mutation(
-        "ensure_shard() with a path",
-        "EX304",
-        (
-            ENGINE,
-            "async def ensure_shard(self, shard: Shard)",
-            "async def ensure_shard(self, shard: Shard, path: Path)",
-        ),
-    ),
-    mutation(
-        "sample() as in the guide", "EX305", (ENGINE, SAMPLE, "async def sample(self, x: Array)")
-    ),
-    mutation(
-        "sample() with another word for it",
-        "EX305",
-        (ENGINE, SAMPLE, SAMPLE.replace("temp:", "temperature:")),
-    ),
-    mutation(
-        "a constructor without parameters",
-        "EX306",
-        (ENGINE, "def __init__(self, shard_downloader: Any)", "def __init__(self)"),
-    ),
-    mutation(
-        "a constructor with two",
-        "EX306",
-        (ENGINE, "(self, shard_downloader: Any)", "(self, shard_downloader: Any, device: str)"),
-    ),
-    mutation(
-        "the downloader as in the guide",
-        "EX307",
-        (ENGINE, "ensure_shard(shard, type(self).__name__)", "ensure_shard(shard)"),
-    ),
-    mutation(
-        "no shard at first", "EX308", (ENGINE, "        self.shard: Shard | None = None\n", "")
-    ),
-    mutation(
-        "the downloader is not kept",
-        "EX308",
-        (ENGINE, "        self.shard_downloader = shard_downloader\n", ""),
-    ),
-    everywhere("the tokenizer under another name", "EX308", ENGINE, "self.tokenizer", "self.words"),
-    mutation(
-        "a call of a method that is not there",
-        "EX309",
-        (ENGINE, "await self._load(shard)", "await self._load_weights(shard)"),
-    ),
-    Mutation(
-        "the class name of an engine of exo's",
-        "EX310",
-        tuple(
-            Edit(path, "RkllamaInferenceEngine", "DummyInferenceEngine", everywhere=True)
-            for path in (CONFIG, ANSWERS, ENGINE, MODELS, INIT)
-        ),
-    ),
-    mutation(
-        "a sleep on the loop",
-        "EX311",
-        (
-            ENGINE,
-            "            begun = time.monotonic()\n",
-            "            time.sleep(1)\n            begun = time.monotonic()\n",
-        ),
-    ),
-    mutation(
-        "a plain request on the loop",
-        "EX311",
-        (
-            BACKEND,
-            "        await self.close()\n        self._settings",
-            "        import requests\n\n        requests.get('http://localhost')\n        await self.close()\n        self._settings",
-        ),
-    ),
-    mutation(
-        "an end token of 0 is none",
-        "EX312",
-        (
-            ENGINE,
-            "        self.shard, self._loaded = None, None\n        if self._worker is not None:",
-            "        if not self.tokenizer.eos_token_id:\n            self.shard = None\n        if self._worker is not None:",
-        ),
-    ),
-    everywhere(
-        "partial shards are unknown", "EX313", ENGINE, "shard.is_last_layer()", "shard.model_id"
-    ),
-    mutation(
-        "the cluster's swap is not mended", "EX314", (ENGINE, "        host.mend(type(self))\n", "")
-    ),
-    mutation(
-        "later errors are not mended",
-        "EX314",
-        (HOST, "        end_failed_answers(node.Node, engine_class)\n", ""),
-    ),
-    mutation("a static decode()", "EX315", (ENGINE, DECODE, f"    @staticmethod\n{DECODE}")),
-    mutation(
-        "a method without self",
-        "EX315",
-        (ENGINE, "encode(self, shard: Shard, prompt", "encode(shard: Shard, prompt"),
-    ),
-]
-
+# Found by running the plugin.
 CARDS = [
-    mutation("a card without layers", "EX401", (MODELS, '"layers": layers, ', "")),
-    mutation("a card without repo", "EX401", (MODELS, ', "repo": {_ENGINE: repo}', "")),
-    mutation("layers of 0", "EX402", (MODELS, FIRST, FIRST.replace(" 28,", " 0,"))),
-    mutation("layers as a text", "EX402", (MODELS, FIRST, FIRST.replace(" 28,", ' "28",'))),
-    mutation("layers as a half", "EX402", (MODELS, FIRST, FIRST.replace(" 28,", " 28.0,"))),
-    mutation(
-        "repo keyed by the engine's name",
-        "EX403",
-        (MODELS, '_ENGINE = "RkllamaInferenceEngine"', '_ENGINE = "rkllama"'),
-    ),
-    mutation("repo that is a text", "EX403", (MODELS, "{_ENGINE: repo}", "repo")),
-    mutation(
-        "repo that is an address",
-        "EX404",
-        (MODELS, FIRST, FIRST.replace('"Qwen/', '"https://huggingface.co/Qwen/')),
-    ),
-    mutation(
-        "repo that is empty",
-        "EX404",
-        (MODELS, FIRST, FIRST.replace("Qwen/Qwen2.5-1.5B-Instruct", "")),
-    ),
-    mutation(
-        "ids of exo's own engine", "EX405", (MODELS, '_SUFFIX = "rkllama"', '_SUFFIX = "rkllm"')
-    ),
-    mutation(
-        "a model without a pretty name",
-        "EX406",
-        (MODELS, "for name, _, _, title in _MODELS\n", "for name, _, _, title in _MODELS[1:]\n"),
-    ),
-    mutation(
-        "pretty names of other ids",
-        "EX406",
-        (MODELS, 'f"{name}-{_SUFFIX}": f"{title}', 'f"{name}_{_SUFFIX}": f"{title}'),
-    ),
-]
+    row("models that are a list of pairs", "EX400", "no dict", (MODELS, "PRETTY", "MODELS = list(MODELS)\n\nPRETTY")),
+    row("a card without layers", "EX401", "layers", (MODELS, '"layers": 4, ', "")),
+    row("a card that is none", "EX401", "no dict", (MODELS, "PRETTY", 'MODELS["other-steps"] = None\n\nPRETTY')),
+    row("layers of 0", "EX402", "0", (MODELS, '"layers": 4', '"layers": 0')),
+    row("layers as a text", "EX402", "'4'", (MODELS, '"layers": 4', '"layers": str(4)')),
+    row("repo keyed by the engine's name", "EX403", "not StepsInferenceEngine", (MODELS, '"StepsInferenceEngine"', '"steps"')),
+    row("repo that is a text", "EX403", "no dict", (MODELS, '{"StepsInferenceEngine": "organization/tiny"}', '"organization/tiny"')),
+    row("an address", "EX404", "https", (MODELS, '"organization/tiny"', '"https://huggingface.co/organization/tiny"')),
+    row("an empty repository", "EX404", "''", (MODELS, '"organization/tiny"', '""')),
+    row("an id of exo's", "EX405", "llama-3.2-1b", (MODELS, "PRETTY", 'MODELS["llama-3.2-1b"] = dict(MODELS["tiny-steps"])\n\nPRETTY')),
+    row("an id of the real exo's", "EX405", "nemotron-70b", (MODELS, "tiny-steps", "nemotron-70b")),
+    row("a model without a pretty name", "EX406", "large-steps", (MODELS, '    "large-steps": "Large",\n', "")),
+]  # fmt: skip
 
 DETECTORS = [
-    mutation(
-        "a detector with a parameter",
-        "EX501",
-        (DETECTION, 'root: Path = Path("/")) -> str', "root: Path) -> str"),
-    ),
-    mutation(
-        "an async detector", "EX501", (DETECTION, "def detect_device", "async def detect_device")
-    ),
-    mutation(
-        "a detector as in the guide",
-        "EX502",
-        (DETECTION, DETECT, DETECT.replace("str | None", "bool")),
-    ),
-    mutation(
-        "a detector that returns a bool",
-        "EX502",
-        (
-            DETECTION,
-            'return found or ("rockchip-npu" if library(root) else None)',
-            "return found is not None",
-        ),
-    ),
-    mutation(
-        "a detector that raises",
-        "EX503",
-        (DETECTION, "        names = []\n", '        raise RuntimeError("no NPU")\n'),
-    ),
-    mutation(
-        "a file that may be missing",
-        "EX503",
-        (
-            DETECTION,
-            "except OSError:\n        names = []",
-            "except ValueError:\n        names = []",
-        ),
-    ),
-    mutation(
-        "an SDK that may be missing",
-        "EX503",
-        (DETECTION, "    try:\n        names", "    import rknnlite\n\n    try:\n        names"),
-    ),
-    mutation(
-        "an SDK that may raise",
-        "EX503",
-        (
-            DETECTION,
-            "    try:\n        names",
-            "    try:\n        import rknnlite\n\n        rknnlite.api.probe()\n    except ImportError:\n        return None\n    try:\n        names",
-        ),
-    ),
-    mutation(
-        "a detector that sleeps",
-        "EX504",
-        (
-            DETECTION,
-            "    try:\n        names",
-            "    import time\n\n    time.sleep(2)\n    try:\n        names",
-        ),
-    ),
-    mutation(
-        "a program without a limit",
-        "EX504",
-        (
-            DETECTION,
-            "    try:\n        names",
-            '    import subprocess\n\n    try:\n        subprocess.run(["lspci"])\n        names',
-        ),
-    ),
-]
+    row("a parameter", "EX501", "arguments", (DETECTION, "detect_device()", "detect_device(root)")),
+    row("an async detector", "EX501", "async", (DETECTION, "def detect", "async def detect")),
+    row("a bool", "EX502", "False", (DETECTION, "        return None\n    return None", "        return False\n    return False")),
+    row("one machine, then another", "EX502", "and then", (DETECTION, DETECT, f"SEEN = []\n\n\n{DETECT}"), (DETECTION, ASK, f"    SEEN.append(1)\n    if len(SEEN) % 2:\n        return 'steps'\n{ASK}")),
+    row("a detector that raises", "EX502", "no NPU", (DETECTION, ASK, f'    raise RuntimeError("no NPU")\n{ASK}')),
+    row("a file that is missing", "EX503", "missing", (DETECTION, "except (OSError, ValueError):", "except ValueError:")),
+    row("a file that holds something else", "EX503", "something else", (DETECTION, "except (OSError, ValueError):", "except OSError:")),
+    row("an SDK that is missing", "EX503", "no SDK", (DETECTION, SDK, "    import importlib\n\n    importlib.import_module('steps_sdk')\n")),
+    row("an SDK that raises", "EX503", "every SDK raises", (DETECTION, "except Exception:", "except ImportError:")),
+    row("an SDK that lies", "EX503", "gives 1", (DETECTION, "str(steps_sdk.name())", "steps_sdk.name()")),
+    row("a program that is missing", "EX503", "missing", (DETECTION, "except (OSError, subprocess.SubprocessError):", "except subprocess.SubprocessError:")),
+    row("a detector that sleeps", "EX504", "takes", (DETECTION, ASK, f"    import time\n\n    time.sleep(1.2)\n{ASK}")),
+    row("a detector that hangs", "EX502", "has not answered", (DETECTION, ASK, f"    import time\n\n    time.sleep(600)\n{ASK}")),
+    row("a program without a limit", "EX504", "without a limit", (DETECTION, ", timeout=1", ""), (DETECTION, '["steps-smi"]', '["true"]')),
+]  # fmt: skip
 
-STATES = [
-    mutation(
-        "something in the state",
-        "EX601",
-        (ENGINE, STEP, f'            inference_state["step"] = 1\n{STEP}'),
-    ),
-    mutation(
-        "another state", "EX601", (ENGINE, STEP, STEP.replace("inference_state", '{"step": 1}'))
-    ),
-    mutation(
-        "an updated state",
-        "EX601",
-        (ENGINE, STEP, f"            inference_state.update(step=1)\n{STEP}"),
-    ),
-    mutation(
-        "a session of the class",
-        "EX602",
-        (
-            ENGINE,
-            '    """The engine that exo loads as `rkllama`."""\n',
-            '    """The engine that exo loads as `rkllama`."""\n\n    session = {}\n',
-        ),
-    ),
-    mutation(
-        "exo's own session",
-        "EX602",
-        (
-            ENGINE,
-            "        self.session: dict[str, Any] = {}  # exo's is shared by all engines of the process\n",
-            "",
-        ),
-    ),
-    mutation(
-        "exo's own clear_session()",
-        "EX603",
-        (ENGINE, "async def clear_session(", "async def clear("),
-    ),
-    mutation(
-        "a cache without an end",
-        "EX604",
-        (ENGINE, STEP, f"            self._seen[request_id] = input_data\n{STEP}"),
-    ),
-    mutation(
-        "requests that are never dropped",
-        "EX604",
-        (
-            BACKEND,
-            "answer = self._answers.pop(request_id, None)",
-            "answer = self._answers.get(request_id)",
-        ),
-        (BACKEND, "        self._answers.clear()\n", ""),
-    ),
-    mutation(
-        "an input that grows", "EX605", (ENGINE, STEP, f"            input_data += 1\n{STEP}")
-    ),
-    mutation(
-        "a backend that writes into its input",
-        "EX605",
-        (
-            BACKEND,
-            "        answer = self._answers.get(request_id)\n",
-            "        x.fill(0)\n        answer = self._answers.get(request_id)\n",
-        ),
-    ),
-    mutation(
-        "the prefix of exo's RKLLM engine",
-        "EX606",
-        (METRICS, "_PREFIX = __package__", '_PREFIX = "rkllm"'),
-    ),
-    mutation(
-        "exo's own prefix",
-        "EX606",
-        (
-            METRICS,
-            'BACKEND_UP = _metric(Gauge, "backend_up"',
-            'UP = Gauge("exo_up", "Up")\nBACKEND_UP = _metric(Gauge, "backend_up"',
-        ),
-    ),
-    mutation("a label a request", "EX607", (METRICS, '("outcome",)', '("outcome", "request_id")')),
-]
+IMPORTS = [
+    row("an import that fails", "EX701", "not_there", (ENGINE, "from . import mends", "from . import mends, not_there")),
+    row("a name that was renamed", "EX701", "TOKENS", (METRICS, "TOKENS", "COUNTED")),
+    row("an exit", "EX701", "sys.exit", (DETECTION, DETECT, f'import sys\n\nsys.exit("no NPU")\n\n\n{DETECT}')),
+    row("a metric of exo's", "EX701", "Duplicated", (METRICS, "try:\n", 'from prometheus_client import Gauge\nimport exo.inference.rkllm.metrics\n\nUP = Gauge("rkllm_server_up", "Up")\ntry:\n')),
+    row("models that import exo", "EX702", "import exo", (MODELS, IN_MODELS, f"{IN_MODELS}from exo.inference.shard import Shard\n")),
+    row("a package that imports its engine", "EX702", "import exo", (INIT, "", "from exo_steps.engine import Tokenizer\n")),
+    row("a slow import", "EX703", "s to import", (MODELS, IN_MODELS, f"{IN_MODELS}import time\n\ntime.sleep(1.2)\n")),
+    row("a thread", "EX704", "thread", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import threading\nimport time\n\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n")),
+    row("a process", "EX704", "process", (ENGINE, IN_ENGINE, f'{IN_ENGINE}import subprocess\n\nsubprocess.Popen(["sleep", "9"])\n')),
+    row("a socket", "EX704", "socket", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import socket\n\nS = socket.socket()\n")),
+    row("an event loop", "EX704", "event loop", (ENGINE, IN_ENGINE, f"{IN_ENGINE}LOOP = asyncio.new_event_loop()\n")),
+    row("a signal", "EX704", "SIGTERM", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import signal\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n")),
+]  # fmt: skip
 
-LOADING = [
-    mutation(
-        "models that import exo",
-        "EX701",
-        (
-            MODELS,
-            "from typing import Any\n",
-            "from typing import Any\n\nfrom exo.models import model_cards\n",
-        ),
-    ),
-    mutation(
-        "a package that imports exo",
-        "EX701",
-        (
-            INIT,
-            "from typing import TYPE_CHECKING\n",
-            "from typing import TYPE_CHECKING\n\nfrom exo.inference.shard import Shard\n",
-        ),
-    ),
-    mutation(
-        "a package that imports its engine",
-        "EX701 EX702",
-        (
-            INIT,
-            "if TYPE_CHECKING:\n",
-            "from .engine import RkllamaInferenceEngine\n\nif TYPE_CHECKING:\n",
-        ),
-    ),
-    mutation(
-        "torch at the top of the detector",
-        "EX702",
-        (DETECTION, "from pathlib import Path\n", "from pathlib import Path\n\nimport torch\n"),
-    ),
-    mutation(
-        "torch at the top of the models",
-        "EX702",
-        (MODELS, "from typing import Any\n", "from typing import Any\n\nimport torch\n"),
-    ),
-    mutation(
-        "transformers in the package",
-        "EX702",
-        (
-            INIT,
-            "from typing import TYPE_CHECKING\n",
-            "from typing import TYPE_CHECKING\n\nfrom transformers import AutoTokenizer\n",
-        ),
-    ),
-    mutation(
-        "a print at the import",
-        "EX703",
-        (MODELS, "_MODELS = (\n", 'print("models")\n\n_MODELS = (\n'),
-    ),
-    mutation(
-        "an exit at the import",
-        "EX703",
-        (
-            DETECTION,
-            "# Names as the kernel's",
-            "import sys\n\nif not Path('/dev/rknpu').exists():\n    sys.exit('no NPU')\n# Names as the kernel's",
-        ),
-    ),
-    mutation(
-        "a thread at the import",
-        "EX703",
-        (
-            ENGINE,
-            "_log = logging",
-            "import threading\n\nthreading.Thread(target=print).start()\n_log = logging",
-        ),
-    ),
-    mutation(
-        "a module that was renamed",
-        "EX704",
-        (ENGINE, "from .sampling import sample", "from .sampler import sample"),
-    ),
-    mutation("a name that was renamed", "EX704", (BACKEND, "class Backend:", "class NpuBackend:")),
-    mutation(
-        "a library that nobody requires",
-        "EX705",
-        (DETECTION, "from pathlib import Path\n", "from pathlib import Path\n\nimport pyudev\n"),
-    ),
-]
+MADE = [
+    row("no shard at first", "EX602", "no shard", (ENGINE, "        self.shard: Any = None\n", "")),
+    row("the downloader is not kept", "EX602", "no shard_downloader", (ENGINE, "        self.shard_downloader = shard_downloader\n", "        self.loader = shard_downloader\n"), (ENGINE, "await self.shard_downloader", "await self.loader")),
+    row("exo's own session", "EX603", "another one", (ENGINE, "        self.session: dict[str, Any] = {}\n", "")),
+    row("a session of the class", "EX603", "another one", (ENGINE, "        self.session: dict[str, Any] = {}\n", ""), (ENGINE, '    """Any layers', '    session = {}\n    """Any layers')),
+    row("exo's own clear_session()", "EX604", "fails", (ENGINE, "async def clear_session(", "async def clear(")),
+    row("exo's prefix", "EX605", "rkllm_tokens", (METRICS, '"exo_steps_tokens"', '"rkllm_tokens"')),
+    row("a metric that is made once", "EX953", "Duplicated", (METRICS, "except ValueError", "except KeyError")),
+    row("a print", "EX952", "stdout", (ENGINE, "        self.shard_downloader = shard_downloader\n", '        self.shard_downloader = shard_downloader\n        print("made")\n')),
+]  # fmt: skip
 
-MUTATIONS = [
-    *PROJECT,
-    *ENTRY_POINTS,
-    *PACKAGING,
-    *ENGINES,
-    *CARDS,
-    *DETECTORS,
-    *STATES,
-    *LOADING,
-]
+DRIVEN = [
+    row("the tokenizer under another name", "EX801", "tokenizer", (ENGINE, "self.tokenizer", "self.words")),
+    row("two tokens at once", "EX801", "fails", (ENGINE, "np.array([np.argmax(x[0, -1])])", "np.array([1, 2])")),
+    row("logits that are no array", "EX801", "no array", (ENGINE, "        return logits\n", "        return logits.tolist()\n")),
+    row("something in the state", "EX802", "inference_state", (ENGINE, STEP, f'{STEP}            inference_state["step"] = 1\n')),
+    row("another state", "EX802", "inference_state", (ENGINE, "return output, inference_state", 'return output, {"step": 1}')),
+    row("an input that grows", "EX803", "read-only", (ENGINE, STEP, f"            input_data += 0\n{STEP}")),
+    row("an answer of one node alone", "EX804", "an answer on two nodes", (ENGINE, "        if not shard.is_last_layer():\n", "        if not (shard.is_first_layer() and shard.is_last_layer()):\n            raise ValueError('whole models only')\n        if not shard.is_last_layer():\n")),
+    row("another answer of two nodes", "EX804", "two nodes give", (ENGINE, "shard.get_layer_count() / shard.n_layers", "1.0")),
+    row("requests that mix", "EX805", "among others", (ENGINE, "kept = self.requests.setdefault(request_id, [])", "self.requests.setdefault(request_id, [])\n        kept = ALL\n        if x.shape[1] > 1:\n            kept.clear()"), (ENGINE, "MAX_REQUESTS = 32", "ALL = []\nMAX_REQUESTS = 32"), (ENGINE, "        try:\n            output", "        await asyncio.sleep(0)\n        try:\n            output")),
+    row("an end token of 0 is none", "EX806", "not 0", (ENGINE, "vocabulary[end]", "vocabulary[end] or None")),
+    row("a sleep on the loop", "EX807", "time.sleep", (ENGINE, STEP, f"            __import__('time').sleep(0.05)\n{STEP}")),
+    row("work on the loop", "EX807", "the event loop waits", (ENGINE, STEP, f"            t = __import__('time')\n            end = t.time() + 1.1\n            while not self.requests and t.time() < end:\n                pass\n{STEP}")),
+    row("a request on the loop", "EX807", "connect", (ENGINE, "            folder = await", "            import socket\n\n            try:\n                socket.create_connection(('127.0.0.1', 9), 0.1)\n            except OSError:\n                pass\n            folder = await")),
+    row("an error without a word", "EX808", "no text", (ENGINE, 'raise EngineError(f"the step failed: {error}") from error', "raise EngineError from error")),
+    row("an engine that an error ends", "EX808", "after", (ENGINE, "            self.failed.add(request_id)\n", "            self.failed.add(request_id)\n            self.shard_downloader = self.shard = None\n")),
+    row("requests that are never dropped", "EX809", "grows", (ENGINE, "MAX_REQUESTS = 32", "MAX_REQUESTS = 10**9")),
+    row("a backend that leaks", "EX809", "a list of ndarray", (ENGINE, "        kept.append(hidden)\n", "        kept.append(hidden)\n        LEAK.append(hidden)\n"), (ENGINE, "MAX_REQUESTS = 32", "LEAK = [None] * 60\nMAX_REQUESTS = 32")),
+    row("a label for each request", "EX810", "label", (METRICS, '("phase",)', '("request_id",)'), (ENGINE, 'labels("decode")', "labels(request_id)")),
+    row("a label by another name", "EX810", "label", (ENGINE, 'labels("decode")', "labels(request_id)")),
+]  # fmt: skip
+
+HOST = [
+    row("the cluster's swap is not mended", "EX901", "in the engine's place", (MENDS, "    keep_engine(node_class, engine_class)\n", "")),
+    row("ends are not heard", "EX902", "still kept", (MENDS, "    hear_ends(node_class, engine_class)\n", "")),
+    row("later errors are not mended", "EX903", "never ends", (MENDS, "    end_failed(node_class, engine_class)\n", "")),
+    row("errors are not told to the mend", "EX903", "never ends", (ENGINE, "            self.failed.add(request_id)\n", "")),
+    row("lost peers are not mended", "EX904", "never ends", (MENDS, "    end_cut(node_class, engine_class)\n", "")),
+    row("changes are not mended", "EX905", "never ends", (MENDS, "    end_orphans(node_class, engine_class)\n", "")),
+    row("hidden states are a prompt", "EX906", "taken for a prompt", (ENGINE, "            if not np.issubdtype(x.dtype, np.integer):\n                raise ValueError(\"the first layer wants ids\")\n", "")),
+    Mutation("a server's later errors are not mended", "EX903", "never ends", (("src/exo_answers/engine.py", "    node_class._process_tensor = _process_tensor\n", ""),), "answers"),
+    row("a mend that doesn't look", "EX907", "2 times", (MENDS, "if not node.buffered_token_output.get(request_id, ([], False))[1]:", "if True:")),
+]  # fmt: skip
+
+RUN = [*CARDS, *DETECTORS, *IMPORTS, *MADE, *DRIVEN, *HOST]

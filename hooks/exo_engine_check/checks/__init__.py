@@ -1,65 +1,65 @@
-"""The checks, one module a family, and how repo-review gets them."""
+"""The checks: those that read the project, one module a family, and those that run it."""
 
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from ..files import CannotRunError
 from ..findings import Check, collect
+from ..inside import checks as inside
 from ..plugin import Plugin
 from ..reading import read_plugin
-from . import detection, engine, entry_points, imports, loading, models, packaging, project, state
+from . import dependencies, engine, entry_points, packaging, project
 
-FAMILIES: dict[str, dict[str, Any]] = {
-    "exo-project": {"name": "Reading the project", "order": 100},
-    "exo-entry-points": {"name": "Entry points", "order": 101},
-    "exo-packaging": {"name": "Packaging", "order": 102},
-    "exo-engine": {"name": "Engine", "order": 103},
-    "exo-models": {"name": "Models", "order": 104},
-    "exo-detection": {"name": "Device detection", "order": 105},
-    "exo-state": {"name": "State and metrics", "order": 106},
-    "exo-loading": {"name": "What an import does", "order": 107},
-    "exo-import": {"name": "Loaded and driven (--import)", "order": 109},
+FAMILIES = {
+    "exo-project": "Reading the project",
+    "exo-entry-points": "Entry points",
+    "exo-packaging": "Packaging",
+    "exo-dependencies": "Dependencies",
+    "exo-engine": "The engine's class",
+    "exo-models": "Models, as exo merges them",
+    "exo-detection": "Device detection",
+    "exo-engine-made": "The engine, as exo makes it",
+    "exo-importing": "Importing",
+    "exo-answers": "Answers",
+    "exo-mends": "Mends of exo",
+    "exo-ending": "At the end",
 }
 
-_MODULES = (
-    project,
-    entry_points,
-    packaging,
-    engine,
-    models,
-    detection,
-    state,
-    loading,
-    imports,
-)
+
+def static_checks() -> dict[str, type[Check]]:
+    """The checks that run no code of the plugin, by id."""
+    modules = (project, entry_points, packaging, dependencies, engine)
+    found = [item for module in modules for item in collect(vars(module)).items()]
+    return dict(sorted(found))
 
 
-def repo_review_checks() -> dict[str, Check]:
-    """All checks by id."""
-    found: dict[str, Check] = {}
-    for module in _MODULES:
-        found |= collect(vars(module))
-    return dict(sorted(found.items()))
+def running_checks() -> dict[str, Any]:
+    """The checks that run the plugin, in the order in which they do."""
+    return inside.all_checks()
+
+
+def all_checks() -> dict[str, Any]:
+    """All checks, by id."""
+    return dict(sorted((static_checks() | running_checks()).items()))
+
+
+# What plain repo-review asks for: it shows the checks that run nothing beside its others.
 
 
 def checks_for_repo_review(exo_plugin: Plugin, list_all: bool) -> dict[str, Check]:
-    """The same for plain repo-review, which runs on projects that have nothing to do with exo."""
-    return repo_review_checks() if list_all or exo_plugin.concerns_exo else {}
+    """None where the project has nothing to do with exo."""
+    wanted = list_all or exo_plugin.concerns_exo
+    return {name: check() for name, check in static_checks().items()} if wanted else {}
 
 
 def repo_review_families() -> dict[str, dict[str, Any]]:
     """The families, in the order in which they are shown."""
-    return FAMILIES
+    return {key: {"name": name, "order": 100 + n} for n, (key, name) in enumerate(FAMILIES.items())}
 
 
-def exo_plugin(package: Traversable) -> Plugin:
+def exo_plugin(package: Any) -> Plugin:
     """Fixture: the plugin, read and not imported."""
     try:
-        return read_plugin(package)
+        return read_plugin(Path(str(package)))
     except CannotRunError:
-        return Plugin(package)
-
-
-def exo_import() -> None:
-    """Fixture: what `exo-engine check --import` saw; plain repo-review runs no plugin."""
-    return
+        return Plugin(Path(str(package)))

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from .. import host
-from ..files import UnreadableError, is_file, read_text
+from ..files import UnreadableError, is_file, is_folder, read_text
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 from ..tables import table_of
@@ -31,11 +31,9 @@ class EX201(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        PyPI's `exo` is another project, for yeast genomics, and it installs a module `exo` over
+        """PyPI's `exo` is another project, for yeast genomics, and it installs a module `exo` over
         the host's. The host is there before the plugin (setup.py:80 of exo). Take `exo` out;
-        `exo-engine check --fix` does.
-        """
+        `exo-engine check --fix` does."""
         for text, extra, place in exo_plugin.metadata.requirements:
             if is_exo(text, extra):
                 where = f"the extra {extra}" if extra else "the dependencies"
@@ -49,11 +47,9 @@ class EX202(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A plugin lives in exo's environment, and exo pins exact versions (setup.py:8-33 of exo). A
-        requirement that refuses one of them makes pip change exo, or refuse the plugin. Widen the
-        requirement until it admits the pin.
-        """
+        """A plugin lives in exo's environment, and exo pins exact versions (setup.py:8-33 of exo).
+        A requirement that refuses one of them makes pip change exo, or refuse the plugin. Widen the
+        requirement until it admits the pin."""
         for text, extra, place in exo_plugin.metadata.requirements:
             name = project_of(text)
             if extra or (name not in host.PINS and name not in host.BREAKS_PINS):
@@ -64,20 +60,7 @@ class EX202(Packaging):
                 yield Finding(place, f"{text} refuses {name} {host.PINS[name]}, which exo has")
 
 
-# The common case by itself: packaging takes as long to import as all checks to run.
-_AT_LEAST = re.compile(r"[\w.-]+\s*(?:>=\s*(\d+(?:\.\d+)*)\s*)?\Z")
-
-
-def _numbers(version: str) -> list[int]:
-    numbers = [int(part) for part in version.split(".")]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return numbers
-
-
 def _admits(text: str, version: str) -> bool:
-    if plain := _AT_LEAST.match(text):
-        return _numbers(plain[1] or "0") <= _numbers(version)
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -94,22 +77,24 @@ def _admits(text: str, version: str) -> bool:
     return True
 
 
+def _told(plugin: Plugin, key: str, noun: str) -> Iterator[Finding]:
+    if plugin.problems:
+        return
+    if not plugin.metadata.has.get(key):
+        yield Finding(plugin.metadata.place, f"the project names no {noun}")
+    for name, place in plugin.metadata.missing.get(key, ()):
+        yield Finding(place, f"the {noun} {name} is not here")
+
+
 class EX203(Packaging):
     "There is a README"
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo shows the name of an engine and no more (plugin_discovery.py:201-205): what hardware it
-        needs and how it is set up stands in its README or nowhere. Write one and name it:
-        `readme = "README.md"` in `[project]`.
-        """
-        if exo_plugin.problems:
-            return
-        if not exo_plugin.metadata.readme:
-            yield Finding(exo_plugin.metadata.place, "the project names no README")
-        for name, place in exo_plugin.metadata.missing_readmes:
-            yield Finding(place, f"the README {name} is not here")
+        """exo shows the name of an engine and no more (plugin_discovery.py:201-205): what hardware
+        it needs and how it is set up stands in its README or nowhere. Write one and name it:
+        `readme = "README.md"` in `[project]`."""
+        yield from _told(exo_plugin, "readme", "README")
 
 
 class EX204(Packaging):
@@ -117,17 +102,10 @@ class EX204(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Nobody may use what has no licence, and exo's fork is under GPL-3.0 (its LICENSE), so users
-        will ask. Write `license = "Apache-2.0"` (or another) and `license-files = ["LICENSE"]`
-        in `[project]`.
-        """
-        if exo_plugin.problems:
-            return
-        if not exo_plugin.metadata.license:
-            yield Finding(exo_plugin.metadata.place, "the project names no licence")
-        for name, place in exo_plugin.metadata.missing_licenses:
-            yield Finding(place, f"the licence file {name} is not here")
+        """Nobody may use what has no licence, and exo's fork is under GPL-3.0 (its LICENSE), so
+        users will ask. Write `license = "Apache-2.0"` (or another) and `license-files =
+        ["LICENSE"]`."""
+        yield from _told(exo_plugin, "license", "licence")
 
 
 class EX205(Packaging):
@@ -135,20 +113,15 @@ class EX205(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        exo's numpy 2.0.0 (setup.py:15 of exo) has wheels for Python up to 3.12. Without
+        """exo's numpy 2.0.0 (setup.py:15 of exo) has wheels for Python up to 3.12. Without
         `requires-python` pip installs the plugin on Pythons that it can't run on; with one that
-        refuses 3.11 and 3.12 it can't live beside exo. Write `requires-python = ">=3.11"`.
-        """
+        refuses 3.11 and 3.12 it can't live beside exo. Write `requires-python = ">=3.11"`."""
         if exo_plugin.problems:
             return
         wanted = exo_plugin.metadata.requires_python
         if not wanted:
             if "requires-python" not in exo_plugin.metadata.dynamic:
                 yield Finding(exo_plugin.metadata.place, "requires-python is missing")
-            return
-        plain = re.fullmatch(r">=\s*(3\.\d+)", wanted.strip())
-        if plain and _numbers(plain[1]) <= _numbers(host.PYTHONS[-1]):
             return
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
@@ -169,11 +142,9 @@ class EX206(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Without the empty file `py.typed` type checkers take the package for untyped (PEP 561), and
-        exo itself has no types that would catch a wrong signature (inference_engine.py:237-277).
-        `exo-engine check --fix` adds the file.
-        """
+        """Without the empty file `py.typed` type checkers take the package for untyped (PEP 561),
+        and exo itself has no types that would catch a wrong signature
+        (inference_engine.py:237-277). `exo-engine check --fix` adds the file."""
         for name, base in exo_plugin.bases.items():
             module = exo_plugin.package.modules.get(name)
             where = f"{base}/{name}" if base else name
@@ -187,12 +158,10 @@ class EX207(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        `copier update` renders the template with the stored answers: where they differ from what
+        """`copier update` renders the template with the stored answers: where they differ from what
         the project is called now, it brings the old names back. exo finds the plugin by the names
         in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
-        change by an update. For other names, render a new plugin.
-        """
+        change by an update. For other names, render a new plugin."""
         path = exo_plugin.root.joinpath(".copier-answers.yml")
         if exo_plugin.is_wheel or exo_plugin.problems or not is_file(path):
             return
@@ -202,7 +171,7 @@ class EX207(Packaging):
         actual: dict[str, set[str | None]] = {
             "project_name": {exo_plugin.metadata.name},
             "engine_name": {e.name for e in exo_plugin.in_group(host.GROUP_ENGINES)},
-            "engine_class": set(exo_plugin.engine_names),
+            "engine_class": {e.attribute for e in exo_plugin.in_group(host.GROUP_ENGINES)},
         }
         for key, values in actual.items():
             answer, line = answers.get(key, ("", 0))
@@ -215,7 +184,7 @@ class EX207(Packaging):
 _ANSWER = re.compile(r"""^(\w+): *["']?([\w.-]+)["']?\s*$""")
 
 
-def _answers(path: Traversable) -> tuple[dict[str, tuple[str, int]], str]:
+def _answers(path: Path) -> tuple[dict[str, tuple[str, int]], str]:
     """The plain answers of the file, each with its line, and why there are none."""
     try:
         lines = read_text(path).splitlines()
@@ -230,11 +199,9 @@ class EX208(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        The wheel holds what the build tool is told. A folder that was renamed is left out, and exo
-        then fails to import it (plugin_discovery.py:184). Name the package's folder in
-        `[tool.hatch.build.targets.wheel] packages`; check the wheel itself too.
-        """
+        """The wheel holds what the build tool is told. A folder that was renamed is left out, and
+        exo then fails to import it (plugin_discovery.py:184). Name the package's folder in
+        `[tool.hatch.build.targets.wheel] packages`; check the wheel itself too."""
         keys = ("tool", "hatch", "build", "targets", "wheel")
         told = table_of(exo_plugin.pyproject, *keys).get("packages")
         if exo_plugin.is_wheel or exo_plugin.build_moves_folders or not isinstance(told, list):
@@ -242,10 +209,10 @@ class EX208(Packaging):
         place = exo_plugin.line(*keys, "packages")
         folders = [str(name).strip("/").removeprefix("./") for name in told]
         for name in folders:
-            if not exo_plugin.root.joinpath(*name.split("/")).is_dir():
+            if not is_folder(exo_plugin.root.joinpath(*name.split("/"))):
                 yield Finding(place, f"the wheel's package {name} is not here")
         kept = {name.rpartition("/")[2] for name in folders}
-        complete = all(exo_plugin.root.joinpath(*name.split("/")).is_dir() for name in folders)
+        complete = all(is_folder(exo_plugin.root.joinpath(*name.split("/"))) for name in folders)
         for name in exo_plugin.bases if complete else ():
             if name not in kept:
                 yield Finding(place, f"the package {name} is not among the wheel's packages")
@@ -256,11 +223,9 @@ class EX209(Packaging):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A distribution called `exo` replaces the host when it is installed, and a package `exo`
+        """A distribution called `exo` replaces the host when it is installed, and a package `exo`
         hides it (setup.py:81 of exo). Choose a name such as `exo-myengine` with the package
-        `exo_myengine`.
-        """
+        `exo_myengine`."""
         if project_of(exo_plugin.metadata.name or "") == "exo":
             yield Finding(exo_plugin.line("project", "name"), "the project is called exo")
         for entry in exo_plugin.entry_points:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 from ..source import Module
+from ..tables import table_of
 
 
 class Project(Check):
@@ -17,11 +18,9 @@ class EX001(Project):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        pip can't build or install what it can't read, and exo finds a plugin only through the
-        entry points of an installed distribution (plugin_discovery.py:60). Mend the file; the
-        build says the same: `python -m build`.
-        """
+        """pip can't build or install what it can't read, and exo finds a plugin only through the
+        entry points of an installed distribution (plugin_discovery.py:60). Mend the file; the build
+        says the same: `python -m build`."""
         yield from exo_plugin.problems
 
 
@@ -30,11 +29,9 @@ class EX002(Project):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        A module that Python can't parse fails when it is imported: exo passes over models and
+        """A module that Python can't parse fails when it is imported: exo passes over models and
         detectors with no word below DEBUG=1 (plugin_discovery.py:118,142), and an engine ends exo
-        at its start (plugin_discovery.py:184). Mend the file, or take it out of the package.
-        """
+        at its start (plugin_discovery.py:184). Mend the file, or take it out of the package."""
         for module in exo_plugin.package:
             _ = module.tree
             if module.problem and not _is_for_newer(exo_plugin, module):
@@ -59,18 +56,14 @@ class EX003(Project):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """
-        Nobody can tell later whether an ignore without a reason may go. Write the reason beside the
-        id, as a table: `[tool.exo-engine.ignore]` with `EX501 = "the SDK can't be asked"`.
-        `[tool.repo-review.ignore]` has the same form, and is read too.
-        """
-        from . import repo_review_checks
+        """Nobody can tell later whether an ignore without a reason may go. Write the reason beside
+        the id, as a table: `[tool.exo-engine.ignore]` with `EX501 = "the SDK can't be asked"`.
+        `[tool.repo-review.ignore]` has the same form, and is read too."""
+        from . import all_checks
 
-        known = repo_review_checks()
+        known = all_checks()
         for table in ("exo-engine", "repo-review"):
-            tool = exo_plugin.pyproject.get("tool")
-            section = tool.get(table) if isinstance(tool, dict) else None
-            ignore = section.get("ignore", {}) if isinstance(section, dict) else {}
+            ignore = table_of(exo_plugin.pyproject, "tool", table).get("ignore", {})
             listed = ignore if isinstance(ignore, list) else []
             reasons = ignore if isinstance(ignore, dict) else dict.fromkeys(map(str, listed), "")
             for name, reason in reasons.items():

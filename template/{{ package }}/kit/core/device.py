@@ -58,7 +58,9 @@ class Device:
     async def load(
         self, layers: Layers, model: Model, folder: Path | None, tokenizer: Tokenizer
     ) -> None:
-        """Make an instance and load it; one that was there is closed first."""
+        """Make an instance and load it; one that was there is closed first. Raises DeviceError."""
+        if self._worker.stuck:
+            raise DeviceError("the device hangs in a step. See its driver's log, or start anew")
         await self.close()
         if self.answers:
             self.instance = self._class()
@@ -196,15 +198,16 @@ class Device:
             return
         instance, self.instance = self.instance, None
         self._batches.drop()
-        try:
-            if self.answers:
-                await asyncio.wait_for(instance.close(), seconds)
-            else:
-                await asyncio.wait_for(self._worker.submit(instance.close), seconds)
-        except TimeoutError:
-            _log.error("the device was not closed within %.0f s", seconds)
-        except Exception:
-            _log.exception("the backend failed to close")
+        if self.answers:
+            closing = asyncio.ensure_future(instance.close())
+        else:
+            closing = self._worker.submit(instance.close)
+        # Not cancelled when the time is over: a device that comes back is still closed.
+        await asyncio.wait([closing], timeout=0 if self._worker.stuck else seconds)
+        if not closing.done():
+            _log.error("the device was not closed in time: it still works on something")
+        elif not closing.cancelled() and (error := closing.exception()):
+            _log.error("the backend failed to close: %r", error)
 
     def stop(self) -> None:
         """End the thread."""

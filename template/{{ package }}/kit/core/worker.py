@@ -34,6 +34,12 @@ class _Job:
             return False
         return time.monotonic() - self.begun > self.seconds
 
+    def rest(self) -> float:
+        """After how many seconds to look at it again."""
+        if self.begun is None or self.seconds is None:
+            return 1.0
+        return max(self.seconds - (time.monotonic() - self.begun), 0.01)
+
 
 class Worker:
     """Runs calls one after the other, in order, on a thread of its own.
@@ -80,10 +86,7 @@ class Worker:
         if running is None or self.stuck:
             return
         if not running.overdue():
-            wait = running.seconds or 1.0
-            if running.begun is not None:
-                wait -= time.monotonic() - running.begun
-            self._timer = running.loop.call_later(max(wait, 0.01), self._look)
+            self._timer = running.loop.call_later(running.rest(), self._look)
             return
         self.stuck = True
         for job in self._jobs:

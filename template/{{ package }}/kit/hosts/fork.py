@@ -170,7 +170,8 @@ class ForkEngine(InferenceEngine):
                 "node runs another engine. Send the request again"
             )
         passes = device.whole_model and not shard.is_last_layer()
-        if x.shape[1] > 1 or passes or request_id in self.runner.requests:
+        begins = x.shape[1] > 1 or x.dtype == np.uint8  # a prompt, as text or as ids
+        if begins or passes or request_id in self.runner.requests:
             return None
         return (
             "this node has not seen the beginning of this request: it has restarted, or the "
@@ -182,7 +183,11 @@ class ForkEngine(InferenceEngine):
         answer = self._answers.get(request_id)
         if answer is None:
             answer = await self._start(request_id, x)
-        token = await answer.next_id()
+        try:
+            token = await answer.next_id()
+        finally:
+            if request_id not in self.runner.requests:  # it never came in, or is over
+                self._ended(request_id)
         if token == cast(Tokenizer, self.tokenizer).eos_token_id:
             self.runner.requests.finish(request_id)
         return token

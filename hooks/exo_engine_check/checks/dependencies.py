@@ -1,0 +1,104 @@
+"""EX21: what the package imports, against what the distribution declares."""
+
+import functools
+import sys
+from collections.abc import Iterator
+
+from .. import host
+from ..files import words
+from ..findings import Check, Finding, Place, reports
+from ..plugin import Plugin
+from ..source import Import, Module
+from .packaging import project_of
+
+# Modules whose distribution has another name.
+_CALLED = {
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "PIL": "pillow",
+    "pynvml": "nvidia-ml-py",
+    "serial": "pyserial",
+    "sklearn": "scikit-learn",
+    "usb": "pyusb",
+    "yaml": "pyyaml",
+}
+# Frameworks that take seconds to import, or bring up a device.
+FRAMEWORKS = words("jax keras mlx mlx_lm tensorflow tinygrad torch transformers triton vllm")
+
+
+class Dependencies(Check):
+    family = "exo-dependencies"
+
+
+class EX210(Dependencies):
+    "What the package imports, it requires"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """A library that happens to be there on the author's machine is missing on the next one:
+        the models or the detector are then gone without a word (plugin_discovery.py:117,141), or
+        the engine ends exo's start (plugin_discovery.py:184). Add it to `dependencies`; an SDK that
+        no index has is imported inside `try` with an `except ImportError` that says where it comes
+        from."""
+        if exo_plugin.problems or "dependencies" in exo_plugin.metadata.dynamic:
+            return
+        declared = {project_of(t) for t, extra, _ in exo_plugin.metadata.requirements if not extra}
+        extras = {project_of(t): extra for t, extra, _ in exo_plugin.metadata.requirements if extra}
+        seen: set[str] = set()
+        for module, found in _foreign(exo_plugin):
+            top = found.top
+            if top in seen or found.tried or _names(top) & (declared | host.PINS.keys()):
+                continue
+            seen.add(top)
+            extra = next((extras[name] for name in _names(top) if name in extras), "")
+            only = f"only the extra {extra} has it" if extra else "no requirement brings it"
+            yield Finding(Place(module.path, found.line), f"{top} is imported here, and {only}")
+
+
+def _foreign(plugin: Plugin) -> Iterator[tuple[Module, Import]]:
+    """Imports of what is neither Python's, nor exo's, nor the plugin's own."""
+    own = {name.partition(".")[0] for name in plugin.package.modules}
+    known = own | sys.stdlib_module_names | {"exo", ""}
+    for module in plugin.package:
+        for found in module.imports:
+            if found.top not in known:
+                yield module, found
+
+
+def _names(top: str) -> set[str]:
+    """The distributions that a module may be of: by custom, and as this Python has it."""
+    plain = top.replace("_", "-").lower()
+    found = {plain, f"python-{plain}", f"{plain}-python", _CALLED.get(top, plain)}
+    return found | {project_of(name) for name in _installed().get(top, [])}
+
+
+def declared_modules(plugin: Plugin) -> set[str]:
+    """The modules that the package imports and its requirements bring."""
+    declared = {project_of(t) for t, extra, _ in plugin.metadata.requirements if not extra}
+    return {found.top for _, found in _foreign(plugin) if _names(found.top) & declared}
+
+
+@functools.cache
+def _installed() -> dict[str, list[str]]:
+    from importlib.metadata import packages_distributions
+
+    return dict(packages_distributions())
+
+
+class EX211(Dependencies):
+    "No framework is imported before it is needed"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """Every start of exo imports the models and detectors of every installed plugin
+        (plugin_discovery.py:109-112,133-136), and the engine before it is chosen for a model. A
+        framework takes seconds, and where it is missing the plugin is gone. Import it inside the
+        function that needs it."""
+        entries = [e for group in host.GROUPS for e in exo_plugin.in_group(group)]
+        for module in exo_plugin.package.loaded_with([entry.module for entry in entries]):
+            for found in module.imports:
+                if found.runs and found.top in FRAMEWORKS:
+                    place = Place(module.path, found.line)
+                    yield Finding(place, f"{found.top} is imported when exo starts")

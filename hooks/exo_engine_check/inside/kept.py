@@ -1,0 +1,84 @@
+"""What a plugin keeps for requests: seen from outside, in the containers of the whole process."""
+
+import asyncio
+import enum
+import gc
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+PLAIN = (str, bytes, int, float, bool, type(None), enum.Enum, weakref.ref)
+_CONTAINERS = (dict, list, set, deque)
+
+
+def is_plain(value: object) -> bool:
+    """Bookkeeping, such as why a request has ended; small, and no part of its work."""
+    return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(is_plain, value)))
+
+
+def states_of(request_id: str, node: Any) -> list[str]:
+    """What is still kept under a request's id, by anybody but exo's own node."""
+    exos = {id(value) for value in vars(node).values()}
+    found = []
+    for container in gc.get_objects():
+        if type(container).__module__ != "builtins" and not isinstance(container, dict):
+            continue
+        if isinstance(container, dict) and id(container) not in exos:
+            value = _get(container, request_id)
+            if value is not None and not is_plain(value):
+                found.append(type(value).__name__)
+    return sorted(found)
+
+
+def _get(container: dict[Any, Any], key: str) -> Any:
+    try:
+        return dict.get(container, key)
+    except Exception:  # keys that can't be compared
+        return None
+
+
+class Growth:
+    """Which containers have grown since it was made, and by what."""
+
+    def __init__(self, device: object) -> None:
+        gc.collect()
+        known = _below(device)
+        self.sizes = {id(c): len(c) for c in self._all() if id(c) not in known}
+
+    def _all(self) -> Iterator[Any]:
+        return (c for c in gc.get_objects() if isinstance(c, _CONTAINERS) and len(c) > 50)
+
+    def by(self, count: int) -> list[str]:
+        """Containers that have grown by so many things that are not plain."""
+        gc.collect()
+        found = []
+        for container in self._all():
+            if container is self.sizes or id(container) not in self.sizes:
+                continue
+            grown = len(container) - self.sizes[id(container)]
+            values = container.values() if isinstance(container, dict) else container
+            newest = list(values)[-count // 2 :]
+            if grown >= count and not all(map(is_plain, newest)):
+                found.append(f"a {type(container).__name__} of {type(newest[-1]).__name__}")
+        return sorted(found)
+
+
+def _below(device: object) -> set[int]:
+    """What a test device holds itself: its records are no fault of the plugin's."""
+    found, layer = set[int](), [device]
+    for _ in range(8):
+        layer = [r for r in gc.get_referents(*layer) if id(r) not in found]
+        layer = [r for r in layer if not isinstance(r, ModuleType | FunctionType | type)]
+        found |= set(map(id, layer))
+    return found
+
+
+async def settle(seconds: float, done: Any) -> bool:
+    """Wait until something is so, or for a while."""
+    for _ in range(int(seconds / 0.02)):
+        if done():
+            return True
+        await asyncio.sleep(0.02)
+    return bool(done())
