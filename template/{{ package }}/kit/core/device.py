@@ -50,9 +50,9 @@ class Device:
         self._batches = Batches(self._worker, self._compute, self._seconds)
         self.block: int | None = None
         self.context: int | None = None
-        self._sizes = hasattr(backend, "size")
-        self.reuses = self._sizes and hasattr(backend, "reuse")
-        self._batches.together = hasattr(backend, "step_batch")
+        self._sizes = callable(getattr(backend, "size", None))
+        self.reuses = self._sizes and callable(getattr(backend, "reuse", None))
+        self._batches.together = callable(getattr(backend, "step_batch", None))
         self._recovery: asyncio.Task[None] | None = None
 
     async def load(
