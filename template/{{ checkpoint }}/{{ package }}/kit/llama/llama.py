@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from .config import Config
 
+FEW = 6  # rows; for more than so many the BLAS's own way is as fast, or faster
+CACHED = 1 << 17  # numbers of a matrix that stay in a core's cache meanwhile
+
 Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
@@ -75,7 +78,7 @@ def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
         return x  # [R, D]
     ends = np.cumsum([part.length for part in parts]) - 1  # [B]
     last = rms_norm(x[ends], model.norm, config.norm_eps)  # [R, D] at [B] -> [B, D]
-    return last @ model.head.T  # [B, D] @ [D, V] -> [B, V]
+    return product(last, model.head)  # [B, D] @ [D, V] -> [B, V]
 
 
 def attention(
@@ -137,9 +140,25 @@ def mlp(x: Array, w: Weights) -> Array:
 
 def linear(x: Array, w: Weights, name: str) -> Array:
     """[S, in] -> [S, out], with a bias where the checkpoint has one."""
-    y = x @ w[f"{name}.weight"].T  # [S, in] @ [in, out] -> [S, out]
+    y = product(x, w[f"{name}.weight"])  # [S, in] @ [in, out] -> [S, out]
     bias = w.get(f"{name}.bias")
     return y if bias is None else y + bias  # [S, out] + [out]
+
+
+def product(x: Array, matrix: Array) -> Array:
+    """[S, in] -> [S, out] with a matrix [out, in].
+
+    The BLAS copies a matrix before it multiplies several rows with it; for few rows that takes
+    longer than the product. Row by row, a part of the matrix stays in the processor's cache.
+    """
+    if not 1 < len(x) <= FEW:
+        return x @ matrix.T  # [S, in] @ [in, out] -> [S, out]
+    y = np.empty((len(x), 1, len(matrix)), np.float32)  # [S, 1, out]
+    part = max(1, CACHED // matrix.shape[1])
+    for n in range(0, len(matrix), part):
+        some = matrix[n : n + part]  # [part, in]
+        np.matmul(x[:, None], some.T, out=y[:, :, n : n + part])  # [S, 1, in] @ [in, part]
+    return y[:, 0]  # [S, out]
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:

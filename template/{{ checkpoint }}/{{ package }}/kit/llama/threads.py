@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..core import settings
-from .llama import Array, Model
+from .llama import FEW, Array, Model
 
 DECODE, PREFILL = 1, 32  # rows of the two products that are measured
 NUMBERS = {DECODE: 1 << 25, PREFILL: 1 << 22}  # of matrices in one pass: some 10 ms each
@@ -68,7 +68,7 @@ class Threads:
         decodes = rows == requests
         if self._stale(decodes, lambda: passes(matrices(model))):
             self._measure(passes(matrices(model)))
-        self._use(self._chosen[DECODE if rows == DECODE else PREFILL])
+        self._use(self._chosen[DECODE if rows <= FEW else PREFILL])
         begun = self._clock()
         yield
         self._stepped = self._clock()
