@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
@@ -49,7 +50,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def render_into(template: Path, destination: Path, **answers: str) -> Path:
+def render_into(template: Path | str, destination: Path, **answers: str) -> Path:
     """Render the template with these answers and defaults for the rest.
 
     Raises:
@@ -83,13 +84,21 @@ def variants() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def plugin_of(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def hosted(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The template at an address, as its users have it."""
+    from hosting import Hosted  # it imports this module
+
+    return Hosted.make(template, tmp_path_factory.mktemp("hosted"))
+
+
+@pytest.fixture(scope="session")
+def plugin_of(hosted: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Function `plugin_of(variant)`: exo-<variant> with every default; nobody may write into it."""
 
     @cache
     def rendered(variant: str) -> Path:
         folder = tmp_path_factory.mktemp("plugin") / f"exo-{variant}"
-        return render_into(template, folder, variant=variant)
+        return hosted.render(folder, variant=variant)
 
     return rendered
 

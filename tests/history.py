@@ -125,7 +125,7 @@ SINCE_OLDEST = [
     Edit("template/{{ numpy }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/{{ rkllm }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/.gitattributes", lambda _: None),
-    Edit("template/.pre-commit-config.yaml", lambda _: None),
+    Edit("template/.pre-commit-config.yaml.jinja", lambda _: None),
     Edit("template/tests/toy.py", lambda _: None),
 ]
 # Versions that are still to come, each made from the working tree.

@@ -11,6 +11,7 @@ SETTINGS = {
     "_exclude",
     "_external_data",
     "_message_after_copy",
+    "_message_after_update",
     "_min_copier_version",
     "_skip_if_exists",
     "_subdirectory",

@@ -33,7 +33,7 @@ SITES = (
     "https://github.com/NotPunchnox/rkllama",
     "https://github.com/jfreed-dev/exo-rkllama",
     "https://github.com/jfreed-dev/rkllama",
-    "https://github.com/org/exo-engine-template",
+    "https://github.com/ada/exo-engine-template",
 )
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from test_rendered_plugin import make_venv, run, uv
 # A plugin's workflows run on Linux; the bash of Windows may be another system's.
 BASH = shutil.which("bash") if os.name == "posix" else None
 CHECKER = re.compile(
-    r"""(['"])exo-engine-template @ git\+https://github\.com/org/exo-engine-template(@v[\d.]+)?\1"""
+    r"""(['"])exo-engine-template @ git\+https://github\.com/ada/exo-engine-template@[0-9a-f]{40}\1"""
 )
 # These take long, and tests/test_rendered_plugin.py runs them on every variant.
 ELSEWHERE = {"mypy": '"-m", "mypy", "--strict"'}
@@ -27,7 +28,7 @@ PYTEST = "pytest tests/test_discovery.py"
 # What the weekly job does that needs root, GitHub or a real exo.
 NOT_HERE = [
     "sudo apt-get update && sudo apt-get install --yes clang",
-    "pip install 'exo @ git+https://github.com/jfreed-dev/exo-rkllama'",
+    'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama$EXO"',
     "python -c 'import exo.inference.plugin_discovery'",
     "pip install copier",
 ]
@@ -136,7 +137,8 @@ def test_a_job_may_only_read_and_only_publish_may_sign(project: Path) -> None:
 def here(command: str, checker: Path) -> str:
     """A command of the workflows or the docs as it is run here: from caches, without GitHub."""
     command = CHECKER.sub(lambda _: shlex.quote(str(checker)), command)
-    command = re.sub(r"\bpython -m build\b", f"{shlex.quote(uv())} build --quiet", command)
+    built = command.replace("--no-isolation", "--no-build-isolation")
+    command = re.sub(r"\bpython -m build\b", f"{shlex.quote(uv())} build --quiet", built)
     command = re.sub(r"\bpip install\b", f"{shlex.quote(uv())} pip install --quiet", command)
     return PYTEST if command == "pytest" else command
 
@@ -162,15 +164,25 @@ def test_the_commands_of_ci_and_release_work(
     plugin = shutil.copytree(plugin_of("numpy"), tmp_path / "exo-numpy")
     checker = build_checker(tmp_path / "checker")
     every = set(jobs(plugin))
-    installed = {"ci.yml/test", "ci.yml/lint", "ci.yml/check", "release.yml/build"}
-    assert every == installed | {"weekly.yml/exo", "weekly.yml/template", "release.yml/publish"}
-    for job in ("ci.yml/test", "ci.yml/lint", "ci.yml/check", "release.yml/build"):
+    installed = (
+        "ci.yml/test",
+        "ci.yml/lint",
+        "ci.yml/check",
+        "release.yml/build",
+        "release.yml/test",
+    )
+    others = {"weekly.yml/exo", "weekly.yml/template", "release.yml/publish"}
+    assert every == {*installed} | others
+    for job in installed:
         make_venv(tmp_path / job)
         for command in commands(plugin, job):
             if command not in ELSEWHERE:
                 text = f"export GITHUB_REF_NAME=v0.1.0\n{here(command, checker)}"
                 bash(tmp_path / job, text, plugin)
-        shutil.rmtree(plugin / "dist", ignore_errors=True)  # a job begins with a clean checkout
+        if (
+            job != "release.yml/build"
+        ):  # it hands on what it built; others begin with a clean checkout
+            shutil.rmtree(plugin / "dist", ignore_errors=True)
 
 
 def test_every_variant_has_the_same_workflows(plugin_of: Callable[[str], Path]) -> None:
@@ -192,16 +204,50 @@ def test_a_release_whose_tag_is_not_its_version_is_refused(
     (tmp_path / "dist/exo_rkllm-0.1.0.tar.gz").touch()
     for folder, advice in ((rkllm_plugin, "into pyproject.toml"), (REPOSITORY, "Spell the tag")):
         build, guard, *_ = commands(folder, "release.yml/build")[1:]
-        assert build == "python -m build"
+        assert build == "python -m build --no-isolation"
         assert run(str(BASH), "-ec", f"GITHUB_REF_NAME=v0.1.0\n{guard}", cwd=tmp_path)
         for tag in ("v0.2.0", "v0.1", "v1.0", "v"):
             with pytest.raises(AssertionError, match=f"::error::Tag and version differ.*{advice}"):
                 run(str(BASH), "-ec", f"GITHUB_REF_NAME={tag}\n{guard}", cwd=tmp_path)
 
 
-def test_what_is_published_was_installed_and_tested(rkllm_plugin: Path) -> None:
-    last = commands(rkllm_plugin, "release.yml/build")[-2:]
-    assert last == ['pip install "$(ls dist/*.whl)[test]"', "pytest"]
+def test_what_is_published_was_tested_by_a_job_that_may_not_publish(project: Path) -> None:
+    flow = jobs(project)
+    build, test, publish = (flow[f"release.yml/{name}"] for name in ("build", "test", "publish"))
+    assert commands(project, "release.yml/build")[0] == "pip install -r .github/build.txt"
+    assert not any("pytest" in c or "[test]" in c for c in commands(project, "release.yml/build"))
+    assert commands(project, "release.yml/test")[0].startswith(
+        'pip install "$(ls dist/*.whl)[test]"'
+    )
+    assert commands(project, "release.yml/test")[-1].startswith("pytest")
+    assert commands(project, "release.yml/publish") == []
+    assert (test["needs"], publish["needs"]) == ("build", ["build", "test"])
+    assert "environment" not in build | test
+    for job in (test, publish):
+        [fetch] = [s for s in job["steps"] if "download-artifact" in s.get("uses", "")]
+        assert fetch["with"]["artifact-ids"] == "${{ needs.build.outputs.artifact }}"
+
+
+def test_what_builds_a_release_is_pinned_by_hashes(project: Path) -> None:
+    text = (project / ".github/build.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if re.match(r"\w", line)]
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+( ; [^\\]+)? \\", line) for line in lines)
+    assert text.count("--hash=sha256:") >= len(lines)
+    names = {line.partition("=")[0] for line in lines}
+    metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    asked = {re.split(r"\W", r.replace("-", "_"))[0] for r in metadata["build-system"]["requires"]}
+    assert {"build", *(name.replace("_", "-") for name in asked)} <= names
+
+
+def test_exo_is_named_by_the_commit_that_was_tested(plugin_of: Callable[[str], Path]) -> None:
+    plugin = plugin_of("numpy")
+    matrix = jobs(plugin)["weekly.yml/exo"]["strategy"]["matrix"]["exo"]
+    doctor = (plugin / "exo_numpy/kit/command/doctor.py").read_text(encoding="utf-8")
+    [tested] = re.findall(r'^EXO_COMMIT = "([0-9a-f]{40})"$', doctor, re.M)
+    assert matrix == [f"@{tested}", ""]  # and the newest
+    checker = (REPOSITORY / "hooks/exo_engine_check/host.py").read_text(encoding="utf-8")
+    for text in (checker, *((f / "README.md").read_text() for f in (plugin, REPOSITORY))):
+        assert tested in text
 
 
 def test_the_weekly_commands_are_those_of_ci_or_need_what_is_not_here(rkllm_plugin: Path) -> None:

@@ -7,7 +7,9 @@ GROUP_MODELS = "exo.models"
 GROUP_DETECTORS = "exo.device_detectors"
 GROUPS = (GROUP_ENGINES, GROUP_MODELS, GROUP_DETECTORS)
 
-GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
+# Not the newest: this commit was tested, and nobody can make another of it.
+EXO_COMMIT = "0c831d39a0c42772aa68df9bacd6af8c8bd3cd84"
+GET_EXO = f'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama@{EXO_COMMIT}"'
 
 # name: class (plugin_discovery.py:35-40)
 BUILT_IN_ENGINES = {

@@ -12,7 +12,9 @@ from ..names import PACKAGE
 from .telling import CommandError, printable, sentence
 
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
-GET_EXO = 'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama"'
+# Not the newest: this commit was tested, and nobody can make another of it.
+EXO_COMMIT = "0c831d39a0c42772aa68df9bacd6af8c8bd3cd84"
+GET_EXO = f'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama@{EXO_COMMIT}"'
 OK, NOTE, FAIL = "ok", "note", "fail"
 _COLOURS = {OK: "green", NOTE: "yellow", FAIL: "red"}
 

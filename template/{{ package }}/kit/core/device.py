@@ -207,7 +207,7 @@ class Device:
         if not closing.done():
             _log.error("the device was not closed in time: it still works on something")
         elif not closing.cancelled() and (error := closing.exception()):
-            _log.error("the backend failed to close: %r", error)
+            _log.error("the backend failed to close: %s", str(error) or repr(error))
 
     def stop(self) -> None:
         """End the thread."""

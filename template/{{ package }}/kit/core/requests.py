@@ -8,12 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from . import metrics
+from .contract import Array
 
 MOST = 64  # requests at once
 IDLE_SECONDS = 900.0  # exo's own response timeout: nobody waits for such a request
 SPARED_SECONDS = 60.0  # who was idle for less is not evicted for a newcomer
 WAIT_SECONDS = 10.0  # how long a newcomer waits for room
+MOST_WAITING = 4 * MOST  # newcomers that wait; each holds its prompt
 _ENDED_KEPT = 16 * MOST
 
 Outcome = Literal["finished", "failed", "cancelled", "evicted"]
@@ -33,6 +37,12 @@ class InFlight:
     steps: int = 0
     tokens: int = 0
     busy: int = 0
+    width: tuple[int, ...] = ()  # of the hidden states that it is sent; ids have none
+
+    def takes(self, x: Array) -> bool:
+        """Whether an input (1, S) or (1, S, D) can be its next: after the prompt, S is 1."""
+        fits = x.shape[1] == 1 and x.shape[2:] == self.width and x.dtype != np.uint8
+        return not self.steps or fits
 
     def __enter__(self) -> None:
         """Something works for it: it is not idle."""
@@ -58,6 +68,7 @@ class Requests:
         self._flying: OrderedDict[str, InFlight] = OrderedDict()
         self._ended: OrderedDict[str, str] = OrderedDict()  # and why
         self._room = asyncio.Event()
+        self._waiting = 0
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._flying))
@@ -68,13 +79,21 @@ class Requests:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._flying
 
+    def get(self, request_id: str) -> InFlight | None:
+        """A request that is in flight."""
+        return self._flying.get(request_id)
+
     async def enter(
         self, request_id: str, let_go: Callable[["Outcome"], object], arrived: float
     ) -> InFlight:
         """A request's record; a new one may have to wait for room. Raises RequestError."""
         self._refuse_ended(request_id)
         if request_id not in self._flying:
-            await self._make_room()
+            self._waiting += 1
+            try:
+                await self._make_room()
+            finally:
+                self._waiting -= 1
             self._refuse_ended(request_id)
             self._flying.setdefault(request_id, InFlight(let_go, arrived))
             metrics.IN_FLIGHT.set(len(self._flying))
@@ -110,7 +129,7 @@ class Requests:
             left = until - time.monotonic()
             if not self._full():
                 return
-            if left <= 0:
+            if left <= 0 or self._waiting > MOST_WAITING:
                 many = len(self._flying)
                 raise RequestError(f"{many} requests are in flight already. Send it again later")
             await self._an_end(min(left, 1.0))

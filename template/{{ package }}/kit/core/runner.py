@@ -90,9 +90,6 @@ class Runner:
             try:
                 await self._load(layers, source)
             except Exception as error:
-                self.layers, self._loaded = None, None
-                self.device.went_well(False)
-                await self.device.close()
                 text = str(error) or repr(error)
                 raise LoadError(f"could not load {layers.model}: {text}") from error
             self.layers = layers
@@ -141,12 +138,19 @@ class Runner:
     ) -> None:
         """Load; where a file is missing that the host left out, have it fetched and load again."""
         try:
-            await self.device.load(layers, source.model, folder, tokenizer)
-        except FileNotFoundError:
-            if not self.device.files:
-                raise
-            folder = await source.files(self.device.files, layers, True)
-            await self.device.load(layers, source.model, folder, tokenizer)
+            try:
+                await self.device.load(layers, source.model, folder, tokenizer)
+            except FileNotFoundError:
+                if not self.device.files:
+                    raise
+                folder = await source.files(self.device.files, layers, True)
+                await self.device.load(layers, source.model, folder, tokenizer)
+        except Exception:
+            # What failed before this left the loaded model, and its requests, as they were.
+            self.layers, self._loaded = None, None
+            self.device.went_well(False)
+            await self.device.close()
+            raise
 
     async def step(self, request_id: str, x: Array, arrived: float | None = None) -> Array:
         """One step of a StepBackend, as contract.py has it.
@@ -158,6 +162,7 @@ class Runner:
         request = await self.requests.enter(
             request_id, lambda outcome: self._let_go(request_id, outcome), arrived
         )
+        request.width = x.shape[2:]
         with request:
             output = await self._computed(request_id, x, not request.steps)
         self._came(request, int(cast(Layers, self.layers).ends))

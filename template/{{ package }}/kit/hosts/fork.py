@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, cast
 
@@ -12,11 +13,11 @@ from exo.inference.inference_engine import InferenceEngine
 from exo.inference.shard import Shard
 from numpy.typing import NDArray
 
-from ..core import logs
+from ..core import logs, prompts
 from ..core.contract import Array, Backend, Layers
 from ..core.requests import RequestError
 from ..core.runner import Runner, cause_of
-from ..core.tokenizer import Tokenizer
+from ..core.tokenizer import LARGEST_ID, Tokenizer
 from ..core.worker import in_thread
 from ..names import PACKAGE
 from . import fork_client, fork_end, fork_mends, fork_peers
@@ -26,8 +27,6 @@ from .fork_source import ForkSource
 
 __all__ = ["EngineError", "ForkEngine", "fork_client", "fork_end", "fork_peers"]  # all mends are in
 
-MOST_CHARACTERS = 1 << 20  # of a prompt; tokenizing a longer one takes seconds
-_ERRORS_KEPT = 256
 
 _log = logging.getLogger(__name__)
 # exo's sample() is not told whose logits it gets: the task that made them is the same.
@@ -59,9 +58,10 @@ class ForkEngine(InferenceEngine):
         self.session: dict[str, Any] = {}  # exo's is shared by all engines of the process
         self.face: Face | None = None  # once exo has made its node
         self.runner = Runner(self.backend, self._ended)
+        self._prompts = prompts.Prompts()
+        self._stepping: set[str] = set()
         self._answers: dict[str, Answer] = {}
         self._text: tuple[Tokenizer, asyncio.Future[TextHost]] | None = None
-        self._errors: OrderedDict[str, EngineError] = OrderedDict()
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -90,13 +90,10 @@ class ForkEngine(InferenceEngine):
 
     async def encode(self, shard: Shard, prompt: str) -> NDArray[np.int64]:
         """Ids (S,) of a prompt that is already in the model's chat template."""
+        prompts.refuse_longer(len(prompt))
         await self.ensure_shard(shard)
-        if len(prompt) > MOST_CHARACTERS:
-            raise RequestError(
-                f"the prompt is too long: {len(prompt)} characters, of {MOST_CHARACTERS} at most"
-            )
-        tokenizer = cast(Tokenizer, self.tokenizer)
-        return np.array(await in_thread(lambda: tokenizer.encode(prompt)), dtype=np.int64)
+        ids = await self._prompts.encode(cast(Tokenizer, self.tokenizer), prompt)
+        return np.array(ids, dtype=np.int64)
 
     async def decode(self, shard: Shard, tokens: Array) -> str:
         """Text of ids (S,)."""
@@ -122,27 +119,36 @@ class ForkEngine(InferenceEngine):
     ) -> tuple[Array, Any]:
         """First step of a request; an AnswerBackend's prompt travels as UTF-8 bytes."""
         arrived = time.monotonic()
-        _request.set(request_id)
-        try:
+        if request_id in self._stepping or request_id in self.runner.requests:
+            sentence = "a request with this id is in flight already. Send yours with another id"
+            raise EngineError(f"{PACKAGE}: {sentence}", ends=False)
+        with self._step_of(request_id):
             x: Array = await self.encode(shard, prompt)
             if self.runner.device.answers:
                 x = np.frombuffer(prompt.encode("utf-8", "surrogatepass"), dtype=np.uint8)
             return await self._step(request_id, shard, x.reshape(1, -1), arrived), inference_state
-        except Exception as error:
-            raise self._failed(request_id, error) from error
 
     async def infer_tensor(
         self, request_id: str, shard: Shard, input_data: Array, inference_state: Any = None
     ) -> tuple[Array, Any]:
         """One step; the state that exo hands on passes through untouched. Raises EngineError."""
         arrived = time.monotonic()
-        _request.set(request_id)
         if unfit := self._unfit(request_id, shard, input_data):
-            raise self._kept(request_id, EngineError(f"{PACKAGE}: {unfit}", ends=False))
-        try:
+            raise EngineError(f"{PACKAGE}: {unfit}", ends=False)
+        with self._step_of(request_id):
             return await self._step(request_id, shard, input_data, arrived), inference_state
+
+    @contextmanager
+    def _step_of(self, request_id: str) -> Iterator[None]:
+        """One step at a time for an id; its error ends the request."""
+        _request.set(request_id)
+        self._stepping.add(request_id)
+        try:
+            yield
         except Exception as error:
             raise self._failed(request_id, error) from error
+        finally:
+            self._stepping.discard(request_id)
 
     async def _step(self, request_id: str, shard: Shard, x: Array, arrived: float) -> Array:
         await self.ensure_shard(shard)
@@ -169,9 +175,16 @@ class ForkEngine(InferenceEngine):
                 f"but it was sent {x.dtype} {x.shape}: the cluster has just changed, or another "
                 "node runs another engine. Send the request again"
             )
+        if x.shape[1] > 4 * prompts.MOST_CHARACTERS:  # a character has up to four bytes
+            return f"the prompt is too long: {x.dtype} {x.shape}"
+        if ids and x.max() > LARGEST_ID:
+            return f"there is no token {x.max()}"
+        flying = self.runner.requests.get(request_id)
+        if request_id in self._stepping or (flying and not flying.takes(x)):
+            return f"{x.dtype} {x.shape} is not this request's next step, which goes on without it"
         passes = device.whole_model and not shard.is_last_layer()
         begins = x.shape[1] > 1 or x.dtype == np.uint8  # a prompt, as text or as ids
-        if begins or passes or request_id in self.runner.requests:
+        if begins or passes or flying:
             return None
         return (
             "this node has not seen the beginning of this request: it has restarted, or the "
@@ -197,10 +210,10 @@ class ForkEngine(InferenceEngine):
         if x.dtype == np.uint8:
             prompt = x.tobytes().decode("utf-8", "surrogatepass")
         else:
-            prompt = tokenizer.decode(x.reshape(-1))
+            prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
         self._make_text(tokenizer)
         text = await self._text[1] if self._text is not None else None
-        ids = await in_thread(lambda: tokenizer.encode(prompt))
+        ids = await self._prompts.encode(tokenizer, prompt)
         most, temperature = self.limits()
         answer = Answer(self.runner, text, request_id, prompt, ids, most, temperature)
         self._answers[request_id] = answer
@@ -223,27 +236,18 @@ class ForkEngine(InferenceEngine):
             answer.close()
 
     def _failed(self, request_id: str, error: Exception) -> EngineError:
-        """End a request and keep its error's sentence for the node."""
+        """End a request; the error for exo's node."""
         sentence = _sentence(error)
         known = request_id in self.runner.requests
         self.runner.requests.fail(request_id, sentence, cause_of(error.__cause__ or error))
         if known or not isinstance(error, RequestError):
             _log.error("a request failed: %s", sentence)
-        return self._kept(request_id, EngineError(f"{PACKAGE}: {sentence}"))
-
-    def _kept(self, request_id: str, error: EngineError) -> EngineError:
-        self._errors[request_id] = error
-        while len(self._errors) > _ERRORS_KEPT:
-            self._errors.popitem(last=False)
-        return error
-
-    def take_error(self, request_id: str) -> EngineError | None:
-        """The error of a request's last step, once: exo's node drops it."""
-        return self._errors.pop(request_id, None)
+        return EngineError(f"{PACKAGE}: {sentence}")
 
     async def close(self, seconds: float = 2.0) -> None:
         """Give the device back; the next shard loads it again."""
         self.shard = None
+        self._prompts.stop()
         await self.runner.close(seconds)
 
 

@@ -12,8 +12,8 @@ from ..core.text import TextStream
 from ..names import PACKAGE
 from .cards import BY_ID
 from .fork_mends import Function, mends
-from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, why
-from .fork_peers import lost
+from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, fit, why
+from .fork_peers import hold, lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
 
@@ -93,13 +93,17 @@ def first_token_or_error(original: Function, engine_class: type) -> Function:
         self: Any, base_shard: Any, prompt: str, request_id: Any = None, *rest: Any, **named: Any
     ) -> Any:
         face, asked = face_of(self, engine_class), _asked.get()
+        if face is not None and asked is None and base_shard.end_layer > 0:  # from another node
+            fit(face, base_shard)
         if face is None or asked is None or request_id is None:
             return await original(self, base_shard, prompt, request_id, *rest, **named)
         asked.append(request_id)
         answer = face.asked[request_id] = Asked()
         try:
-            result = await original(self, base_shard, prompt, request_id, *rest, **named)
-            await answer.began.wait()
+            await hold(face)
+            if request_id not in face.errors:  # its client can have gone meanwhile
+                await original(self, base_shard, prompt, request_id, *rest, **named)
+                await answer.began.wait()
         except Exception as error:
             known = why(error)
             answer.over = True
@@ -109,7 +113,6 @@ def first_token_or_error(original: Function, engine_class: type) -> Function:
             raise known from error
         if (failed := face.errors.get(request_id)) is not None:
             raise failed
-        return result
 
     return process_prompt
 

@@ -27,6 +27,8 @@ class ForkSource:
             raise LookupError(f"exo has no model {shard.model_id} for {engine_class}")
         self._engine_class, self._downloader = engine_class, downloader
         known = BY_ID.get(shard.model_id, Model(shard.model_id, shard.model_id, "", shard.n_layers))
+        if not 0 <= shard.start_layer <= shard.end_layer < shard.n_layers == known.layers:
+            raise LookupError(f"{shard} is no part of {shard.model_id}, of {known.layers} layers")
         self.model = known._replace(repository=repository)
 
     async def tokenizer(self) -> Path:

@@ -65,6 +65,8 @@ def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
     """
     config = model.config
     if model.embedding is not None:
+        if x.max() >= len(model.embedding):
+            raise ValueError(f"there is no token {x.max()}: the model has {len(model.embedding)}")
         x = model.embedding[x]  # [V, D] at [R] -> [R, D]
     positions = [np.arange(part.position, part.end) for part in parts]
     cos, sin = rotation(np.concatenate(positions), config)  # [R, 1, 2, E/2] each

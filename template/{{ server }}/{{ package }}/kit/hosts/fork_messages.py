@@ -8,18 +8,27 @@ gives the very same prompt.
 
 import logging
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from jinja2 import Template, TemplateError
+from jinja2 import TemplateError
 
-from ..core.chat_template import compiled, render
+from ..core.chat_template import (
+    LOAD_SECONDS,
+    PROMPT_SECONDS,
+    BoundError,
+    ChatTemplate,
+    compiled,
+    render,
+)
 
 logger = logging.getLogger(__name__)
 
 Message = dict[str, str]
 
+OUT_OF_BOUNDS = 3  # so often a template may take more than it may, as on a machine that is busy
 ROLES = ("user", "system", "assistant")
 
 # Plain dialogues come first: where one mark could mean two roles, the first one learned is kept.
@@ -110,7 +119,8 @@ class PromptReader:
         self._special_tokens = dict(special_tokens)
         self._marks: _Marks | None = None
         self._logged = False
-        self._template: Template | None = None
+        self._out_of_bounds = 0
+        self._template: ChatTemplate | None = None
         try:
             self._template = compiled(template)
         except TemplateError as error:
@@ -146,22 +156,33 @@ class PromptReader:
                 return messages
         return None
 
-    def _render(self, messages: Sequence[Message]) -> str | None:
+    def _render(self, messages: Sequence[Message], most: float = PROMPT_SECONDS) -> str | None:
         """Render a conversation; None when the template refuses it."""
         if self._template is None:
             return None
         try:
-            return render(self._template, messages, self._special_tokens)
-        except Exception:  # a template is foreign code: it can fail in any way it likes
-            return None
+            return render(self._template, messages, self._special_tokens, most)
+        except BoundError as error:
+            self._out_of_bounds += 1
+            if self._out_of_bounds == OUT_OF_BOUNDS:
+                self._template = None  # each prompt would take as long again
+                self._log(str(error))
+        except TemplateError:
+            pass
+        return None
 
     def _learn(self) -> _Marks:
         """Render conversations of known words and collect what stands between the words."""
         openings: dict[tuple[str, str], None] = {}
         tails: dict[tuple[str, str], None] = {}
         separators: dict[str, dict[str, str]] = {role: {} for role in ROLES}
+        until = time.monotonic() + LOAD_SECONDS
         for roles in _conversations():
-            pieces = self._cut(roles)
+            left = until - time.monotonic()
+            if left <= 0:
+                self._log(f"the chat template was not learned within {LOAD_SECONDS:.0f} s")
+                break
+            pieces = self._cut(roles, min(left, PROMPT_SECONDS))
             if pieces is None:
                 continue
             openings.setdefault((pieces[0], roles[0]))
@@ -171,14 +192,14 @@ class PromptReader:
                     separators[role].setdefault(mark, following)
         return _Marks(_longest_first(openings), separators, _longest_first(tails))
 
-    def _cut(self, roles: Sequence[str]) -> list[str] | None:
+    def _cut(self, roles: Sequence[str], most: float) -> list[str] | None:
         """Return the text around the words of one conversation.
 
         None when the template refuses the conversation, drops a message or moves it.
         """
         words = [f"Zq{index}wordX" for index in range(len(roles))]
         text = self._render(
-            [{"role": role, "content": word} for role, word in zip(roles, words, strict=True)]
+            [{"role": role, "content": word} for role, word in zip(roles, words, strict=True)], most
         )
         if text is None:
             return None
