@@ -97,7 +97,9 @@ def clients(world: World, table: Table) -> None:
             for node in nodes:
                 node.play()
             table.true(f"{size}: counted cancelled", cancelled >= size * (2 * size) + 1, cancelled)
-            table.true(f"{size}: the next answer is right", right(ask(nodes[0].api, QUESTION), answer))
+            table.true(
+                f"{size}: the next answer is right", right(ask(nodes[0].api, QUESTION), answer)
+            )
             table.true(f"{size}: nothing failed", not nodes[0].outcomes().get("failed"))
 
 
@@ -139,12 +141,20 @@ def kill(world: World, table: Table) -> None:
             table.true(f"{name}: with a sentence", told(reply, True), shown(reply))
             reply = whole.get()
             table.most(f"{name}: the other ends", time.monotonic() - begun, 3.5)
-            table.true(f"{name}: with a sentence, 503", told(reply) and reply.status == 503, shown(reply))
+            table.true(
+                f"{name}: with a sentence, 503", told(reply) and reply.status == 503, shown(reply)
+            )
             alive.play()
             took, others = healed(alive, answer)
             table.most(f"{name}: right again", took, 5.0)
-            table.most(f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 2.0)
-            table.true(f"{name}: each with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+            table.most(
+                f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 2.0
+            )
+            table.true(
+                f"{name}: each with a sentence",
+                all(map(told, others)),
+                [shown(r) for r in others][:3],
+            )
             time.sleep(6)
             table.most(f"{name}: lines of log", lines(alive, mark), 10, "lines")
             table.true(f"{name}: no traceback", "Traceback" not in alive.log[mark:])
@@ -179,8 +189,14 @@ def stop(world: World, table: Table) -> None:
             alive.play()
             took, others = healed(alive, answer)
             table.most(f"{name}: right again", took, 10.0)
-            table.most(f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 5.0)
-            table.true(f"{name}: each with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+            table.most(
+                f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 5.0
+            )
+            table.true(
+                f"{name}: each with a sentence",
+                all(map(told, others)),
+                [shown(r) for r in others][:3],
+            )
             time.sleep(8)
             table.most(f"{name}: lines of log", lines(alive, mark), 10, "lines")
             nodes[dead].send(signal.SIGCONT)
@@ -188,7 +204,11 @@ def stop(world: World, table: Table) -> None:
             wait(lambda: alive.sees() == nodes[dead].sees() == 2)
             took, others = healed(alive, answer)
             table.most(f"{name}: goes on, right again", took, 10.0)
-            table.true(f"{name}: each with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+            table.true(
+                f"{name}: each with a sentence",
+                all(map(told, others)),
+                [shown(r) for r in others][:3],
+            )
             took, others = healed(nodes[dead], answer)
             table.most(f"{name}: right on that node too", took, 10.0)
             if table.over:
@@ -205,7 +225,12 @@ def restart(world: World, table: Table) -> None:
             asked: list[tuple[float, Reply]] = []
             over = threading.Event()
 
-            def asking(stream: bool, over: threading.Event = over, asked: list[tuple[float, Reply]] = asked, alive: Node = alive) -> None:
+            def asking(
+                stream: bool,
+                over: threading.Event = over,
+                asked: list[tuple[float, Reply]] = asked,
+                alive: Node = alive,
+            ) -> None:
                 while not over.is_set():
                     begun = time.monotonic()
                     reply = ask(alive.api, QUESTION, stream, seconds=30)
@@ -228,8 +253,14 @@ def restart(world: World, table: Table) -> None:
                 thread.join(40)
             name = f"restart of {nodes[gone].name}"
             replies = [reply for _, reply in asked]
-            table.most(f"{name}: slowest of {len(replies)} asks", max(r.seconds for r in replies), 5.0)
-            wrong = [shown(r) for r in replies if not right(r, answer) and not told(r, True) and not told(r)]
+            table.most(
+                f"{name}: slowest of {len(replies)} asks", max(r.seconds for r in replies), 5.0
+            )
+            wrong = [
+                shown(r)
+                for r in replies
+                if not right(r, answer) and not told(r, True) and not told(r)
+            ]
             table.true(f"{name}: right or a sentence", not wrong, wrong[:3] or "yes")
             bad = [begun for begun, r in asked if not right(r, answer)]
             table.row(f"{name}: answered with a sentence", len(bad), "", True)
@@ -262,12 +293,24 @@ def join(world: World, table: Table) -> None:
         replies = running.get(), streamed.get()
         ended = time.monotonic() - begun
         first.play()
-        table.true("join: the answers in flight are right", all(right(r, answer) for r in replies), [shown(r) for r in replies])
+        table.true(
+            "join: the answers in flight are right",
+            all(right(r, answer) for r in replies),
+            [shown(r) for r in replies],
+        )
         joined = wait(lambda: first.sees() == second.sees() == 2, 20)
-        table.most("join: joined after their end", time.monotonic() - begun - ended if joined else None, 8.0)
+        table.most(
+            "join: joined after their end",
+            time.monotonic() - begun - ended if joined else None,
+            8.0,
+        )
         took, others = healed(first, answer)
         table.most("join: right on two", took, 10.0)
-        table.true("join: each before with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+        table.true(
+            "join: each before with a sentence",
+            all(map(told, others)),
+            [shown(r) for r in others][:3],
+        )
         table.true("join: right on the new one", right(ask(second.api, QUESTION), answer))
         if table.over:
             print(first.log[-5000:], second.log[-5000:])
@@ -287,8 +330,14 @@ def model(world: World, table: Table) -> None:
             time.sleep(0.5)
             second = ask(nodes[-1].api, QUESTION, model=OTHER_MODEL)
             first = running.get()
-            table.true(f"model change, {size}: the answer in flight is right", right(first, answer), shown(first))
-            table.true(f"model change, {size}: the other model's too", right(second, other), shown(second))
+            table.true(
+                f"model change, {size}: the answer in flight is right",
+                right(first, answer),
+                shown(first),
+            )
+            table.true(
+                f"model change, {size}: the other model's too", right(second, other), shown(second)
+            )
             for node in nodes:
                 node.play()
             third = ask(nodes[0].api, QUESTION, model=MODEL)
@@ -322,7 +371,9 @@ def steps(world: World, table: Table) -> None:
                             table.most(f"{name}: ended everywhere", held, 1.0)
                             table.most(f"{name}: lines of log", faults, 3, "lines")
             for node in nodes:
-                table.true(f"{size}: the next answer is right", right(ask(node.api, QUESTION), answer))
+                table.true(
+                    f"{size}: the next answer is right", right(ask(node.api, QUESTION), answer)
+                )
             if table.over:
                 for node in nodes:
                     print(node.log[-3000:])
@@ -354,7 +405,9 @@ def hang(world: World, table: Table) -> None:
             bad.play()
             begun = time.monotonic()
             up = wait(lambda bad=bad: bad.metrics().get("backend_up") == 1, 10)
-            table.most(f"hang, {size}: backend_up is 1", time.monotonic() - begun if up else None, 6.0)
+            table.most(
+                f"hang, {size}: backend_up is 1", time.monotonic() - begun if up else None, 6.0
+            )
             again = ask(nodes[0].api, QUESTION)
             table.true(f"hang, {size}: right again", right(again, answer), shown(again))
             if table.over:
