@@ -161,7 +161,7 @@ def kill(world: World, table: Table) -> None:
             mark = len(alive.log)
             begun = time.monotonic()
             nodes[dead].start()
-            wait(lambda: alive.sees() == nodes[dead].sees() == 2)
+            wait(lambda alive=alive, dead=dead: alive.sees() == nodes[dead].sees() == 2)
             took, others = healed(alive, answer)
             table.most(f"{name}: back, right after it answers", took, 10.0)
             table.true(f"{name}: no answer failed", not others, [shown(r) for r in others][:3])
@@ -201,7 +201,7 @@ def stop(world: World, table: Table) -> None:
             table.most(f"{name}: lines of log", lines(alive, mark), 10, "lines")
             nodes[dead].send(signal.SIGCONT)
             nodes[dead].play()
-            wait(lambda: alive.sees() == nodes[dead].sees() == 2)
+            wait(lambda alive=alive, dead=dead: alive.sees() == nodes[dead].sees() == 2)
             took, others = healed(alive, answer)
             table.most(f"{name}: goes on, right again", took, 10.0)
             table.true(
@@ -246,7 +246,7 @@ def restart(world: World, table: Table) -> None:
             nodes[gone].gone()
             time.sleep(1.0)
             nodes[gone].start()
-            back = wait(lambda: nodes[gone].sees() > 0) and time.monotonic()
+            back = wait(lambda gone=gone: nodes[gone].sees() > 0) and time.monotonic()
             time.sleep(16)
             over.set()
             for thread in threads:
@@ -360,7 +360,8 @@ def steps(world: World, table: Table) -> None:
                             bad.play(fails_at=at)
                             reply = ask(asked.api, QUESTION, stream)
                             bad.play()
-                            name = f"{size}: step {at} fails on {bad.name}, {asked.name} {'streams' if stream else ''}"
+                            how = "streams" if stream else ""
+                            name = f"{size}: step {at} fails on {bad.name}, {asked.name} {how}"
                             well = told(reply, stream) and reply.seconds < 2
                             well &= "lost its memory" in reply.text
                             well &= reply.status == (200 if stream and at > 1 else 500)
