@@ -97,7 +97,9 @@ def clients(world: World, table: Table) -> None:
             for node in nodes:
                 node.play()
             table.true(f"{size}: counted cancelled", cancelled >= size * (2 * size) + 1, cancelled)
-            table.true(f"{size}: the next answer is right", right(ask(nodes[0].api, QUESTION), answer))
+            table.true(
+                f"{size}: the next answer is right", right(ask(nodes[0].api, QUESTION), answer)
+            )
             table.true(f"{size}: nothing failed", not nodes[0].outcomes().get("failed"))
             table.true(f"{size}: no question in a log", all(QUESTION not in n.log for n in nodes))
 
@@ -140,19 +142,27 @@ def kill(world: World, table: Table) -> None:
             table.true(f"{name}: with a sentence", told(reply, True), shown(reply))
             reply = whole.get()
             table.most(f"{name}: the other ends", time.monotonic() - begun, 3.5)
-            table.true(f"{name}: with a sentence, 503", told(reply) and reply.status == 503, shown(reply))
+            table.true(
+                f"{name}: with a sentence, 503", told(reply) and reply.status == 503, shown(reply)
+            )
             alive.play()
             took, others = healed(alive, answer)
             table.most(f"{name}: right again", took, 5.0)
-            table.most(f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 2.0)
-            table.true(f"{name}: each with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+            table.most(
+                f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 2.0
+            )
+            table.true(
+                f"{name}: each with a sentence",
+                all(map(told, others)),
+                [shown(r) for r in others][:3],
+            )
             time.sleep(6)
             table.most(f"{name}: lines of log", lines(alive, mark), 10, "lines")
             table.true(f"{name}: no traceback", "Traceback" not in alive.log[mark:])
             mark = len(alive.log)
             begun = time.monotonic()
             nodes[dead].start()
-            wait(lambda: alive.sees() == nodes[dead].sees() == 2)
+            wait(lambda alive=alive, dead=dead: alive.sees() == nodes[dead].sees() == 2)
             took, others = healed(alive, answer)
             table.most(f"{name}: back, right after it answers", took, 10.0)
             table.true(f"{name}: no answer failed", not others, [shown(r) for r in others][:3])
@@ -180,16 +190,26 @@ def stop(world: World, table: Table) -> None:
             alive.play()
             took, others = healed(alive, answer)
             table.most(f"{name}: right again", took, 10.0)
-            table.most(f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 5.0)
-            table.true(f"{name}: each with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+            table.most(
+                f"{name}: slowest answer before", max((r.seconds for r in others), default=0), 5.0
+            )
+            table.true(
+                f"{name}: each with a sentence",
+                all(map(told, others)),
+                [shown(r) for r in others][:3],
+            )
             time.sleep(8)
             table.most(f"{name}: lines of log", lines(alive, mark), 10, "lines")
             nodes[dead].send(signal.SIGCONT)
             nodes[dead].play()
-            wait(lambda: alive.sees() == nodes[dead].sees() == 2)
+            wait(lambda alive=alive, dead=dead: alive.sees() == nodes[dead].sees() == 2)
             took, others = healed(alive, answer)
             table.most(f"{name}: goes on, right again", took, 10.0)
-            table.true(f"{name}: each with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+            table.true(
+                f"{name}: each with a sentence",
+                all(map(told, others)),
+                [shown(r) for r in others][:3],
+            )
             took, others = healed(nodes[dead], answer)
             table.most(f"{name}: right on that node too", took, 10.0)
             if table.over:
@@ -206,7 +226,12 @@ def restart(world: World, table: Table) -> None:
             asked: list[tuple[float, Reply]] = []
             over = threading.Event()
 
-            def asking(stream: bool, over: threading.Event = over, asked: list[tuple[float, Reply]] = asked, alive: Node = alive) -> None:
+            def asking(
+                stream: bool,
+                over: threading.Event = over,
+                asked: list[tuple[float, Reply]] = asked,
+                alive: Node = alive,
+            ) -> None:
                 while not over.is_set():
                     begun = time.monotonic()
                     reply = ask(alive.api, QUESTION, stream, seconds=30)
@@ -222,15 +247,21 @@ def restart(world: World, table: Table) -> None:
             nodes[gone].gone()
             time.sleep(1.0)
             nodes[gone].start()
-            back = wait(lambda: nodes[gone].sees() > 0) and time.monotonic()
+            back = wait(lambda gone=gone: nodes[gone].sees() > 0) and time.monotonic()
             time.sleep(16)
             over.set()
             for thread in threads:
                 thread.join(40)
             name = f"restart of {nodes[gone].name}"
             replies = [reply for _, reply in asked]
-            table.most(f"{name}: slowest of {len(replies)} asks", max(r.seconds for r in replies), 5.0)
-            wrong = [shown(r) for r in replies if not right(r, answer) and not told(r, True) and not told(r)]
+            table.most(
+                f"{name}: slowest of {len(replies)} asks", max(r.seconds for r in replies), 5.0
+            )
+            wrong = [
+                shown(r)
+                for r in replies
+                if not right(r, answer) and not told(r, True) and not told(r)
+            ]
             table.true(f"{name}: right or a sentence", not wrong, wrong[:3] or "yes")
             bad = [begun for begun, r in asked if not right(r, answer)]
             table.row(f"{name}: answered with a sentence", len(bad), "", True)
@@ -263,12 +294,24 @@ def join(world: World, table: Table) -> None:
         replies = running.get(), streamed.get()
         ended = time.monotonic() - begun
         first.play()
-        table.true("join: the answers in flight are right", all(right(r, answer) for r in replies), [shown(r) for r in replies])
+        table.true(
+            "join: the answers in flight are right",
+            all(right(r, answer) for r in replies),
+            [shown(r) for r in replies],
+        )
         joined = wait(lambda: first.sees() == second.sees() == 2, 20)
-        table.most("join: joined after their end", time.monotonic() - begun - ended if joined else None, 8.0)
+        table.most(
+            "join: joined after their end",
+            time.monotonic() - begun - ended if joined else None,
+            8.0,
+        )
         took, others = healed(first, answer)
         table.most("join: right on two", took, 10.0)
-        table.true("join: each before with a sentence", all(map(told, others)), [shown(r) for r in others][:3])
+        table.true(
+            "join: each before with a sentence",
+            all(map(told, others)),
+            [shown(r) for r in others][:3],
+        )
         table.true("join: right on the new one", right(ask(second.api, QUESTION), answer))
         if table.over:
             print(first.log[-5000:], second.log[-5000:])
@@ -288,8 +331,14 @@ def model(world: World, table: Table) -> None:
             time.sleep(0.5)
             second = ask(nodes[-1].api, QUESTION, model=OTHER_MODEL)
             first = running.get()
-            table.true(f"model change, {size}: the answer in flight is right", right(first, answer), shown(first))
-            table.true(f"model change, {size}: the other model's too", right(second, other), shown(second))
+            table.true(
+                f"model change, {size}: the answer in flight is right",
+                right(first, answer),
+                shown(first),
+            )
+            table.true(
+                f"model change, {size}: the other model's too", right(second, other), shown(second)
+            )
             for node in nodes:
                 node.play()
             third = ask(nodes[0].api, QUESTION, model=MODEL)
@@ -312,7 +361,8 @@ def steps(world: World, table: Table) -> None:
                             bad.play(fails_at=at)
                             reply = ask(asked.api, QUESTION, stream)
                             bad.play()
-                            name = f"{size}: step {at} fails on {bad.name}, {asked.name} {'streams' if stream else ''}"
+                            how = "streams" if stream else ""
+                            name = f"{size}: step {at} fails on {bad.name}, {asked.name} {how}"
                             well = told(reply, stream) and reply.seconds < 2
                             well &= "lost its memory" in reply.text
                             well &= reply.status == (200 if stream and at > 1 else 500)
@@ -323,7 +373,9 @@ def steps(world: World, table: Table) -> None:
                             table.most(f"{name}: ended everywhere", held, 1.0)
                             table.most(f"{name}: lines of log", faults, 3, "lines")
             for node in nodes:
-                table.true(f"{size}: the next answer is right", right(ask(node.api, QUESTION), answer))
+                table.true(
+                    f"{size}: the next answer is right", right(ask(node.api, QUESTION), answer)
+                )
             if table.over:
                 for node in nodes:
                     print(node.log[-3000:])
@@ -355,7 +407,9 @@ def hang(world: World, table: Table) -> None:
             bad.play()
             begun = time.monotonic()
             up = wait(lambda bad=bad: bad.metrics().get("backend_up") == 1, 10)
-            table.most(f"hang, {size}: backend_up is 1", time.monotonic() - begun if up else None, 6.0)
+            table.most(
+                f"hang, {size}: backend_up is 1", time.monotonic() - begun if up else None, 6.0
+            )
             again = ask(nodes[0].api, QUESTION)
             table.true(f"hang, {size}: right again", right(again, answer), shown(again))
             if table.over:

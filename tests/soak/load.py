@@ -89,7 +89,7 @@ def run(world: World, table: Table, size: int, requests: int) -> None:
             table.most(f"{name}: memory of {node.name} grew", b - a, 10, "MB")
         held = wait(lambda: all(n.metrics()["requests_in_flight"] == 0 for n in nodes), 5)
         table.true(f"{name}: nothing is held", bool(held))
-        held_bytes = [node.metrics()["requests_bytes"] for node in nodes]
+        held_bytes = [node.metrics()['held_bytes{of="in_flight"}'] for node in nodes]
         table.true(f"{name}: no bytes are held", not any(held_bytes), held_bytes)
         after = [(series(node), node.sockets()) for node in nodes]
         table.true(f"{name}: label sets are flat", [a[0] for a in after] == [b[0] for b in before])

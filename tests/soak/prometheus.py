@@ -58,7 +58,11 @@ def main() -> int:
             every = {"scrape_interval": "1s"}
             config.write_text(json.dumps({"global": every, "scrape_configs": jobs}))
             [port] = free_ports(1)
-            command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/tsdb"]
+            command = [
+                "prometheus",
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder}/tsdb",
+            ]
             command += [f"--web.listen-address=127.0.0.1:{port}"]
             api = f"http://127.0.0.1:{port}/api/v1"
             with process(*command, log=folder / "prometheus.log"):

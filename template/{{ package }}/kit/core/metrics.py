@@ -49,7 +49,14 @@ LOAD_SECONDS = _metric(Histogram, "load_seconds", "Loading a model", buckets=_LO
 IN_FLIGHT = _metric(
     Gauge, "requests_in_flight", "Requests that have not ended, whose state is held"
 )
-HELD_BYTES = _metric(Gauge, "requests_bytes", "What their state takes, where the backend tells it")
+HELD_BYTES = _metric(
+    Gauge, "held_bytes", "States of requests in flight, and of ended answers", ("of",)
+)
+BATCH_SIZE = _metric(
+    Histogram, "batch_size", "Steps that ran together", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+REUSE_HITS = _metric(Counter, "reuse_hits", "Prompts that took over what an earlier one computed")
+REUSED_TOKENS = _metric(Counter, "reused_tokens", "Tokens that were not computed again")
 MODEL_BYTES = _metric(Gauge, "model_bytes", "What the loaded layers take, where it tells that")
 QUEUED = _metric(Gauge, "steps_queued", "Steps that wait for the device or run on it")
 LOADED = _metric(Info, "loaded", "The model, its layers on this node, and the plugin")
