@@ -128,9 +128,6 @@ class Batches:
         else:
             for step in batch:
                 _tell(step, error)
-        if isinstance(error, HungError):  # what waits for a hung device would wait for long
-            for step in self._waiting:
-                _tell(step, error)
         if self.together and error is None:
             self._expected = {step.request_id for step in batch}
             self._until = begun + took + min(WAIT_SECONDS, WAIT_SHARE * took)
