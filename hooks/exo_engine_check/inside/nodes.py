@@ -88,11 +88,16 @@ async def make_node(driver: Driver, engine: Any, *others: str, limit: int = 100)
     return node
 
 
+def asked(driver: Driver) -> Any:
+    """The first layer alone, as exo's API asks for a model (models.py:263)."""
+    whole = driver.shards(1)[0]
+    return type(whole)(whole.model_id, 0, 0, whole.n_layers)
+
+
 async def start(driver: Driver, node: Any, request_id: str) -> Heard:
     """Ask a node for an answer, as exo's API does."""
     heard = Heard(node, request_id)
-    whole = driver.shards(1)[0]
-    await node.process_prompt(whole, driver.device.prompt, request_id, {})
+    await node.process_prompt(asked(driver), driver.device.prompt, request_id, {})
     return heard
 
 
@@ -124,6 +129,5 @@ async def fails_at(driver: Driver, node: Any, step: int, fail: Any) -> Heard:
             raise
 
     node.process_tensor, node.inference_engine.infer_tensor = process_tensor, infer_tensor
-    whole = driver.shards(1)[0]
-    await node.process_prompt(whole, driver.device.prompt, heard.request_id, {})
+    await node.process_prompt(asked(driver), driver.device.prompt, heard.request_id, {})
     return heard
