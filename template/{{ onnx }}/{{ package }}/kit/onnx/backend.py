@@ -50,6 +50,7 @@ class OnnxBackend:
             self._loaded = kind(layers, folder, plan, provider, self.graph)
         else:
             self._loaded = _part("exported").ExportLayers(layers, export, plan, provider)
+        self.block, self.context = self._loaded.block, self._loaded.context
 
     def step(self, request_id: str, x: Array) -> Array:
         """Ids (1, S) or hidden states (1, S, D) to hidden states, or logits (1, 1, V)."""
@@ -57,6 +58,13 @@ class OnnxBackend:
         if request_id not in self._requests:
             self._requests[request_id] = self._loaded.request()
         return cast(Array, self._requests[request_id].step(x))
+
+    def size(self, request_id: str | None) -> int:
+        """The bytes of a request's keys and values; with None, of the loaded weights."""
+        if request_id is None:
+            return int(self._loaded.size)
+        request = self._requests.get(request_id)
+        return int(request.size) if request else 0
 
     def forget(self, request_id: str) -> None:
         """Drop a request's keys and values."""

@@ -2,12 +2,14 @@
 
 import contextlib
 import ctypes
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnx import helper
 
 from ..core.contract import Array, Layers
 from ..llama.config import CheckpointError, Config
@@ -56,7 +58,9 @@ class CheckpointLayers:
             matrix = (c.vocab_size, c.hidden_size)
             self.embedding = Checkpoint(folder).rows("model.embed_tokens.weight", matrix)
         model = build(c, layers.first, layers.last, self.kind)
+        self.block, self.context = BLOCK, c.context_length
         given = self._given(folder, plan)
+        self.size = weights_size(model)
         options = session_options(plan.threads)
         options.add_external_initializers(list(given), list(given.values()))
         shapes = {value.name: _shape(value) for value in model.graph.input}
@@ -100,6 +104,11 @@ class Request:
         self._room = Room(names, (c.kv_heads, c.head_dim), kind, owner.provider.memory)
         self._length = 0
         self._binding: Any = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of its keys and values."""
+        return self._room.size
 
     def step(self, x: Array) -> Array:
         """Ids (1, S) or hidden states (1, S, D) to hidden states, or logits (1, 1, V)."""
@@ -148,6 +157,16 @@ def give_back() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has none
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def weights_size(model: Any) -> int:
+    """The bytes of a model's weights, wherever they lie."""
+    return sum(math.prod(w.dims) * bytes_of(w.data_type) for w in model.graph.initializer)
+
+
+def bytes_of(kind: int) -> int:
+    """The bytes of one number."""
+    return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
 
 def _shape(value: Any) -> list[int | str]:

@@ -1,6 +1,6 @@
 """Layers of a finished export as a session, and the requests that run through it."""
 
-import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnxruntime as ort
 from ..core.contract import Array, Layers
 from ..core.settings import PREFIX
 from ..llama.config import CheckpointError
-from .checkpoint import BLOCK, give_back, session_options
+from .checkpoint import BLOCK, bytes_of, give_back, session_options, weights_size
 from .cut import BRANCH, IDS, KEPT, KNOWN, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
 from .finding import Export
 from .plan import Plan
@@ -21,8 +21,6 @@ from .room import needed
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 BESIDE = "session.model_external_initializers_file_folder_path"  # where the weights' file lies
 UNBOUNDED = 1 << 30
-
-_log = logging.getLogger(__name__)
 
 
 class ExportLayers:
@@ -44,6 +42,9 @@ class ExportLayers:
         options.add_session_config_entry(BESIDE, str(export.path.resolve().parent))
         self.session = session(self.part.model.SerializeToString(), options, provider, {})
         self.inputs = {value.name: value for value in self.session.get_inputs()}
+        # A branch without caches takes the whole prompt at once.
+        self.block = self.context if BRANCH in self.inputs else BLOCK
+        self.size = weights_size(self.part.model)
         self.caches = [name for name in self.inputs if PAST.fullmatch(name)]
         give_back()
 
@@ -63,13 +64,17 @@ class Request:
             empty = np.zeros((1, heads, 0, size), DTYPES[owner.inputs[name].type])
             self._past[name] = ort.OrtValue.ortvalue_from_numpy(empty)
 
+    @property
+    def size(self) -> int:
+        """The bytes of its caches."""
+        return sum(math.prod(v.shape()) * bytes_of(v.element_type()) for v in self._past.values())
+
     def step(self, x: Array) -> Array:
         """Ids (1, S) or what crosses (1, S, n*D) to what crosses, or logits (1, 1, V)."""
         owner = self._owner
         needed(self._length, x.shape[1], owner.context)
-        # A branch without caches takes the whole prompt at once.
-        block = x.shape[1] if BRANCH in owner.inputs else BLOCK
-        found = [self._run(x[:, n : n + block]) for n in range(0, x.shape[1], block)]
+        starts = range(0, x.shape[1], owner.block)
+        found = [self._run(x[:, n : n + owner.block]) for n in starts]
         return found[-1] if owner.layers.ends or len(found) == 1 else np.concatenate(found, axis=1)
 
     def _run(self, x: Array) -> Array:

@@ -30,6 +30,12 @@ class Room:
         self.room = 0
         self._shape, self._kind, self._memory = shape, kind, memory
 
+    @property
+    def size(self) -> int:
+        """The bytes of all arrays."""
+        heads, size = self._shape
+        return len(self.values) * heads * self.room * size * int(np.dtype(self._kind).itemsize)
+
     def reach(self, total: int, length: int, limit: int) -> bool:
         """Have room for so many positions, of which `length` are filled; whether arrays are new.
 
