@@ -409,7 +409,7 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     package = mine / plugin.package
     source = (package / "kit" / "llama" / "llama.py").read_text(encoding="utf-8")
     before, rest = source.split("Weights = dict[str, Array]", 1)
-    _, after = rest.split("    head: Array | None  # [V, D]\n", 1)
+    after = "\n\ndef forward(" + rest.split("\n\ndef forward(", 1)[1]
     before = before.replace(
         "from .config import Config\n",
         "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Part, Weights\n",
