@@ -164,7 +164,7 @@ def test_every_setting_that_the_code_reads_is_in_the_readme(plugin: Path) -> Non
     asked = r"""\benviron(?:\.get\(|\[)"([A-Z_]+)"|\b(HF_HUB_OFFLINE)\b"""
     read = {one or two for text in sources for one, two in re.findall(asked, text)}
     [engine] = re.findall(r'^ENGINE_NAME = "(\w+)"', "\n".join(sources), re.M)
-    own = r"""settings\.(?:seconds|whole)\(\s*"([A-Z_]+)"|\bPREFIX\}([A-Z_]{4,})"""
+    own = r"""settings\.\w+\(\s*"([A-Z_]+)"|\bPREFIX\}([A-Z_]{4,})"""
     names = {one or two for text in sources for one, two in re.findall(own, text)}
     read |= {f"EXO_{engine.upper()}_{name}" for name in names}
     for text in sources:  # a server's have the prefix that their file gives
