@@ -67,7 +67,8 @@ def _export(folder: Path) -> Export:
     if name := decoder.get("filename"):
         if Path(name).name != name:
             raise CheckpointError(f"{folder / GENAI} names {name!r}, which is no file beside it")
-        return _checked(folder / name, folder, about.get("context_length"), decoder.get("head_size"))
+        context, head = about.get("context_length"), decoder.get("head_size")
+        return _checked(folder / name, folder, context, head)
     found = sorted(folder.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
