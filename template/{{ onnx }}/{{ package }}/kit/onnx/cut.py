@@ -51,7 +51,8 @@ class Cutter:
         self._model, self._graph = model, model.graph
         self.total = layers_of(self._graph)
         self._check()
-        self._makers = {name: node for node in self._graph.node for name in node.output}
+        # "" is an input that is left out, or an output that nobody wants.
+        self._makers = {o: node for node in self._graph.node for o in node.output if o}
         self._levels = self._levelled()
         self._valued = self._depend_on_values()
 
@@ -74,7 +75,7 @@ class Cutter:
         for node in self._graph.node:
             below = max((levels.get(name, -1) for name in node.input), default=-1)
             own = self._own(node)
-            for name in filter(None, node.output):  # "" is an output that nobody wants
+            for name in filter(None, node.output):
                 levels[name] = below if own is None else max(own, below)
         return levels
 

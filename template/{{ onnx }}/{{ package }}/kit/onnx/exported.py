@@ -48,6 +48,22 @@ class ExportLayers:
         self.caches = [name for name in self.inputs if PAST.fullmatch(name)]
         give_back()
 
+        self._head = export.head
+        for name in self.caches:
+            self.empty(name)  # says what is missing at the load, not at the first request
+
+    def empty(self, name: str) -> tuple[int, int, int, int]:
+        """The shape of a cache without positions. Raises CheckpointError."""
+        _, heads, _, size = self.inputs[name].shape
+        size = size if isinstance(size, int) else self._head
+        if not isinstance(heads, int) or size is None or self.inputs[name].type not in DTYPES:
+            raise CheckpointError(
+                f"the export's {name} is {self.inputs[name].type} {self.inputs[name].shape}: its "
+                "heads can't be told, and neither genai_config.json nor config.json has head_size "
+                "or head_dim"
+            )
+        return 1, heads, 0, size
+
     def request(self) -> "Request":
         """A new request."""
         return Request(self)
@@ -60,8 +76,7 @@ class Request:
         self._owner, self._length = owner, 0
         self._past: dict[str, Any] = {}
         for name in owner.caches:
-            _, heads, _, size = owner.inputs[name].shape
-            empty = np.zeros((1, heads, 0, size), DTYPES[owner.inputs[name].type])
+            empty = np.zeros(owner.empty(name), DTYPES[owner.inputs[name].type])
             self._past[name] = ort.OrtValue.ortvalue_from_numpy(empty)
 
     @property

@@ -16,10 +16,11 @@ ASK = f"set {PREFIX}EXPORT to the one that is meant"
 
 @dataclass(frozen=True)
 class Export:
-    """A finished model: its file, and how many positions it was made for, where a file says so."""
+    """A finished model's file, and what stands beside it: the most positions, the size of heads."""
 
     path: Path
     context: int | None
+    head: int | None
 
 
 def wanted_files() -> tuple[str, ...]:
@@ -66,7 +67,8 @@ def _export(folder: Path) -> Export:
     if name := decoder.get("filename"):
         if Path(name).name != name:
             raise CheckpointError(f"{folder / GENAI} names {name!r}, which is no file beside it")
-        return _checked(folder / name, folder, about.get("context_length"))
+        context, head = about.get("context_length"), decoder.get("head_size")
+        return _checked(folder / name, folder, context, head)
     found = sorted(folder.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
@@ -74,11 +76,16 @@ def _export(folder: Path) -> Export:
     return _checked(found[0], folder)
 
 
-def _checked(path: Path, folder: Path, context: Any = None) -> Export:
+def _checked(path: Path, folder: Path, context: Any = None, head: Any = None) -> Export:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; download the model's files")
-    context = context or _read(folder / "config.json").get("max_position_embeddings")
-    return Export(path, context if isinstance(context, int) and context > 0 else None)
+    config = _read(folder / "config.json")
+    context = context or config.get("max_position_embeddings")
+    return Export(path, _count(context), _count(head or config.get("head_dim")))
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
 
 
 def _read(path: Path) -> dict[str, Any]:
