@@ -25,8 +25,9 @@ class Patience:
         """Seconds; None where it isn't busy, or the time would be over."""
         if error.status not in BUSY:
             return None
-        seconds = self._next if error.wait is None else error.wait
-        self._next = min(2 * self._next, MOST_WAIT)
+        seconds = error.wait
+        if seconds is None:
+            seconds, self._next = self._next, min(2 * self._next, MOST_WAIT)
         return seconds if time.monotonic() + seconds <= self._until else None
 
 

@@ -189,12 +189,11 @@ class Client:
 
             traced = aiohttp.TraceConfig()
             cast(Any, traced.on_connection_reuseconn).append(_reused)
-            user, headers = self.settings.address.user, {"Accept-Encoding": "identity"}
-            if self.settings.key:  # in place of a password, which is the same header
-                user, headers["Authorization"] = None, f"Bearer {self.settings.key}"
+            headers = {"Accept-Encoding": "identity"}
+            if shown := self.settings.authorization():
+                headers["Authorization"] = shown
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
-                auth=aiohttp.BasicAuth(*user, "utf-8") if user else None,
                 headers=headers,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),

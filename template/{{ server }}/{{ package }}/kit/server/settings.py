@@ -1,5 +1,6 @@
 """Where the server is and how patient to be, from the environment."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,14 @@ class Settings:
     silence_seconds: float = SILENCE_SECONDS
     url_name: str = f"{PREFIX}URL"
     key: str | None = field(default=None, repr=False)
+
+    def authorization(self) -> str | None:
+        """The header that lets us in: the key's, else that of the address's name and password."""
+        if self.key:
+            return f"Bearer {self.key}"
+        if self.address.user is None:
+            return None
+        return f"Basic {b64encode(':'.join(self.address.user).encode()).decode()}"
 
     def without_secrets(self, text: str) -> str:
         """Somebody else's words, without the key, the password and queries."""
