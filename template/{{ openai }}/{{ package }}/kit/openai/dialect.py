@@ -8,18 +8,10 @@ from typing import Any, ClassVar, Literal
 from ..core.contract import Messages, Piece
 from ..server.client import Client, Reply, ServerError
 from ..server.events import Event, events, number, numbers, part, parts, spoken, text
+from ..server.models import Served
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 Finish = Literal["stop", "length"] | None
-
-
-@dataclass(frozen=True)
-class Served:
-    """One of the server's models. context: how many tokens it takes; root: what it was made of."""
-
-    name: str
-    context: int | None = None
-    root: str = ""
 
 
 @dataclass(frozen=True)

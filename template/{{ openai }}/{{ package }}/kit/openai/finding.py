@@ -11,7 +11,8 @@ from ..core.models import Model
 from ..core.tokenizer import Tokenizer, TokenizerError, downloads_folder
 from ..core.worker import in_thread
 from ..server.client import ServerError
-from .dialect import Dialect, Served
+from ..server.models import Served
+from .dialect import Dialect
 from .settings import Settings
 from .speech import find_speech
 

@@ -13,8 +13,8 @@ from ..core.requests import RequestError
 from ..core.tokenizer import Tokenizer
 from ..server.address import clean
 from ..server.client import Client, Refused, ServerError
-from ..server.models import choose_model, listed
-from .dialect import Dialect, Question, Served
+from ..server.models import Served, choose_model, listed
+from .dialect import Dialect, Question
 from .finding import cards_of
 from .probe import probe
 from .refusal import Patience, advised, context_in
