@@ -22,7 +22,7 @@ PAGES = ("README.md", "CONTRIBUTING.md")
 NEEDS = {
     "exo": r"^(DEBUG=2 )?exo |^curl http://localhost:52415/|^exo-\w+ doctor$",
     "a server": r"^exo-rkllm generate ",
-    "a download": r"^exo-numpy .*--model smollm2-",
+    "a download": r"^exo-(numpy|onnx) .*--model smollm2-",
     "a commit": r" COMMIT ",
     "GitHub": r"exo @ git\+https://|^copier update ",
 }

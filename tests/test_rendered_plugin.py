@@ -220,7 +220,7 @@ def test_mypy_bites_when_a_backend_breaks_the_contract(
     assert "    contract = 1\n" in source
     broken_source = source.replace("    contract = 1\n", '    contract = "one"\n')
     backend.write_text(broken_source, encoding="utf-8")
-    with pytest.raises(AssertionError, match=r"engine\.py:.*backend"):
+    with pytest.raises(AssertionError, match=r"engine\.py:.*Backend"):
         check_types(broken)
 
 
@@ -412,7 +412,7 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     _, after = rest.split("    head: Array | None  # [V, D]\n", 1)
     before = before.replace(
         "from .config import Config\n",
-        "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Weights\n",
+        "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Part, Weights\n",
     ).replace("from dataclasses import dataclass\n", "")
     operations = before.rstrip() + "\n" + after
     (package / "operations.py").write_text(operations, encoding="utf-8")
@@ -427,7 +427,8 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=mine)
 
     halves = operations.replace(
-        "    y = x @ w[", "    x = x.astype(np.float16).astype(np.float32)\n    y = x @ w["
+        "    y = product(x, w[",
+        "    x = x.astype(np.float16).astype(np.float32)\n    y = product(x, w[",
     )
     assert halves != operations
     (package / "operations.py").write_text(halves, encoding="utf-8")

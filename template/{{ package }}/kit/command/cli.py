@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--prompt-tokens", type=above_zero, metavar="N", help=text)
     text = "how many answers to measure (default: 5, and more until they took 2 seconds)"
     command.add_argument("--runs", type=above_zero, metavar="N", help=text)
+    text = "measure N answers at once too, in times of one's speed (default: one at a time)"
+    command.add_argument("--at-once", type=above_zero, metavar="N", help=text)
     text = "write the figures there too (default: nowhere)"
     command.add_argument("--json", type=Path, metavar="FILE", help=text)
     _add_model(command, 64)
