@@ -309,6 +309,7 @@ class Runner:
                     piece = await pieces.get()
                 if isinstance(piece, Exception):
                     raise piece
+                piece = self._up_to_the_end(piece)
                 if piece.text or piece.ids:
                     self._came(entry, len(piece.ids) or 1)
                 yield piece
@@ -316,6 +317,12 @@ class Runner:
                     return
         finally:
             tasks[0].cancel()
+
+    def _up_to_the_end(self, piece: Piece) -> Piece:
+        """A piece without its first end token and what a server may have put behind it."""
+        ends = cast(Tokenizer, self.tokenizer).eos_token_ids
+        at = next((n for n, token in enumerate(piece.ids) if token in ends), None)
+        return piece if at is None else replace(piece, ids=piece.ids[:at], finish="stop")
 
     async def _pump(self, request: Request, pieces: "asyncio.Queue[Piece | Exception]") -> None:
         try:

@@ -202,6 +202,8 @@ class ForkEngine(InferenceEngine):
             if request_id not in self.runner.requests:  # it never came in, or is over
                 self._ended(request_id)
         if token == cast(Tokenizer, self.tokenizer).eos_token_id:
+            if answer.cut and self.face is not None:
+                await self.face.tell_cut(request_id)
             self.runner.requests.finish(request_id)
         return token
 

@@ -12,7 +12,17 @@ from ..core.text import TextStream
 from ..names import PACKAGE
 from .cards import BY_ID
 from .fork_mends import Function, mends
-from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, fit, why
+from .fork_node import (
+    KEPT_SECONDS,
+    AnswerError,
+    Asked,
+    Face,
+    error_of,
+    face_of,
+    fit,
+    was_cut,
+    why,
+)
 from .fork_peers import hold, lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
@@ -54,7 +64,8 @@ def whole_text(original: Function, engine_class: type) -> Function:
             raise error.fresh()  # exo makes HTTP 500 of it
         ids, finish = list(asked["tokens"]), asked["finish_reason"]
         if finish and ids and ids[-1] == asked["tokenizer"].eos_token_id:
-            ids, finish = ids[:-1], "stop"  # exo takes an id of 0 for none
+            # exo takes an id of 0 for none, and knows of no limit but its own.
+            ids, finish = ids[:-1], "length" if was_cut(asked["request_id"]) else "stop"
         text = _text(asked, ids, bool(finish), error)
         done = original(**(asked | {"finish_reason": finish}))
         choice = done["choices"][0]

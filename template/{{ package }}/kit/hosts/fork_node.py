@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .fork_mends import Function, mends, run_now
 KEPT_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
 AWAY = f"{PACKAGE}: a node of the cluster went away. Send the request again"
 _MOST_KEPT = 4096
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Face:
     def __init__(self, node: Any, engine: Any) -> None:
         self.node, self.engine = node, engine
         self.errors: OrderedDict[str, AnswerError] = OrderedDict()  # why answers are over
+        self.cut: OrderedDict[str, None] = OrderedDict()  # answers that a server's limit ended
         self.asked: dict[str, Asked] = {}
         self.lost: set[str] = set()  # nodes that can't be reached
         self.looking = asyncio.Lock()  # who is in the ring is worked out once at a time
@@ -76,7 +79,9 @@ class Face:
         if PACKAGE not in status:
             return
         told = json.loads(status)
-        if told.get("type") == PACKAGE and request_id not in self.errors:
+        if told.get("cut"):
+            keep(self.cut, request_id, None)
+        elif told.get("type") == PACKAGE and request_id not in self.errors:
             error = AnswerError(str(told["why"]), bool(told["lost"]), bool(told["cancelled"]))
             self.remember(request_id, error)
             if error.cancelled:
@@ -86,9 +91,13 @@ class Face:
 
     def remember(self, request_id: str, error: AnswerError) -> None:
         """Keep why an answer is over, for its client and for steps that come late."""
-        self.errors[request_id] = error.fresh()
-        while len(self.errors) > _MOST_KEPT:
-            self.errors.popitem(last=False)
+        keep(self.errors, request_id, error.fresh())
+
+    async def tell_cut(self, request_id: str) -> None:
+        """Say on every node, before the last token, that exo's EOS stands for a server's limit."""
+        keep(self.cut, request_id, None)
+        told = json.dumps({"type": PACKAGE, "cut": True})
+        await self.node.broadcast_opaque_status(request_id, told)
 
     async def end(self, request_id: str, error: AnswerError) -> None:
         """End an answer on every node, at once; its client gets the sentence."""
@@ -115,12 +124,24 @@ class Face:
         await self.node.broadcast_result(request_id, ids, True)
 
 
+def keep(kept: OrderedDict[str, T], request_id: str, value: T) -> None:
+    """Keep something of a request, for the last few thousand of them."""
+    kept[request_id] = value
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
+
+
 FACES: "weakref.WeakSet[Face]" = weakref.WeakSet()
 
 
 def error_of(request_id: str) -> AnswerError | None:
     """Why an answer is over, on any node of this process."""
     return next((face.errors[request_id] for face in FACES if request_id in face.errors), None)
+
+
+def was_cut(request_id: str) -> bool:
+    """Whether a server's limit ended an answer."""
+    return any(request_id in face.cut for face in FACES)
 
 
 def face_of(node: Any, engine_class: type) -> Face | None:
