@@ -19,7 +19,7 @@ from typing import Any
 import history as versions
 import pytest
 import yaml
-from conftest import REPOSITORY, questions, variants
+from conftest import REPOSITORY, variants
 from history import (
     ANSWERS,
     BROKEN,
