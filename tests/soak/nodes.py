@@ -104,15 +104,19 @@ class Client:
     """One chat completion, read as it comes."""
 
     def __init__(
-        self, api: str, question: str, *, stream: bool, model: str = MODEL, seconds: float = 60.0
+        self,
+        api: str,
+        question: str | list[dict[str, str]],
+        *,
+        stream: bool,
+        model: str = MODEL,
+        seconds: float = 60.0,
     ) -> None:
+        """question: a text, or the messages of a chat."""
         self._begun = time.monotonic()
         self._stream = stream
-        body = {
-            "model": model,
-            "stream": stream,
-            "messages": [{"role": "user", "content": question}],
-        }
+        asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        body = {"model": model, "stream": stream, "messages": asked}
         at = urlsplit(api)
         self._connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=seconds)
         headers = {"Content-Type": "application/json"}
@@ -307,7 +311,11 @@ class World:
     """An environment with exo and the plugin, and nodes in it."""
 
     def __init__(
-        self, folder: Path, smollm2: Path | None = None, tokenizer: Path | None = None
+        self,
+        folder: Path,
+        smollm2: Path | None = None,
+        tokenizer: Path | None = None,
+        played: bool = True,
     ) -> None:
         """tokenizer: of the rkllm variant's first model; its device is a server, and not played."""
         if not EXO_PYTHON:
@@ -327,8 +335,9 @@ class World:
             self.python = install(plugin, folder)
             shutil.copytree(tokenizer, self.checkpoints / "Qwen--Qwen2.5-1.5B-Instruct")
             return
-        with (plugin / PACKAGE / "backend.py").open("a", encoding="utf-8") as backend:
-            backend.write(PLAYED)
+        if played:
+            with (plugin / PACKAGE / "backend.py").open("a", encoding="utf-8") as backend:
+                backend.write(PLAYED)
         self.python = install(plugin, folder)
         code = (
             "import sys; from pathlib import Path; "
