@@ -6,7 +6,7 @@ Run by hand, in an environment in which a rendered exo-openai and its test extra
 
 The peer is the same request over aiohttp, each event parsed and nothing else. Without a URL the
 plugin's test server plays each kind; with one, a llama-server that has SmolLM2-135M-Instruct is
-measured, and the folder has that model's tokenizer.
+measured (start it with --parallel 8), and the folder has that model's tokenizer.
 """
 
 import argparse
@@ -153,6 +153,29 @@ def at_once(loop, url: str, kind: str, most: int = MOST) -> str:
     return f"8 at once take {told[0]} times one of {one:.2f} s, of the raw stream {told[1]}"
 
 
+def closing(loop, url: str, rounds: int = 9) -> str:
+    """How long after an answer's end here a llama-server works for it."""
+    import aiohttp
+
+    async def works() -> bool:
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/slots") as reply:
+            return any(slot["is_processing"] for slot in await reply.json())
+
+    async def closed(engine, shard, name: str) -> float:
+        await engine.infer_prompt(name, shard, PROMPT, None)
+        assert await works()
+        begun = time.perf_counter()
+        engine.runner.requests.cancel(name)
+        while await works():  # noqa: ASYNC110 - another process works
+            await asyncio.sleep(0.001)
+        return time.perf_counter() - begun
+
+    with loaded(loop, url, MOST) as (engine, shard):
+        took = [loop.run_until_complete(closed(engine, shard, f"c{n}")) for n in range(rounds)]
+    middle, most = statistics.median(took) * 1e3, max(took) * 1e3
+    return f"stops {middle:.0f} ms after a cancel, {most:.0f} at most"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plugin", type=Path, help="a rendered exo-openai")
@@ -173,6 +196,7 @@ def main() -> None:
                 (folder / path.name).symlink_to(path.resolve())
             print(f"llama-server: {cost(loop, url, 'llama.cpp', 9, REAL_MOST)}", flush=True)
             print(f"llama-server: {at_once(loop, url, 'llama.cpp', REAL_MOST)}", flush=True)
+            print(f"llama-server: {closing(loop, url)}", flush=True)
             return
         byte_level_bpe(folder)
         for kind in KINDS:
