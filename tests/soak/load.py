@@ -5,6 +5,9 @@ tests/test_real_exo.py:
 
     python tests/soak/load.py [--requests 3000] [--two 600] [--smollm2 FOLDER]
 
+With --server URL and --tokenizer FOLDER it is the openai variant, whose model SmolLM2-135M-Instruct
+that server has; without, the NumPy one.
+
 Prints case, what was seen and its bound, and ends with 1 when one is over.
 """
 
@@ -16,7 +19,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from nodes import Client, Node, Table, World, ask, wait
+from nodes import MODEL, Client, Node, Table, World, ask, wait
 
 QUESTIONS = ("What is an NPU?", "hello", "Say it in other words.", "日本語 🙂")
 CLIENTS = 4  # at once
@@ -26,8 +29,10 @@ WARM = 1 / 6  # of the requests come before the first look at memory
 class Load:
     """Clients that ask, one request after the other; every third one leaves in the middle."""
 
-    def __init__(self, nodes: list[Node], requests: int, answers: dict[str, str]) -> None:
-        self._nodes, self._requests, self._answers = nodes, requests, answers
+    def __init__(
+        self, nodes: list[Node], model: str, requests: int, answers: dict[str, str]
+    ) -> None:
+        self._nodes, self._model, self._requests, self._answers = nodes, model, requests, answers
         self._next, self._lock = count(), threading.Lock()
         self.done, self.left, self.wrong = 0, 0, list[str]()
         self.memory: list[list[float]] = []
@@ -44,7 +49,7 @@ class Load:
         while (n := next(self._next)) < self._requests:
             node, question = self._nodes[n % len(self._nodes)], QUESTIONS[n // 2 % len(QUESTIONS)]
             if n % 3 == 2:
-                client = Client(node.api, question, stream=n % 2 == 0)
+                client = Client(node.api, question, stream=n % 2 == 0, model=self._model)
                 if n % 2 == 0:
                     client.read(3)
                 else:
@@ -52,7 +57,7 @@ class Load:
                 client.leave()
                 self.left += 1
             else:
-                reply = ask(node.api, question, n % 2 == 0)
+                reply = ask(node.api, question, n % 2 == 0, model=self._model)
                 if reply.status != 200 or reply.text != self._answers[question]:
                     self.wrong.append(f"{reply.status} {reply.text[-80:]!r}")
             with self._lock:
@@ -66,16 +71,16 @@ def series(node: Node) -> int:
     return len(node.metrics())
 
 
-def run(world: World, table: Table, size: int, requests: int) -> None:
+def run(world: World, table: Table, size: int, requests: int, model: str, **more: str) -> None:
     """One ring under load."""
-    with world.ring(f"load{size}", size, tokens=30) as nodes:
-        answers = {question: ask(nodes[0].api, question).text for question in QUESTIONS}
+    with world.ring(f"load{size}", size, tokens=30, **more) as nodes:
+        answers = {q: ask(nodes[0].api, q, model=model).text for q in QUESTIONS}
         for node in nodes:
             for question in QUESTIONS:
-                assert ask(node.api, question, True).text == answers[question]
+                assert ask(node.api, question, True, model=model).text == answers[question]
         before = [(series(node), node.sockets()) for node in nodes]
         begun = time.monotonic()
-        load = Load(nodes, requests, answers)
+        load = Load(nodes, model, requests, answers)
         load.run()
         took = time.monotonic() - begun
         name = f"{requests} requests on {size}"
@@ -89,7 +94,7 @@ def run(world: World, table: Table, size: int, requests: int) -> None:
             table.most(f"{name}: memory of {node.name} grew", b - a, 10, "MB")
         held = wait(lambda: all(n.metrics()["requests_in_flight"] == 0 for n in nodes), 5)
         table.true(f"{name}: nothing is held", bool(held))
-        held_bytes = [node.metrics()['held_bytes{of="in_flight"}'] for node in nodes]
+        held_bytes = [node.metrics().get('held_bytes{of="in_flight"}', 0.0) for node in nodes]
         table.true(f"{name}: no bytes are held", not any(held_bytes), held_bytes)
         after = [(series(node), node.sockets()) for node in nodes]
         table.true(f"{name}: label sets are flat", [a[0] for a in after] == [b[0] for b in before])
@@ -112,13 +117,18 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=3000, help="on one node")
     parser.add_argument("--two", type=int, default=600, help="on two nodes")
     parser.add_argument("--smollm2", type=Path, help="a folder with SmolLM2-135M-Instruct")
+    parser.add_argument("--server", help="the URL of an OpenAI-compatible server")
+    parser.add_argument("--tokenizer", type=Path, help="a folder with its model's tokenizer")
     options = parser.parse_args()
-    table = Table()
+    table, variant, more = Table(), "numpy", {}
+    if options.server:
+        variant, more = "openai", {"EXO_OPENAI_URL": options.server}
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        world = World(Path(name), options.smollm2)
+        world = World(Path(name), options.smollm2, options.tokenizer, variant)
         for size, requests in ((1, options.requests), (2, options.two)):
             if requests:
-                run(world, table, size, requests)
+                model = MODEL.replace("-numpy", f"-{variant}")
+                run(world, table, size, requests, model, **more)
     print(f"{table.over} over")
     return int(table.over > 0)
 
