@@ -5,8 +5,9 @@ tests/test_real_exo.py:
 
     python tests/soak/load.py [--requests 10000] [--two 10000] [--smollm2 FOLDER] [--kill 120]
 
-On two nodes the second one is killed every so many seconds, and started again. Prints case, what
-was seen and its bound, and ends with 1 when one is over.
+On two nodes the second one is killed every so many seconds, and started again. With --server URL
+and --tokenizer FOLDER it is the openai variant, whose model SmolLM2-135M-Instruct that server has;
+without, the NumPy one. Prints case, what was seen and its bound, and ends with 1 when one is over.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from nodes import PACKAGE, Client, Node, Reply, Table, World, ask, wait
+from nodes import MODEL, Client, Node, Reply, Table, World, ask, wait
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 25
 QUESTIONS = ("What is an NPU?", "hello", LONG, "Say it in other words.", "日本語 🙂", LONG + "Why?")
@@ -32,10 +33,15 @@ class Load:
     """Clients that ask, one request after the other; every third one leaves in the middle."""
 
     def __init__(
-        self, nodes: list[Node], stay: list[Node], requests: int, answers: dict[str, str]
+        self,
+        nodes: list[Node],
+        stay: list[Node],
+        variant: str,
+        requests: int,
+        answers: dict[str, str],
     ) -> None:
         """stay: those of the nodes that are asked, and not killed."""
-        self._nodes, self._stay = nodes, stay
+        self._nodes, self._stay, self._variant = nodes, stay, variant
         self._requests, self._answers = requests, answers
         self._next, self._lock = count(), threading.Lock()
         self._over = threading.Event()
@@ -74,14 +80,16 @@ class Load:
             if n % 3 == 2:
                 self._leave(node, question, n % 2 == 0)
             else:
-                self._judge(question, ask(node.api, question, n % 2 == 0))
+                self._judge(
+                    question, ask(node.api, question, n % 2 == 0, model=model_of(self._variant))
+                )
             with self._lock:
                 self.done += 1
                 if self.done % int(self._requests * WARM) == 0:
                     self.memory.append([each.memory() for each in self._stay])
 
     def _leave(self, node: Node, question: str, stream: bool) -> None:
-        client = Client(node.api, question, stream=stream)
+        client = Client(node.api, question, stream=stream, model=model_of(self._variant))
         if stream:
             client.read(3)
         else:
@@ -96,7 +104,7 @@ class Load:
             return
         ended = time.monotonic()
         cause = max([ended - reply.seconds, *(kill for kill in self.kills if kill < ended)])
-        begin, mark, _ = reply.text.partition(f"\n[{PACKAGE}: ")
+        begin, mark, _ = reply.text.partition(f"\n[exo_{self._variant}: ")
         told = reply.status in (500, 503) or (mark and right.startswith(begin))
         if self.kills and told and ended - cause < SILENT_SECONDS:
             self.ended += 1
@@ -104,23 +112,30 @@ class Load:
             self.wrong.append(f"{reply.status} after {reply.seconds:.1f} s: {reply.text[-120:]!r}")
 
 
+def model_of(variant: str) -> str:
+    """The model's id in exo."""
+    return MODEL.replace("-numpy", f"-{variant}")
+
+
 def series(node: Node) -> int:
     """How many time series this plugin has."""
     return len(node.metrics())
 
 
-def run(world: World, table: Table, size: int, requests: int, kill: float) -> None:
+def run(
+    world: World, table: Table, size: int, requests: int, kill: float, settings: dict[str, str]
+) -> None:
     """One ring under load; kill: after how many seconds its last node is, again and again, or 0."""
-    bound = {f"{PACKAGE.upper()}_CACHE_BYTES": KEPT_BYTES}
-    with world.ring(f"load{size}", size, tokens=30, **bound) as nodes:
-        answers = {question: ask(nodes[0].api, question).text for question in QUESTIONS}
+    with world.ring(f"load{size}", size, tokens=30, **settings) as nodes:
+        model = model_of(world.engine)
+        answers = {q: ask(nodes[0].api, q, model=model).text for q in QUESTIONS}
         for node in nodes:
             for question in QUESTIONS:
-                assert ask(node.api, question, True).text == answers[question]
+                assert ask(node.api, question, True, model=model).text == answers[question]
         stay = nodes[:-1] if kill else nodes
         before = [(series(node), node.sockets()) for node in stay]
         begun = time.monotonic()
-        load = Load(nodes, stay, requests, answers)
+        load = Load(nodes, stay, world.engine, requests, answers)
         load.run(kill)
         took = time.monotonic() - begun
         name = f"{requests} requests on {size}"
@@ -145,7 +160,7 @@ def flat(
         table.most(f"{name}: memory of {node.name} grew", grown, 10, "MB")
     held = wait(lambda: all(n.metrics()["requests_in_flight"] == 0 for n in nodes), 5)
     table.true(f"{name}: nothing is held", bool(held))
-    held_bytes = [node.metrics()['held_bytes{of="in_flight"}'] for node in nodes]
+    held_bytes = [node.metrics().get('held_bytes{of="in_flight"}', 0.0) for node in nodes]
     table.true(f"{name}: no bytes are held", not any(held_bytes), held_bytes)
     after = [(series(node), node.sockets()) for node in nodes]
     table.true(f"{name}: label sets are flat", [a[0] for a in after] == [b[0] for b in before])
@@ -159,7 +174,7 @@ def counted(table: Table, name: str, node: Node, most: int, killed: bool) -> Non
     table.row(f"{name}: outcomes on {node.name}", outcomes, "", True)
     ended = sum(outcomes.values())
     table.row(f"{name}: each counted once", ended, f"{most} at most", ended <= most)
-    batch = metrics["batch_size_sum"] / metrics["batch_size_count"]
+    batch = metrics["batch_size_sum"] / (metrics["batch_size_count"] or 1)
     shown = f"{batch:.2f} steps together, {metrics['reuse_hits_total']:.0f} prompts taken over"
     table.row(f"{name}: batches and reuse on {node.name}", shown, "", True)
     marks = ("Trace",) if killed else ("Trace", "ERROR")
@@ -176,13 +191,17 @@ def main() -> int:
     parser.add_argument("--two", type=int, default=10000, help="on two nodes")
     parser.add_argument("--smollm2", type=Path, help="a folder with SmolLM2-135M-Instruct")
     parser.add_argument("--kill", type=float, default=120.0, help="seconds, or 0 for never")
+    parser.add_argument("--server", help="the URL of an OpenAI-compatible server")
+    parser.add_argument("--tokenizer", type=Path, help="a folder with its model's tokenizer")
     options = parser.parse_args()
-    table = Table()
+    table, variant, settings = Table(), "numpy", {"EXO_NUMPY_CACHE_BYTES": KEPT_BYTES}
+    if options.server:
+        variant, settings = "openai", {"EXO_OPENAI_URL": options.server}
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        world = World(Path(name), options.smollm2)
+        world = World(Path(name), options.smollm2, options.tokenizer, variant)
         for size, requests in ((1, options.requests), (2, options.two)):
             if requests:
-                run(world, table, size, requests, options.kill if size > 1 else 0)
+                run(world, table, size, requests, options.kill if size > 1 else 0, settings)
     print(f"{table.over} over")
     return int(table.over > 0)
 
