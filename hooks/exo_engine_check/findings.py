@@ -47,7 +47,25 @@ class Result:
     id: str
     state: str
     findings: list[Finding] = field(default_factory=list)
-    why: str = ""  # it was not run, or ignored
+    why: str = ""  # it was not run
+
+
+@dataclass
+class Report:
+    """What became of every check, in the order of the ids."""
+
+    results: list[Result] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)  # ids, with the reasons given
+    notes: list[str] = field(default_factory=list)
+    nothing_ran: str = ""  # why: it ends with 2
+    again: str = "exo-engine check"  # the command that made it
+
+    def with_state(self, state: str) -> list[Result]:
+        return [result for result in self.results if result.state == state]
+
+    @property
+    def faults(self) -> list[tuple[str, Finding]]:
+        return [(r.id, finding) for r in self.results for finding in r.findings]
 
 
 def reports(find: Callable[..., Iterable[Finding]]) -> Any:

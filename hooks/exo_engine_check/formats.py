@@ -1,15 +1,11 @@
-"""A report as text for people, and as JSON, SARIF and GitHub annotations."""
+"""A report as text for people, and as JSON and GitHub annotations."""
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
-from .capabilities import of_run
 from .checks import all_checks
-from .findings import FAILED, NOT_RUN, PASSED, README, Finding, manual, printable, title
-from .run import Report
+from .findings import FAILED, NOT_RUN, PASSED, README, Report, manual, printable, title
 
-SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _COLOURS = {"bold": "1", "red": "1;31", "green": "1;32", "cyan": "36", "dim": "2"}
 
 
@@ -62,8 +58,6 @@ def _pieces(report: Report) -> Iterator[tuple[str, str]]:
         yield f"{name} ignored: {printable(reason) or 'no reason given'}\n", ""
     for note in report.notes:
         yield f"note: {printable(note)}\n", ""
-    for sentence in report.lost:
-        yield f"--report: {printable(sentence)}\n", "red"
     yield f"{summary(report)}\n", "red" if report.faults or report.nothing_ran else "green"
 
 
@@ -93,66 +87,11 @@ def as_json(report: Report) -> str:
         "faults": faults,
         "states": {result.id: result.state for result in report.results},
         "not_run": {r.id: printable(r.why) for r in report.with_state(NOT_RUN)},
-        "capabilities": of_run(report),
-        "lost": report.lost,
         "ignored": report.ignored,
         "passed": len(report.with_state(PASSED)),
         "notes": [printable(note) for note in report.notes],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def as_sarif(report: Report) -> str:
-    """SARIF 2.1.0, for GitHub's code scanning and editors."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("exo-engine-template")
-    except PackageNotFoundError:
-        number = "0"
-    checks = all_checks()
-    names = sorted({name for name, _ in report.faults})
-    driver = {
-        "name": "exo-engine",
-        "version": number,
-        "informationUri": README,
-        "rules": [
-            {
-                "id": name,
-                "shortDescription": {"text": title(checks[name])},
-                "fullDescription": {"text": manual(checks[name]) or title(checks[name])},
-                "helpUri": url(name),
-            }
-            for name in names
-        ],
-    }
-    run = {
-        "tool": {"driver": driver},
-        "columnKind": "unicodeCodePoints",
-        "results": [
-            _sarif_result(name, finding, names.index(name)) for name, finding in report.faults
-        ],
-    }
-    content = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _sarif_result(name: str, finding: Finding, index: int) -> dict[str, Any]:
-    from urllib.parse import quote
-
-    result: dict[str, Any] = {
-        "ruleId": name,
-        "ruleIndex": index,
-        "level": "error",
-        "message": {"text": printable(finding.message)},
-    }
-    place = finding.place
-    if place.path:
-        physical: dict[str, Any] = {"artifactLocation": {"uri": quote(place.path)}}
-        if place.line:
-            physical["region"] = {"startLine": place.line}
-        result["locations"] = [{"physicalLocation": physical}]
-    return result
 
 
 def as_github(report: Report) -> str:

@@ -20,25 +20,20 @@ BUILT_IN_ENGINES = {
 }
 
 # What a node calls, and the arguments that it gives: (positional, keywords, where).
-CALLS: dict[str, tuple[int, tuple[str, ...], str]] = {
-    "encode": (2, (), "inference_engine.py:270"),
-    "decode": (2, (), "inference_engine.py:249"),
-    "sample": (1, (), "node.py:128"),
-    "infer_tensor": (4, (), "node.py:382"),
-    "load_checkpoint": (2, (), "inference_engine.py:257"),
-    "ensure_shard": (1, (), "node.py:129"),
-    "infer_prompt": (4, (), "node.py:214"),
-    "save_checkpoint": (2, (), "node.py:258"),
-    "save_session": (2, (), "inference_engine.py:263"),
-    "clear_session": (0, (), "inference_engine.py:266"),
+CALLS: dict[str, tuple[int, frozenset[str], str]] = {
+    "__init__": (1, words(""), "plugin_discovery.py:189"),
+    "encode": (2, words(""), "inference_engine.py:270"),
+    "decode": (2, words(""), "inference_engine.py:249"),
+    "sample": (1, words("temp"), "node.py:128"),
+    "infer_tensor": (4, words(""), "node.py:382"),
+    "load_checkpoint": (2, words(""), "inference_engine.py:257"),
+    "ensure_shard": (1, words(""), "node.py:129"),
+    "infer_prompt": (4, words(""), "node.py:214"),
+    "save_checkpoint": (2, words(""), "node.py:258"),
+    "save_session": (2, words(""), "inference_engine.py:263"),
+    "clear_session": (0, words(""), "inference_engine.py:266"),
 }
 REQUIRED = ("encode", "decode", "sample", "infer_tensor", "load_checkpoint", "ensure_shard")
-INHERITED = ("infer_prompt", "save_checkpoint", "save_session", "clear_session")
-ATTRIBUTES = {
-    "shard": "main.py:186",
-    "shard_downloader": "chatgpt_api.py:657",
-    "tokenizer": "node.py:131",
-}
 
 # exo's setup.py, and what follows from it for transformers' own requirements.
 PINS = {

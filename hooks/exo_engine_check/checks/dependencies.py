@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .. import host
 from ..files import words
@@ -81,10 +81,10 @@ def declared_modules(plugin: Plugin) -> set[str]:
 
 
 @functools.cache
-def _installed() -> dict[str, list[str]]:
+def _installed() -> Mapping[str, list[str]]:
     from importlib.metadata import packages_distributions
 
-    return dict(packages_distributions())
+    return packages_distributions()
 
 
 class EX211(Dependencies):
@@ -96,8 +96,8 @@ class EX211(Dependencies):
         (plugin_discovery.py:109-112,133-136), and the engine before it is chosen for a model. A
         framework takes seconds, and where it is missing the plugin is gone. Import it inside the
         function that needs it."""
-        entries = [e for group in host.GROUPS for e in exo_plugin.in_group(group)]
-        for module in exo_plugin.package.loaded_with([entry.module for entry in entries]):
+        entries = [entry.module for entry in exo_plugin.in_group(*host.GROUPS)]
+        for module in exo_plugin.package.loaded_with(entries):
             for found in module.imports:
                 if found.runs and found.top in FRAMEWORKS:
                     place = Place(module.path, found.line)

@@ -4,9 +4,8 @@ import platform
 from collections.abc import Iterator
 
 from ..findings import Check, Finding, Place, reports
-from ..plugin import Plugin
+from ..plugin import Plugin, table_of
 from ..source import Module
-from ..tables import table_of
 
 
 class Project(Check):
@@ -67,7 +66,7 @@ class EX003(Project):
             listed = ignore if isinstance(ignore, list) else []
             reasons = ignore if isinstance(ignore, dict) else dict.fromkeys(map(str, listed), "")
             for name, reason in reasons.items():
-                place = exo_plugin.line("tool", table, "ignore", name)
+                place = exo_plugin.line(f"[tool.{table}", "ignore", name)
                 if table == "exo-engine" and name not in known:
                     yield Finding(place, f"there is no check {name}")
                 elif name in known and not (isinstance(reason, str) and reason.strip()):

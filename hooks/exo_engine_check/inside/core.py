@@ -1,10 +1,11 @@
-"""What fixtures and checks of the child share: steps, and the two ways in which they end."""
+"""What the child's checks share: steps, and the two ways in which they end."""
 
 import contextlib
 import json
 import os
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 MAX_TEXT = 600
@@ -18,38 +19,43 @@ class BrokenError(Exception):
     """Something of the plugin's fails that has to work; the text says what."""
 
 
-class Fault(str):
-    """A sentence, with the error that it is about."""
-
-    error: BaseException | None = None
-
-    @classmethod
-    def of(cls, text: str, error: BaseException | None) -> "Fault":
-        fault = cls(text)
-        fault.error = error
-        return fault
-
-
 class Check:
-    """A check that runs the plugin: its fixtures come by parameter name."""
+    """A check that runs the plugin: what it needs comes by parameter name, from `seen.Seen`."""
 
     family: ClassVar[str] = ""
     check: ClassVar[Any]
-    faultless: ClassVar[bool] = False  # on an exo whose faults somebody has mended
+
+
+def once(make: Callable[[Any], Any]) -> Any:
+    """A property that is made once; a failure is kept, too."""
+
+    def get(owner: Any) -> Any:
+        kept = owner.kept
+        if make.__name__ not in kept:
+            try:
+                kept[make.__name__] = make(owner)
+            except (NotRunError, BrokenError) as error:
+                kept[make.__name__] = error
+        found = kept[make.__name__]
+        if isinstance(found, NotRunError | BrokenError):
+            raise found
+        return found
+
+    return property(get)
 
 
 class Report:
-    """Writes events to the parent, one line of JSON each; knows the step under way."""
+    """Writes events to the parent, one line of JSON each."""
 
-    def __init__(self, pipe: int, request: dict[str, Any]) -> None:
-        self.pipe, self.request, self.process = pipe, request, os.getpid()
-        self.crowds: list[str] = []
-        self.roots = [os.path.realpath(folder) + os.sep for folder in request["roots"]]
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.request, self.process = request, os.getpid()
+        self.events = os.open(request["events"], os.O_WRONLY | os.O_APPEND)
+        self.root = os.path.realpath(request["project"]) + os.sep
 
     def write(self, **event: object) -> None:
         if os.getpid() != self.process:
             os._exit(0)  # a copy of this process that the plugin has forked
-        os.write(self.pipe, json.dumps(event).encode() + b"\n")
+        os.write(self.events, json.dumps(event).encode() + b"\n")
 
     def fault(self, check: str, text: str, error: BaseException | None = None) -> None:
         path, line = self._where(error)
@@ -57,22 +63,19 @@ class Report:
 
     def _where(self, error: BaseException | None) -> tuple[str, int]:
         """The last line of the plugin's own files that an error went through."""
-        seen: set[int] = set()
-        while error is not None and id(error) not in seen:
-            seen.add(id(error))
-            found = ("", 0)
-            for frame in traceback.extract_tb(error.__traceback__):
-                if self.owns(frame.filename):
-                    found = (frame.filename, frame.lineno or 0)
-            if isinstance(error, SyntaxError) and error.filename and self.owns(error.filename):
-                found = (error.filename, error.lineno or 0)
-            if found[0]:
-                return found
+        for _ in range(20):
+            if error is None:
+                break
+            places = [
+                (f.filename, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)
+            ]
+            if isinstance(error, SyntaxError) and error.filename:
+                places.append((error.filename, error.lineno or 0))
+            own = [place for place in places if os.path.realpath(place[0]).startswith(self.root)]
+            if own:
+                return own[-1]
             error = error.__cause__ or error.__context__
         return "", 0
-
-    def owns(self, file: str) -> bool:
-        return os.path.realpath(file).startswith(tuple(self.roots))
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -88,10 +91,24 @@ class Report:
         except (NotRunError, BrokenError):
             raise
         except SystemExit as error:
-            text = f"{what} ends the process with sys.exit({error.code!r})"
-            raise BrokenError(text) from error
+            raise BrokenError(f"{what} ends the process with sys.exit({error.code!r})") from error
         except BaseException as error:
             raise BrokenError(f"{what} fails: {describe(error)}") from error
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """With stdout closed: what exo's own code prints is not the plugin's."""
+    sys.stdout.flush()
+    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(null)
 
 
 def describe(error: BaseException) -> str:

@@ -5,50 +5,43 @@ import contextlib
 import importlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from .core import BrokenError, NotRunError, Report, shorten
-from .device import Device, Devices
-from .guards import auditing, blocking
+from . import device
+from .core import BrokenError, NotRunError, Report, once, shorten
+from .guards import blocking
 
 STEPS = 8
 REQUEST = "exo-engine-check-request-"
-SAMPLE = "  caf\u00e9, \u4f60\u597d \U0001f642\n\n\tend "
 STILL = 1.0  # seconds for which an event loop may stand still
 
 
 class Driver:
-    """A device, and engines on it."""
+    """A device that stays, and engines on it."""
 
     def __init__(
         self,
         report: Report,
         exo: Any,
-        devices: Devices,
-        device: Device,
         make: Callable[[], Any],
         class_name: str,
         cards: dict[str, Any],
     ) -> None:
-        self.report, self.exo, self.devices, self.device = report, exo, devices, device
-        self.make, self.class_name, self.cards = make, class_name, cards
+        self.report, self.exo, self.make = report, exo, make
+        self.new_device = lambda: device.start(report, exo, class_name, cards)
+        self.device = contextlib.ExitStack().enter_context(self.new_device())
+        repo = exo.models.model_cards[self.device.model]["repo"][class_name]
+        self.folder: Path = device.folder_of(report, repo)
         self.np: Any = importlib.import_module("numpy")
+        self.kept: dict[str, Any] = {}
         self.blocked: dict[str, None] = {}
-        self.alone: list[int] | BrokenError | NotRunError | None = None
-        self.first_engine: Any = None
-        self._count = 0
-
-    @contextlib.contextmanager
-    def fresh_device(self) -> Iterator[Device]:
-        """The device once more: a check is going to break it."""
-        with self.devices.open(self.exo, self.class_name, self.cards) as device:
-            yield device
+        self._count = itertools.count(1)
 
     def request_id(self) -> str:
         """An id that no other object is called by."""
-        self._count += 1
-        return f"{REQUEST}{self._count:04}"
+        return f"{REQUEST}{next(self._count):04}"
 
     def shards(self, parts: int) -> list[Any]:
         """The model on one node, or on several."""
@@ -63,33 +56,23 @@ class Driver:
         received = self.np.frombuffer(array.tobytes(), dtype=self.np.dtype(str(array.dtype)))
         return received.reshape(array.shape)
 
-    def as_it_is(self, array: Any) -> Any:
-        return array
-
-    async def answer(
-        self,
-        engines: Sequence[Any],
-        *,
-        steps: int = STEPS,
-        send: Callable[[Any], Any] | None = None,
-    ) -> list[int]:
+    async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = True) -> list[int]:
         """The ids of one answer over as many nodes as there are engines."""
-        request_id = self.request_id()
-        send = send or (self.wire if len(engines) > 1 else self.as_it_is)
-        shards = self.shards(len(engines))
+        request_id, shards = self.request_id(), self.shards(len(engines))
         loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
         x = await self.first(engines[0], shards[0], request_id)
         await loading
-        x = await self._others(engines, shards, request_id, x, send)
         ids: list[int] = []
         while True:
+            for engine, shard in list(zip(engines, shards, strict=True))[1:]:
+                x = await self.later(engine, shard, request_id, self.wire(x))
             token, number = await self.pick(engines[-1], shards[-1], x)
             ids.append(number)
             if number == engines[-1].tokenizer.eos_token_id or len(ids) >= steps:
                 return ids
-            x = send(token.reshape(1, -1))
+            x = token.reshape(1, -1)
+            x = self.wire(x) if read_only else x
             x = await self.later(engines[0], shards[0], request_id, x)
-            x = await self._others(engines, shards, request_id, x, send)
 
     async def first(self, engine: Any, shard: Any, request_id: str) -> Any:
         """The first step, with exo's empty state."""
@@ -102,20 +85,13 @@ class Driver:
         given = await engine.infer_tensor(request_id, shard, x, state)
         return self._output(given, state, "infer_tensor")
 
-    async def _others(
-        self, engines: Sequence[Any], shards: list[Any], request_id: str, x: Any, send: Any
-    ) -> Any:
-        for engine, shard in list(zip(engines, shards, strict=True))[1:]:
-            x = await self.later(engine, shard, request_id, send(x))
-        return x
-
     def _output(self, given: Any, state: Any, name: str) -> Any:
         if not isinstance(given, tuple) or len(given) != 2:
             raise BrokenError(f"{name}() gives {shorten(given)}, not an array and the state")
         array, back = given
         if back or state:
             text = f"inference_state comes back as {shorten(back or state)}, not as it was: empty"
-            raise StateError(text)
+            raise BrokenError(text)
         if not isinstance(array, self.np.ndarray):
             raise BrokenError(f"{name}() gives {shorten(array)}, no array")
         return array
@@ -130,10 +106,10 @@ class Driver:
         return token, number
 
     async def run(self, what: str, work: Any, seconds: float = 8.0) -> Any:
-        """Await something of the plugin's, while somebody watches the event loop."""
+        """A step of the plugin's on this event loop, which is watched."""
         watch = asyncio.ensure_future(self._watch())
         try:
-            with auditing(blocking(self.blocked)), self.report.step(what):
+            with self.report.step(what), blocking(self.blocked):
                 try:
                     return await asyncio.wait_for(work, seconds)
                 except TimeoutError:
@@ -148,35 +124,23 @@ class Driver:
             if (gap := time.perf_counter() - before) > STILL:
                 self.blocked[f"something, for {gap:.1f} s"] = None
 
+    @once
+    def _alone(self) -> "asyncio.Future[tuple[list[int], Any]]":
+        async def work() -> tuple[list[int], Any]:
+            engine = self.make()
+            told = self.answer(engine, read_only=False)
+            return await self.run("an answer on one node", told), engine
+
+        return asyncio.ensure_future(work())
+
     async def one_node(self) -> list[int]:
         """The answer of one node, asked once: what other ways to ask must give too."""
-        if self.alone is None:
-            try:
-                engine = self.make()
-                self.alone = await self.run("an answer on one node", self.answer([engine]))
-                self.first_engine = engine
-            except (BrokenError, NotRunError) as error:
-                self.alone = error
-        if isinstance(self.alone, Exception):
-            raise self.alone
-        return self.alone
+        return list((await self._alone)[0])
 
-    async def measure(self) -> None:
-        """Tell what is no fault, whichever way it is."""
-        engine, shard = self.first_engine, self.shards(1)[0]
-        tokenizer = engine.tokenizer
-        kept = tokenizer.decode(list(tokenizer.encode(SAMPLE))) == SAMPLE
-        self.report.write(can="lossless text", value="yes" if kept else "no")
-        request_id = self.request_id()
-        logits = await self.first(engine, shard, request_id)
-        drawn = {(await engine.sample(logits, temp=50.0)).item() for _ in range(12)}
-        value = "yes" if len(drawn) > 1 else "no"
-        self.report.write(can="sampling", value=value)
-        with contextlib.suppress(Exception):  # EX804 says it
-            hidden = await self.first(self.make(), self.shards(2)[0], request_id)
-            value = "yes" if hidden.dtype.kind == "f" else "no"
-            self.report.write(can="split by layers", value=value)
+    async def first_engine(self) -> Any:
+        return (await self._alone)[1]
 
 
-class StateError(BrokenError):
-    """Something was put into inference_state."""
+def broken_tokens(driver: Driver) -> Any:
+    """Ids that no vocabulary has: what a step fails on where the device can't be made to."""
+    return driver.np.full((1, 1), 2**40, dtype=driver.np.int64)

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import faults
-from ..core import Check, Fault, Report, describe, shorten
+from ..core import Check, Report, describe, shorten
+from ..guards import auditing
 
 SECONDS = 1.0
 PATIENCE = 2.5  # for a detector that gives a program a second or two
@@ -52,29 +53,30 @@ class EX501(Detection):
     "The detector is called without arguments"
 
     @staticmethod
-    def check(detectors: dict[str, Any]) -> Iterator[Any]:
+    def check(detectors: dict[str, Any]) -> Iterator[str]:
         """exo's type of a detector is `Callable[[], Optional[str]]` (plugin_discovery.py:124): a
         required parameter is a TypeError, and a coroutine is no answer. Write a plain function
         whose parameters have defaults."""
         for name, detector in detectors.items():
-            if not callable(detector):
-                yield f"the detector {name} can't be called: it is {shorten(detector)}"
-                continue
-            try:
-                inspect.signature(detector).bind()
-            except TypeError as error:
-                yield f"the detector {name} wants arguments: {error}"
-            except ValueError:
-                pass  # a compiled one can't be asked
-            if inspect.iscoroutinefunction(detector):
-                yield f"the detector {name} is async"
+            if wrong := _uncallable(detector):
+                yield f"the detector {name} {wrong}"
+
+
+def _uncallable(detector: Any) -> str:
+    if not callable(detector):
+        return f"can't be called: it is {shorten(detector)}"
+    try:
+        inspect.signature(detector).bind()
+    except TypeError as error:
+        return f"wants arguments: {error}"
+    except ValueError:
+        pass  # a compiled one can't be asked
+    return "is async" if inspect.iscoroutinefunction(detector) else ""
 
 
 def _plain(detectors: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The detectors that EX501 has nothing against."""
-    for name, detector in detectors.items():
-        if not list(EX501.check({name: detector})):
-            yield name, detector
+    return ((name, each) for name, each in detectors.items() if not _uncallable(each))
 
 
 class EX502(Detection):
@@ -89,7 +91,7 @@ class EX502(Detection):
             with report.step(f"the detector {name}"):
                 first, second = _Asked(detector), _Asked(detector)
             if wrong := first.wrong() or second.wrong():
-                yield Fault.of(f"the detector {name} {wrong}", first.error)
+                yield f"the detector {name} {wrong}", first.error
             elif first.answer != second.answer:
                 both = f"{shorten(first.answer)} and then {shorten(second.answer)}"
                 yield f"the detector {name} gives {both}"
@@ -111,32 +113,24 @@ class EX503(Detection):
                     asked = _Asked(detector)
                 wrong = asked.wrong()
                 if wrong and not (wrong_anyway and asked.error is None):
-                    text = f"the detector {name}, where {where}, {wrong}"
-                    yield Fault.of(text, asked.error)
+                    yield f"the detector {name}, where {where}, {wrong}", asked.error
 
 
-def _machines(report: Report) -> dict[str, AbstractContextManager[Any]]:
-    roots, seen = tuple(report.roots), set[str]()
-    known = {*sys.stdlib_module_names, __name__.partition(".")[0], "exo"}
+def _machines(report: Report) -> dict[str, AbstractContextManager[None]]:
+    root, known = report.root, {*sys.stdlib_module_names, __name__.partition(".")[0], "exo"}
     known |= set(report.request["required"])  # these are always there
     known |= {entry["value"].partition(".")[0] for entry in report.request["entry_points"]}
-
-    def sdks(answer: Callable[[], Any] | None) -> AbstractContextManager[Any]:
-        return faults.Sdks(known, answer).installed()
-
-    def refuse(error: Callable[[], OSError]) -> AbstractContextManager[Any]:
-        return faults.auditing(faults.refusing(roots, error, seen))
 
     def broken() -> Any:
         raise RuntimeError("the SDK has found no driver")
 
     return {
-        "files and programs are missing": refuse(lambda: FileNotFoundError(2, "it is not there")),
-        "files and programs are forbidden": refuse(lambda: PermissionError(13, "permission")),
-        "files hold something else": faults.garbage(roots),
-        "no SDK is installed": sdks(None),
-        "every SDK raises": sdks(broken),
-        "an SDK gives no text": sdks(lambda: 1),
+        "files and programs are missing": faults.refusing(root, FileNotFoundError),
+        "files and programs are forbidden": faults.refusing(root, PermissionError),
+        "files hold something else": faults.garbage(root),
+        "no SDK is installed": faults.sdks(known, None),
+        "every SDK raises": faults.sdks(known, broken),
+        "an SDK gives no text": faults.sdks(known, lambda: 1),
     }
 
 
@@ -144,7 +138,7 @@ class EX504(Detection):
     "The detector answers at once"
 
     @staticmethod
-    def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
+    def check(detectors: dict[str, Any], report: Report) -> Iterator[str]:
         """A detector is asked when a node starts, on every machine (plugin_discovery.py:124). One
         that sleeps, asks the network or waits for a program without a limit holds that up. Read a
         file of the system, or give the program a `timeout` of a second."""
@@ -156,7 +150,7 @@ class EX504(Detection):
                 if event in {"subprocess.Popen", "os.posix_spawn"}:
                     started.append(event)
 
-            with report.step(what), faults.auditing(note):
+            with report.step(what), auditing(note):
                 asked = _Asked(detector)
             if asked.hangs or asked.seconds > SECONDS:
                 yield f"{what} takes {asked.seconds:.1f} s"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..core import Check, Fault, NotRunError
-from ..imports import Imported
+from ..core import Check, NotRunError
+from ..importing import Imported
 
 SECONDS = 1.0
 
@@ -24,7 +24,7 @@ class EX701(Importing):
         for error in imported.errors.values():
             if isinstance(error, NotRunError):
                 raise error
-            yield Fault.of(str(error), error.__cause__)
+            yield str(error), error.__cause__
 
 
 class EX702(Importing):

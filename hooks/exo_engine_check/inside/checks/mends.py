@@ -1,15 +1,27 @@
-"""EX9: on exo's own node, whose faults a plugin has to mend, and what is seen at the end."""
+"""EX9: on exo's own node and API, whose faults a plugin has to mend, and what is seen at the end."""
 
 import asyncio
 import importlib
 import sys
 from collections.abc import AsyncIterator, Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from .. import host
 from ..core import Check, NotRunError, Report
 from ..drive import Driver
 from ..kept import settle, states_of
-from ..nodes import SECONDS, Gone, Heard, fails_at, make_node, start
+from ..nodes import (
+    SECONDS,
+    Discovery,
+    Peer,
+    ask_api,
+    before_step,
+    failing,
+    held,
+    make_node,
+    start,
+)
 
 HALF = "a step on the first half of the layers"
 
@@ -22,12 +34,12 @@ class EX901(Mends):
     "The engine stays when the cluster changes"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """When a peer joins or leaves, exo puts tinygrad in a plugin's place (node.py:521-526), and
         the request fails there. Wrap `Node.select_best_inference_engine`, so that a node with the
         plugin's engine keeps it."""
-        engine = driver.make()
-        node = await make_node(driver, engine)
+        node = await make_node(driver)
+        engine = node.inference_engine
         node.topology_inference_engines_pool = [["mlx", "tinygrad"], ["tinygrad"]]
         await driver.run("exo's choice of an engine", node.select_best_inference_engine())
         if node.inference_engine is not engine:
@@ -38,46 +50,30 @@ class EX902(Mends):
     "A request is let go when exo's node has ended it"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """After `max_generate_tokens`, or an end that another node saw, an engine hears nothing
         (node.py:144-149), but every node does: listen to `Node.on_token`, and forget the request
         when it says finished. What is kept longer is lost memory, and counts as a request in
         flight."""
-        node = await make_node(driver, driver.make(), limit=3)
-        heard = await start(driver, node, driver.request_id())
-        if not await heard.within(SECONDS):
+        node = await make_node(driver, limit=3)
+        heard = await start(driver, node)
+        if not await heard.within():
             raise NotRunError("the answer does not come to exo's limit")
         if not await settle(1.0, lambda: not states_of(heard.request_id, node)):
             kept = ", ".join(states_of(heard.request_id, node))
             yield f"an answer has ended at exo's limit, and {kept} is still kept for it"
 
 
-async def _failing(driver: Driver, step: int) -> AsyncIterator[tuple[Heard, bool]]:
-    """An answer that fails at a step, and whether it has ended."""
-    with driver.fresh_device() as device:
-        node = await make_node(driver, driver.make())
-        heard = await fails_at(driver, node, step, device.fail)
-        ended = await heard.within(SECONDS)
-        if ended and not heard.failed:
-            if step > 2:
-                return  # the device's answers are short
-            raise NotRunError(
-                "no step fails: the engine takes any ids, and the device has no fail() that is felt"
-                " in the middle of an answer (README)"
-            )
-        yield heard, ended
-
-
 class EX903(Mends):
     "An error after the first token ends the answer"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """exo prints an error of a later step and drops it (node.py:385-388), and the client waits
         for its timeout, 900 s by default. Wrap `Node._process_tensor`: where the engine has failed,
         let `trigger_on_token_callbacks` and `broadcast_result` say that the answer is finished."""
         for step in (2, 5):
-            async for heard, ended in _failing(driver, step):
+            async for heard, ended in failing(driver, step):
                 if not ended:
                     yield f"the device fails at step {step}, and the answer never ends"
                 elif heard.ends > 1:
@@ -88,38 +84,44 @@ class EX904(Mends):
     "A peer that can't be reached ends the answer"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """The error of sending to the next node is an error of a task that nobody awaits
         (node.py:152, 401), and the client waits. Wrap `Node.forward_tensor`, and end the answer
         where it raises."""
         driver.shards(2)
-        node = await make_node(driver, driver.make(), "gone")
-        heard = await start(driver, node, driver.request_id())
-        if not await heard.within(SECONDS):
+        heard = await start(driver, await make_node(driver, Peer()))
+        if not await heard.within():
             yield "the next node can't be reached, and the answer never ends"
 
 
 class EX905(Mends):
-    "A change of the cluster ends the answers in flight"
+    "A change of the cluster ends the answers in flight, or waits for them"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """Who joins or leaves changes everybody's layers, and an answer whose parts were on other
-        nodes waits for them (node.py:448). Wrap `Node.update_peers`: where it says that something
-        has changed, end the requests that needed another node."""
-        engine, (shard, _) = driver.make(), driver.shards(2)
-        node = await make_node(driver, engine, "gone")
-        request_id = driver.request_id()
-        given = await engine.encode(shard, driver.device.prompt)
-        out = await driver.run(HALF, driver.first(engine, shard, request_id))
-        if out.dtype == driver.np.uint8 or driver.np.array_equal(
-            out.reshape(-1), given.reshape(-1)
-        ):
-            raise NotRunError("the engine runs whole models and needs no other node")
-        heard = Heard(node, request_id)
-        node.discovery = Gone()
+        nodes waits for them (node.py:448). Wrap `Node.update_peers`: leave out who joins while
+        answers are in flight, or end them; where somebody has left, end those that needed him."""
+        driver.shards(2)
+        node = await make_node(driver)
+
+        async def join(tensor: Any) -> Any:
+            node.discovery = Discovery(Peer(reached=True))
+            await driver.run("exo's look at its peers", node.update_peers())
+            return tensor
+
+        before_step(node, 2, join)
+        heard = await start(driver, node)
+        if not await heard.within():
+            yield "a node joins in the middle of an answer, and the answer never ends"
+        peer = Peer(reached=True)
+        node = await make_node(driver, peer)
+        heard = await start(driver, node)
+        await settle(1.0, lambda: bool(peer.taken))
+        node.discovery = Discovery()
         await driver.run("exo's look at its peers", node.update_peers())
-        if not await heard.within(SECONDS):
+        # An engine of whole models needs nobody's layers.
+        if any(part.dtype.kind == "f" for part in peer.taken) and not await heard.within():
             yield "a node has left the cluster, and the answer that needed it never ends"
 
 
@@ -127,7 +129,7 @@ class EX906(Mends):
     "Hidden states that nobody can use are refused"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """A node that restarts believes for some seconds that it has all layers, while its peers
         send it hidden states. Their first step on it must be an error, and no answer of anything.
         Look at the dtype: ids are integers."""
@@ -146,49 +148,132 @@ class EX906(Mends):
         yield "hidden states are taken for a prompt by an engine with all layers"
 
 
-class EX907(Mends):
-    "An exo without the fault is left alone"
-
-    faultless = True
+class EX911(Mends):
+    "Clients see whole characters, and no closing mark"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
-        """A newer exo may end failed answers itself. A mend that does it again ends them twice, and
-        what comes second can fall on another request. Look whether the answer has ended already:
-        `node.buffered_token_output[request_id][1]`."""
-        async for heard, ended in _failing(driver, 2):
-            await asyncio.sleep(0.1)
-            if not ended or heard.ends != 1:
-                yield f"an exo that ends failed answers itself ends them {heard.ends} times"
-        if driver.device.layers > 1:
-            heard = await start(
-                driver, await make_node(driver, driver.make(), "gone"), driver.request_id()
-            )
-            await heard.within(SECONDS)
-            await asyncio.sleep(0.1)
-            if heard.ends != 1:
-                yield f"an exo that ends cut answers itself ends them {heard.ends} times"
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo decodes each token by itself and shows the one that ends (chatgpt_api.py:64-104): half
+        a character is a replacement character, and "<|im_end|>" is part of the answer. Wrap
+        `generate_completion`, and give what is new of all ids so far, without the last."""
+        await driver.one_node()
+        driver.make()
+        for what, text in (("the closing mark", "ok"), ("half characters", "\u65e5 \U0001f642")):
+            shown = shown_text(driver, [*text.encode(), 256])
+            if shown != text:
+                yield f"a client sees {what}: {shown!r}, not {text!r}"
+
+
+def shown_text(driver: Driver, ids: list[int]) -> str:
+    """What exo's API streams of an answer whose tokens are bytes; 256 is the end."""
+
+    def decode(ids: Any, **_: Any) -> str:
+        known = [i for i in ids if i < 256]
+        return bytes(known).decode("utf-8", "replace") + "<end>" * (len(ids) - len(known))
+
+    tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=256)
+    chat, shown = SimpleNamespace(model=driver.device.model), ""
+    api, request_id = driver.exo.load(host.API), driver.request_id()
+    for n, token in enumerate(ids, 1):
+        finish = "stop" if n == len(ids) else None
+        given = (chat, tokenizer, "", request_id, [token], True, finish, "chat.completion")
+        shown += api.generate_completion(*given)["choices"][0]["delta"]["content"]
+    return shown
+
+
+class EX912(Mends):
+    "A first step that fails elsewhere is an error to the client"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo's API answers HTTP 200 once the node has taken the prompt (chatgpt_api.py:384), before
+        another node has had its part of the first step. Wrap `Node.process_prompt`: let it wait
+        for the first token, and raise what has ended the answer."""
+        driver.shards(2)
+        _, answer = await ask_api(driver, await make_node(driver, Peer()))
+        done, _ = await asyncio.wait({answer}, timeout=SECONDS)
+        if not done or answer.result().status < 400:
+            answer.cancel()
+            yield "the first step fails on another node, and the client gets HTTP 200"
+
+
+class EX913(Mends):
+    "The answer of a client that goes away ends"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """Nobody tells exo's node that a connection is closed: the answer runs on to its limit, by
+        default 10,000 tokens, and the device is busy with it. Wrap
+        `ChatGPTAPI.handle_post_chat_completions`, look at `request.transport` meanwhile, and end
+        the answer."""
+        node = await make_node(driver)
+        async with held(driver, node) as (client, heard):
+            client.closed = True
+            await heard.within(1.0)
+            before = len(heard.ids)
+        if len(heard.ids) > before + 1:
+            yield "a client has gone away, and its answer goes on"
+
+
+class EX914(Mends):
+    "The end of the node ends its answers"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo's shutdown cancels every task and closes no engine (helpers.py:329, main.py:320): the
+        clients' connections break, and a device keeps what it has. Wrap `shutdown` of `exo.main`:
+        end the answers in flight, then close the device."""
+        main, kept = ModuleType("exo.main"), sys.modules.get("exo.main")
+        main.__dict__["shutdown"] = _shutdown
+        sys.modules["exo.main"] = main  # importing exo's own would start a node
+        try:
+            node = await make_node(driver)
+            async with held(driver, node) as (_, heard):
+                server, loop = SimpleNamespace(node=node), asyncio.get_running_loop()
+                stop = main.__dict__["shutdown"]("SIGTERM", loop, server)
+                await driver.run("exo's shutdown()", stop)
+                if not await heard.within(1.0):
+                    yield "exo is told to stop, and the answer in flight is not ended"
+        finally:
+            del sys.modules["exo.main"]
+            sys.modules.update({"exo.main": kept} if kept else {})
+
+
+async def _shutdown(signal: Any, loop: Any, server: Any) -> None:
+    return
+
+
+class EX920(Mends):
+    "An exo without the faults is left alone"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """A newer exo may end failed answers itself, and show whole text. A mend that does it again
+        ends them twice, and what comes second can fall on another request. Look whether the answer
+        has ended already: `node.buffered_token_output[request_id][1]`."""
+        await driver.one_node()
+        with driver.exo.without_faults():
+            answers = [heard async for heard, _ in failing(driver, 2)]
+            if driver.device.layers > 1:
+                answers.append(await start(driver, await make_node(driver, Peer())))
+            for heard in answers:
+                await heard.within()
+                await asyncio.sleep(0.1)
+                if heard.ends != 1:
+                    yield f"an exo that ends failed answers itself ends them {heard.ends} times"
+            if (shown := shown_text(driver, [*b"a", 256])) != "a":
+                yield f"an exo that shows whole text shows {shown!r}, not 'a'"
 
 
 class Ending(Check):
     family = "exo-ending"
 
 
-class EX951(Ending):
-    "The plugin starts no crowd of threads or processes"
-
-    @staticmethod
-    def check(report: Report, imported: Any) -> Iterator[Any]:
-        """A node has other work than a plugin's. More than 512 threads, 6 forks or 32 programs are
-        refused here. Start a bounded number."""
-        yield from report.crowds
-
-
 class EX952(Ending):
     "Nothing is written to stdout"
 
     @staticmethod
-    def check() -> Iterator[Any]:
+    def check() -> Iterator[str]:
         """stdout belongs to exo: `exo run` prints its answer there (main.py:254), and the terminal
         view is drawn over it. Use `logging`."""
         yield from ()  # the parent has read it
@@ -198,7 +283,7 @@ class EX953(Ending):
     "The engine's module can be imported twice"
 
     @staticmethod
-    def check(report: Report, engines: dict[str, Any]) -> Iterator[Any]:
+    def check(report: Report, engines: dict[str, Any]) -> Iterator[str]:
         """A module is imported anew after a failed import, and exo registers metrics in the same
         registry (prometheus_metrics.py:15). A second registration of a name is a ValueError,
         "Duplicated timeseries": catch it, and use a metric that is not registered."""
