@@ -61,7 +61,7 @@ class EX303(Engine):
         """exo awaits them (node.py:128-129, 214, 382): awaiting what a plain function returns is a
         TypeError. Write `async def`. An async generator can't be awaited either: return, don't
         yield."""
-        for name, module, node in _methods(exo_plugin, *host.CALLS):
+        for name, module, node in _methods(exo_plugin, *host.CALLS.keys() - {"__init__"}):
             yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own(node))
             if isinstance(node, ast.AsyncFunctionDef) and yields:
                 yield Finding(module.place(node), f"{name}() yields, and exo awaits it")

@@ -29,8 +29,13 @@ class Device:
 
 @contextlib.contextmanager
 def start(report: Report, exo: Any, class_name: str, cards: dict[str, Any]) -> Iterator[Device]:
-    """Start the device; it ends with the block. The plugin's first model answers."""
-    model, repo = _first(class_name, cards)
+    """Start the device; it ends with the block.
+
+    A device answers with the plugin's first model; a tiny model is one of its own.
+    """
+    model, repo = "exo-engine-check-tiny", "exo-engine-check/tiny"
+    if report.request["device"]:
+        model, repo = first(class_name, cards) or (model, repo)
     folder = folder_of(report, repo)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -50,13 +55,13 @@ def start(report: Report, exo: Any, class_name: str, cards: dict[str, Any]) -> I
         yield Device(model, layers, str(prompt), fail, handle)
 
 
-def _first(class_name: str, cards: dict[str, Any]) -> tuple[str, str]:
+def first(class_name: str, cards: dict[str, Any]) -> tuple[str, str] | None:
     """The first model that has a repository for the engine, and that."""
     for name, card in cards.items():
         repos = card.get("repo") if isinstance(card, dict) else None
         if isinstance(repos, dict) and isinstance(repos.get(class_name), str):
             return str(name), repos[class_name]
-    return "exo-engine-check", "exo-engine-check/model"
+    return None
 
 
 def folder_of(report: Report, repo: str) -> Path:

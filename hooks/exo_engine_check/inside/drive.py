@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import itertools
 import time
@@ -30,8 +31,10 @@ class Driver:
         cards: dict[str, Any],
     ) -> None:
         self.report, self.exo, self.make = report, exo, make
-        self.new_device = lambda: device.start(report, exo, class_name, cards)
-        self.device = contextlib.ExitStack().enter_context(self.new_device())
+        self.first_model = (device.first(class_name, cards) or ("",))[0]
+        self.new_device = functools.partial(device.start, report, exo, class_name, cards)
+        self._stack = contextlib.ExitStack()  # it ends with the process
+        self.device = self._stack.enter_context(self.new_device())
         repo = exo.models.model_cards[self.device.model]["repo"][class_name]
         self.folder: Path = device.folder_of(report, repo)
         self.np: Any = importlib.import_module("numpy")

@@ -48,7 +48,7 @@ class Exo:
     """exo's modules, its own cards, and the cards that it has with the plugin's."""
 
     def __init__(self) -> None:
-        load = importlib.import_module
+        load: Any = importlib.import_module
         with silenced():
             self.discovery = load("exo.inference.plugin_discovery")
             with_plugins = self.discovery.discover_models

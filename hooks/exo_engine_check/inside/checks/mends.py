@@ -1,4 +1,4 @@
-"""EX9: on exo's own node and API, whose faults a plugin has to mend, and what is seen at the end."""
+"""EX9: on exo's own node and API, whose faults a plugin has to mend, and at the end."""
 
 import asyncio
 import importlib
@@ -153,8 +153,8 @@ class EX911(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
-        """exo decodes each token by itself and shows the one that ends (chatgpt_api.py:64-104): half
-        a character is a replacement character, and "<|im_end|>" is part of the answer. Wrap
+        """exo decodes each token by itself and shows the one that ends (chatgpt_api.py:64-104): so
+        half a character is a replacement character, and "<|im_end|>" is part of the answer. Wrap
         `generate_completion`, and give what is new of all ids so far, without the last."""
         await driver.one_node()
         driver.make()
@@ -172,7 +172,7 @@ def shown_text(driver: Driver, ids: list[int]) -> str:
         return bytes(known).decode("utf-8", "replace") + "<end>" * (len(ids) - len(known))
 
     tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=256)
-    chat, shown = SimpleNamespace(model=driver.device.model), ""
+    chat, shown = SimpleNamespace(model=driver.first_model), ""
     api, request_id = driver.exo.load(host.API), driver.request_id()
     for n, token in enumerate(ids, 1):
         finish = "stop" if n == len(ids) else None
@@ -186,8 +186,8 @@ class EX912(Mends):
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
-        """exo's API answers HTTP 200 once the node has taken the prompt (chatgpt_api.py:384), before
-        another node has had its part of the first step. Wrap `Node.process_prompt`: let it wait
+        """exo's API answers HTTP 200 once the node has taken the prompt (chatgpt_api.py:384), when
+        another node has not had its part of the first step. Wrap `Node.process_prompt`: let it wait
         for the first token, and raise what has ended the answer."""
         driver.shards(2)
         _, answer = await ask_api(driver, await make_node(driver, Peer()))
