@@ -1,5 +1,6 @@
 """EX1: the entry points, through which exo finds everything."""
 
+import ast
 import difflib
 from collections.abc import Iterator
 
@@ -98,7 +99,9 @@ class EX107(EntryPoints):
         for entry in exo_plugin.followed():
             module = exo_plugin.package.modules.get(entry.module)
             if module and not module.is_open and entry.attribute not in module.names:
-                near = difflib.get_close_matches(entry.attribute, module.names, 1, 0.5)
+                imports = (ast.Import, ast.ImportFrom)
+                own = [n for n, node in module.names.items() if not isinstance(node, imports)]
+                near = difflib.get_close_matches(entry.attribute, own, 1, 0.5)
                 hint = f"; is {near[0]} meant?" if near else ""
                 message = f"{entry} names {entry.attribute}, which {module.name} does not define"
                 yield Finding(entry.place, message + hint)
@@ -109,8 +112,8 @@ class EX109(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """exo passes over a plugin's engine with the name of a built-in one (plugin_discovery.py:90),
-        and tells engines apart by the name of their class: model cards are keyed by it
+        """exo passes over an engine with the name of a built-in one (plugin_discovery.py:90), and tells
+        engines apart by the name of their class: model cards are keyed by it
         (models.py:258), and `DummyInferenceEngine` has a meaning of its own (node.py:522). A
         distribution or package `exo` replaces the host (setup.py:81 of exo). Choose other names:
         `exo-myengine`, with the package `exo_myengine`."""

@@ -128,9 +128,9 @@ class EX206(Packaging):
         (inference_engine.py:237-277). Add the file."""
         for name, base in exo_plugin.bases.items():
             folder = Path(base, name)
-            if name in exo_plugin.package.modules and (exo_plugin.root / folder).is_dir():
-                if not is_file(exo_plugin.root / folder / "py.typed"):
-                    yield Finding(Place(folder.as_posix()), "py.typed is missing")
+            marker = exo_plugin.root / folder / "py.typed"
+            if name in exo_plugin.package.modules and marker.parent.is_dir() and not is_file(marker):
+                yield Finding(Place(folder.as_posix()), "py.typed is missing")
 
 
 class EX207(Packaging):

@@ -59,7 +59,7 @@ class Driver:
         received = self.np.frombuffer(array.tobytes(), dtype=self.np.dtype(str(array.dtype)))
         return received.reshape(array.shape)
 
-    async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = True) -> list[int]:
+    async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = False) -> list[int]:
         """The ids of one answer over as many nodes as there are engines."""
         request_id, shards = self.request_id(), self.shards(len(engines))
         loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
@@ -131,7 +131,7 @@ class Driver:
     def _alone(self) -> "asyncio.Future[tuple[list[int], Any]]":
         async def work() -> tuple[list[int], Any]:
             engine = self.make()
-            told = self.answer(engine, read_only=False)
+            told = self.answer(engine)
             return await self.run("an answer on one node", told), engine
 
         return asyncio.ensure_future(work())

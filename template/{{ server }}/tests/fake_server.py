@@ -28,6 +28,8 @@ class FakeServer:
         self.requests: list[dict[str, Any]] = []
         self.max_concurrent = 0
         self.open_connections = 0
+        self.is_cut = False
+        self._transports: list[asyncio.Transport] = []
         self.url = ""
         self._answers: deque[list[str]] = deque()
         self._running = 0
@@ -70,6 +72,16 @@ class FakeServer:
             self._loop.call_soon_threadsafe(self._quit.set)
             self._thread.join(10)
 
+    def cut(self) -> None:
+        """Drop every connection, in the middle of its answer, and every new one."""
+
+        def drop() -> None:
+            self.is_cut = True
+            for transport in self._transports:
+                transport.abort()
+
+        self._loop.call_soon_threadsafe(drop)
+
     def wait(self) -> None:
         """Serve until the process is ended."""
         self._thread.join()
@@ -97,6 +109,10 @@ class FakeServer:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.open_connections += 1
+        if request.transport is not None:
+            self._transports.append(request.transport)
+            if self.is_cut:
+                request.transport.abort()
         try:
             response = await handler(request)
             response.force_close()

@@ -44,7 +44,8 @@ class EX803(Answers):
         change in place is a ValueError in a cluster and nowhere else. Make a new array, or copy
         first: `x = x.copy()`."""
         before = await driver.one_node()
-        again = await driver.run("an answer from read-only arrays", driver.answer(driver.make()))
+        work = driver.answer(driver.make(), read_only=True)
+        again = await driver.run("an answer from read-only arrays", work)
         if again != before:
             yield f"read-only arrays give {again}, others {before}"
 

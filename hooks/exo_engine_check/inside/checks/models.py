@@ -45,13 +45,14 @@ class EX401(Models):
     "Every model card has layers and a repository for the engine"
 
     @staticmethod
-    def check(cards: dict[str, Any], engines: dict[str, Any]) -> Iterator[str]:
+    def check(cards: dict[str, Any], request: dict[str, Any]) -> Iterator[str]:
         """exo splits a model by `card["layers"]`, a number of at least 1 (models.py:265-268), and
         asks for `card["repo"][engine.__class__.__name__]`, not for the name of the entry point
         (models.py:258). It downloads from there: `organization/name` of the Hugging Face hub. A
         card without them is never offered; one that is no dict ends every request for it. Write
         `{"layers": 32, "repo": {"MyInferenceEngine": "organization/model"}}`."""
-        classes = {getattr(engine, "__name__", "") for engine in engines.values()}
+        engines = [e for e in request["entry_points"] if e["group"] == "exo.inference_engines"]
+        classes = {entry["value"].rpartition(":")[2] for entry in engines}
         for name, card in cards.items():
             if not isinstance(card, dict):
                 yield f"the card of {name} is {shorten(card)}, no dict"
