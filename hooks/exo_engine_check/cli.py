@@ -62,7 +62,7 @@ def _check(path: Path, form: str, given: dict[str, object]) -> int:
     options = Options(**given)  # type: ignore[arg-type]  # the parser's own types
     with _deadline(options.timeout):
         report = check(path, options)
-    _write(formats.write(report, form, form == "text" and sys.stdout.isatty()))
+    _write(formats.write(report, form))
     if report.nothing_ran:
         _write(f"exo-engine: {printable(report.nothing_ran)}\n", sys.stderr)
     return 1 if report.faults else 2 if report.nothing_ran else 0

@@ -1,23 +1,14 @@
 """A report as text for people, and as JSON and GitHub annotations."""
 
 import json
-from collections.abc import Iterator
 
 from .checks import all_checks
 from .findings import FAILED, NOT_RUN, PASSED, README, Report, manual, printable, title
 
-_COLOURS = {"bold": "1", "red": "1;31", "green": "1;32", "cyan": "36", "dim": "2"}
 
-
-def write(report: Report, form: str, colour: bool = False) -> str:
+def write(report: Report, form: str) -> str:
     """A report in one of the forms."""
-    if form != "text":
-        return str(globals()[f"as_{form}"](report))
-    pieces = (
-        f"\033[{_COLOURS[style]}m{text}\033[0m" if colour and style else text
-        for text, style in _pieces(report)
-    )
-    return "".join(pieces)
+    return {"text": as_text, "json": as_json, "github": as_github}[form](report)
 
 
 def summary(report: Report) -> str:
@@ -36,29 +27,23 @@ def url(name: str) -> str:
     return f"{README}#{name}"
 
 
-def _pieces(report: Report) -> Iterator[tuple[str, str]]:
-    """The text in pieces, each with its style."""
-    checks = all_checks()
-    for result in report.results:
-        if not result.findings:
-            continue
+def as_text(report: Report) -> str:
+    """What a person reads."""
+    checks, lines = all_checks(), list[str]()
+    for result in [result for result in report.results if result.findings]:
         state = "" if result.state == FAILED else f" ({result.state})"
-        yield f"{result.id} ", "red"
-        yield f"{title(checks[result.id])}{state}\n", "bold"
+        lines.append(f"{result.id} {title(checks[result.id])}{state}")
         for finding in result.findings:
-            place = printable(finding.place)
-            yield "  ", ""
-            yield place, "cyan" if place else ""
-            yield f"{': ' if place else ''}{printable(finding.message)}\n", ""
-        yield "".join(f"    {line}\n" for line in manual(checks[result.id]).splitlines()), ""
-        yield f"    alone: {report.again} --select {result.id}\n    {url(result.id)}\n\n", "dim"
+            place = f"{printable(finding.place)}: " if finding.place.path else ""
+            lines.append(f"  {place}{printable(finding.message)}")
+        lines += [f"    {line}" for line in manual(checks[result.id]).splitlines()]
+        lines += [f"    alone: {report.again} --select {result.id}", f"    {url(result.id)}", ""]
     for why, names in _not_run(report).items():
-        yield f"{', '.join(names)} not run: {printable(why)}\n", ""
+        lines.append(f"{', '.join(names)} not run: {printable(why)}")
     for name, reason in report.ignored.items():
-        yield f"{name} ignored: {printable(reason) or 'no reason given'}\n", ""
-    for note in report.notes:
-        yield f"note: {printable(note)}\n", ""
-    yield f"{summary(report)}\n", "red" if report.faults or report.nothing_ran else "green"
+        lines.append(f"{name} ignored: {printable(reason) or 'no reason given'}")
+    lines += [f"note: {printable(note)}" for note in report.notes]
+    return "\n".join([*lines, summary(report)]) + "\n"
 
 
 def _not_run(report: Report) -> dict[str, list[str]]:

@@ -1,23 +1,19 @@
 """The command: exit codes, formats, choosing and ignoring checks, and --fix."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import guide_plugin as guide
 import pytest
 import yaml
 from checking import PLUGINS, found, plugin, run
-from exo_engine_check.checks import FAMILIES, all_checks, running_checks
+from exo_engine_check.checks import FAMILIES, all_checks
 from exo_engine_check.findings import manual, title
 from exo_engine_check.table import with_table
 
 ROOT = Path(__file__).parents[2]
-MULTITOOL = shutil.which("sarif-multitool")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +27,7 @@ def ids(path: Path, *options: object) -> list[str]:
     return list(dict.fromkeys(fault["id"] for fault in faults))
 
 
-@pytest.mark.parametrize("form", ["text", "json", "sarif", "github"])
+@pytest.mark.parametrize("form", ["text", "json", "github"])
 def test_two_runs_give_the_same(broken: Path, form: str) -> None:
     first, second = (run(broken, "--format", form) for _ in range(2))
     assert first == second
@@ -39,15 +35,15 @@ def test_two_runs_give_the_same(broken: Path, form: str) -> None:
 
 
 def test_text_says_what_where_why_how_and_again(broken: Path) -> None:
-    lines = run(broken, "--select", "EX305")[1].splitlines()
+    lines = run(broken, "--select", "EX304")[1].splitlines()
     assert lines[:2] == [
-        "EX305 sample() takes a temperature",
+        "EX304 The methods take the arguments that exo gives",
         f"  {'exo_myengine/engine.py:27'}: sample() takes no temp",
     ]
     text = "\n".join(lines)
     assert "(node.py:128)" in text
     assert "Write" in text
-    assert f"alone: exo-engine check {broken} --select EX305" in text
+    assert f"alone: exo-engine check {broken} --select EX304" in text
     assert lines[-1] == "1 fault, 0 checks passed"
 
 
@@ -64,48 +60,9 @@ def test_json_has_every_state(tmp_path: Path) -> None:
 def test_github_annotations(broken: Path) -> None:
     lines = run(broken, "--static", "--format", "github")[1].splitlines()
     assert (
-        "::error file=exo_myengine/engine.py,line=27,title=EX305 sample() takes a temperature"
+        "::error file=exo_myengine/engine.py,line=27,title=EX304 The methods take the arguments that exo gives"
         "::sample() takes no temp"
     ) in lines
-
-
-def sarif(path: Path) -> Any:
-    return json.loads(run(path, "--format", "sarif")[1])
-
-
-def test_sarif_names_rules_and_places(broken: Path) -> None:
-    content = sarif(broken)
-    assert content["version"] == "2.1.0"
-    [run_] = content["runs"]
-    rules = run_["tool"]["driver"]["rules"]
-    for result in run_["results"]:
-        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
-    places = {
-        r["ruleId"]: r["locations"][0]["physicalLocation"]
-        for r in run_["results"]
-        if "locations" in r
-    }
-    assert places["EX305"] == {
-        "artifactLocation": {"uri": "exo_myengine/engine.py"},
-        "region": {"startLine": 27},
-    }
-
-
-@pytest.mark.skipif(
-    not MULTITOOL, reason="sarif-multitool is not on PATH: npm install @microsoft/sarif-multitool"
-)
-def test_sarif_keeps_to_its_schema(broken: Path, tmp_path: Path) -> None:
-    file = tmp_path / "broken.sarif"
-    file.write_text(json.dumps(sarif(broken)), encoding="utf-8")
-    done = subprocess.run(
-        [str(MULTITOOL), "validate", str(file)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        env=os.environ | {"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT": "1"},
-    )
-    assert "1 files scanned" in done.stdout, done.stdout + done.stderr
-    assert ": error " not in done.stdout
 
 
 def test_paths_are_those_of_the_working_folder(
@@ -113,7 +70,7 @@ def test_paths_are_those_of_the_working_folder(
 ) -> None:
     monkeypatch.chdir(broken.parent)
     faults = json.loads(run(broken.name, "--static", "--format", "json")[1])["faults"]
-    assert {f["path"] for f in faults if f["id"] == "EX305"} == {
+    assert {f["path"] for f in faults if f["id"] == "EX304"} == {
         f"{broken.name}/exo_myengine/engine.py"
     }
 
@@ -161,38 +118,6 @@ def test_nothing_run_is_no_success(tmp_path: Path) -> None:
     assert run(copy, "--ignore", "EX1")[0] == 2
 
 
-def test_fix_mends_what_has_one_right_answer(tmp_path: Path) -> None:
-    copy = plugin(tmp_path)
-    config = copy / "pyproject.toml"
-    good = config.read_text(encoding="utf-8")
-    bad = good.replace("dependencies = [\n", 'dependencies = [\n    "exo",  # the host\n')
-    bad = bad.replace('"exo.models"', '"exo.model"').replace("\n", "\r\n")
-    config.write_bytes(bad.encode())
-    (copy / "exo_steps/py.typed").unlink()
-    code, shown, _ = run(copy, "--static", "--diff")
-    assert code == 1
-    assert '-    "exo",  # the host' in shown
-    assert config.read_bytes() == bad.encode()
-    assert run(copy, "--static", "--fix")[0] == 0
-    assert config.read_bytes() == good.replace("\n", "\r\n").encode()
-    assert (copy / "exo_steps/py.typed").read_text() == ""
-    assert run(copy, "--static", "--diff")[:2] == (0, "")
-
-
-def test_fix_takes_one_of_several_on_a_line(tmp_path: Path) -> None:
-    copy = plugin(tmp_path)
-    config = copy / "pyproject.toml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(
-        text.replace(
-            'dependencies = [\n    "numpy>=2.0",\n    "prometheus-client>=0.20",\n]',
-            'dependencies = ["numpy>=2.0", "prometheus-client>=0.20", "exo"]',
-        )
-    )
-    assert run(copy, "--static", "--fix")[0] == 0
-    assert 'dependencies = ["numpy>=2.0", "prometheus-client>=0.20"]' in config.read_text()
-
-
 def test_every_check_is_its_own_manual() -> None:
     for name, check in all_checks().items():
         assert title(check)[0].isupper() or title(check).startswith(
@@ -200,7 +125,6 @@ def test_every_check_is_its_own_manual() -> None:
         ), name
         assert len(manual(check)) > 80, name
         assert check.family in FAMILIES, name
-    assert [name for name, check in running_checks().items() if check.faultless] == ["EX907"]
 
 
 def test_the_readmes_table_is_that_of_the_classes() -> None:
@@ -233,34 +157,5 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     wheel = build_wheel(ROOT, tmp_path)
     subprocess.run(["unzip", "-q", wheel, "-d", tmp_path / "x"], check=True)
     folder = tmp_path / "x" / "exo_engine_check"
-    for name in ("standin/exo/models.py", "inside/start.py", "inside/checks/mends.py"):
+    for name in ("standin/exo/models.py", "inside/__main__.py", "inside/checks/mends.py"):
         assert (folder / name).is_file(), name
-
-
-def test_the_table_of_what_a_plugin_can_do(tmp_path: Path) -> None:
-    copy = plugin(tmp_path)
-    table = copy / "CAPABILITIES.md"
-    assert run(copy, "--report", table)[0] == 0
-    text = table.read_text(encoding="utf-8")
-    assert "| split by layers | yes | not run |" in text
-    assert "| sampling | no | not run |" in text  # it takes the best, whatever temp is
-    table.write_text(text.replace("| sampling | no | not run |", "| sampling | yes | yes |"))
-    code, out, _ = run(copy, "--report", table)
-    assert code == 1
-    assert "says that sampling is yes, and the run says no" in out
-    assert "| sampling | yes | yes |" in table.read_text(encoding="utf-8")
-
-
-def test_what_a_plugin_cannot_do_is_declared_and_has_to_be_true(tmp_path: Path) -> None:
-    copy = plugin(tmp_path, "answers")
-    config = copy / "pyproject.toml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(f'{text}\n[tool.exo-engine.cannot]\n"split by layers" = "whole models"\n')
-    table = copy / "CAPABILITIES.md"
-    assert run(copy, "--report", table)[0] == 0
-    assert "| split by layers | no: whole models |" in table.read_text(encoding="utf-8")
-    assert run(copy, "--report", table)[0] == 0
-    config.write_text(f'{text}\n[tool.exo-engine.cannot]\n"two nodes" = "untested"\n')
-    code, out, _ = run(copy, "--report", table)
-    assert code == 1
-    assert "two nodes is declared as what the plugin can't do (untested), and it can" in out

@@ -112,8 +112,8 @@ class EX109(EntryPoints):
 
     @reports
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """exo passes over an engine with the name of a built-in one (plugin_discovery.py:90), and tells
-        engines apart by the name of their class: model cards are keyed by it
+        """exo passes over an engine with the name of a built-in one (plugin_discovery.py:90), and
+        tells engines apart by the name of their class: model cards are keyed by it
         (models.py:258), and `DummyInferenceEngine` has a meaning of its own (node.py:522). A
         distribution or package `exo` replaces the host (setup.py:81 of exo). Choose other names:
         `exo-myengine`, with the package `exo_myengine`."""

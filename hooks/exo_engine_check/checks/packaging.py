@@ -129,7 +129,11 @@ class EX206(Packaging):
         for name, base in exo_plugin.bases.items():
             folder = Path(base, name)
             marker = exo_plugin.root / folder / "py.typed"
-            if name in exo_plugin.package.modules and marker.parent.is_dir() and not is_file(marker):
+            if (
+                name in exo_plugin.package.modules
+                and marker.parent.is_dir()
+                and not is_file(marker)
+            ):
                 yield Finding(Place(folder.as_posix()), "py.typed is missing")
 
 

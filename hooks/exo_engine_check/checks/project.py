@@ -1,11 +1,9 @@
 """EX0: the project can be read."""
 
-import platform
 from collections.abc import Iterator
 
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin, table_of
-from ..source import Module
 
 
 class Project(Check):
@@ -33,21 +31,8 @@ class EX002(Project):
         at its start (plugin_discovery.py:184). Mend the file, or take it out of the package."""
         for module in exo_plugin.package:
             _ = module.tree
-            if module.problem and not _is_for_newer(exo_plugin, module):
+            if module.problem:
                 yield Finding(Place(module.path, module.problem_line), module.problem)
-
-
-def _is_for_newer(plugin: Plugin, module: Module) -> bool:
-    """Whether a syntax that this Python doesn't know may be that of a newer one."""
-    wanted = plugin.metadata.requires_python
-    if not (wanted and module.problem.startswith("is no Python")):
-        return False
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-    try:
-        return not SpecifierSet(wanted).contains(platform.python_version(), prereleases=True)
-    except InvalidSpecifier:
-        return False
 
 
 class EX003(Project):

@@ -199,7 +199,7 @@ async def _wave(driver: Driver, engine: Any, shard: Any) -> int:
     answered = 0
     while pending:
         done, pending = await asyncio.wait(
-            pending, timeout=0.3, return_when=asyncio.FIRST_COMPLETED
+            pending, timeout=0.3 if answered else 3.0, return_when=asyncio.FIRST_COMPLETED
         )
         answered += sum(task.exception() is None for task in done)
         if not done:
