@@ -36,11 +36,11 @@ def test_the_guides_plugin_has_one_finding_for_each_of_its_faults(tmp_path: Path
     assert faults == [
         ("EX201", "pyproject.toml:5", "PyPI"),
         ("EX203", "pyproject.toml:2", "README"),
-        ("EX204", "pyproject.toml:2", "licence"),
+        ("EX203", "pyproject.toml:2", "licence"),
         ("EX205", "pyproject.toml:2", "missing"),
         ("EX206", "exo_myengine", "missing"),
         ("EX301", "exo_myengine/engine.py:7", "(node.py:129)"),
-        ("EX305", "exo_myengine/engine.py:27", "temp"),
+        ("EX304", "exo_myengine/engine.py:27", "(node.py:128)"),
         ("EX307", "exo_myengine/engine.py:56", "arguments"),
         ("EX309", "exo_myengine/engine.py:17", "there"),
         ("EX309", "exo_myengine/engine.py:49", "there"),

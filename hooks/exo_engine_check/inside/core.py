@@ -22,7 +22,6 @@ class BrokenError(Exception):
 class Check:
     """A check that runs the plugin: what it needs comes by parameter name, from `seen.Seen`."""
 
-    family: ClassVar[str] = ""
     check: ClassVar[Any]
 
 

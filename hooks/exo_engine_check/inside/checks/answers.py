@@ -12,11 +12,7 @@ from ..drive import REQUEST, Driver, broken_tokens
 from ..kept import Growth
 
 
-class Answers(Check):
-    family = "exo-answers"
-
-
-class EX801(Answers):
+class EX801(Check):
     "The engine answers as exo drives it"
 
     @staticmethod
@@ -35,7 +31,7 @@ class EX801(Answers):
             yield f"tokenizer.decode() gives {shorten(text)}, no text"
 
 
-class EX803(Answers):
+class EX803(Check):
     "The input is read-only, and not changed"
 
     @staticmethod
@@ -50,7 +46,7 @@ class EX803(Answers):
             yield f"read-only arrays give {again}, others {before}"
 
 
-class EX804(Answers):
+class EX804(Check):
     "Two nodes give what one gives"
 
     @staticmethod
@@ -65,7 +61,7 @@ class EX804(Answers):
             yield f"two nodes give {together}, one gives {before}"
 
 
-class EX805(Answers):
+class EX805(Check):
     "Requests that interleave don't mix"
 
     @staticmethod
@@ -81,7 +77,7 @@ class EX805(Answers):
                 return
 
 
-class EX806(Answers):
+class EX806(Check):
     "An end token with the id 0 is an end token"
 
     @staticmethod
@@ -129,7 +125,7 @@ def _end_of_zero(folder: Path) -> Iterator[bool]:
             path.write_bytes(content)
 
 
-class EX807(Answers):
+class EX807(Check):
     "Nothing blocks the event loop"
 
     @staticmethod
@@ -142,7 +138,7 @@ class EX807(Answers):
             yield f"the event loop waits for {what}"
 
 
-class EX808(Answers):
+class EX808(Check):
     "An error in the first step is told"
 
     @staticmethod
@@ -172,7 +168,7 @@ class EX808(Answers):
                     yield f"after another request's error the answer is {after}, not {before}"
 
 
-class EX809(Answers):
+class EX809(Check):
     "What is kept for a request is let go again"
 
     @staticmethod
@@ -210,7 +206,7 @@ async def _wave(driver: Driver, engine: Any, shard: Any) -> int:
     return answered
 
 
-class EX810(Answers):
+class EX810(Check):
     "No metric has a label of a request"
 
     @staticmethod

@@ -16,10 +16,6 @@ SECONDS = 1.0
 PATIENCE = 2.5  # for a detector that gives a program a second or two
 
 
-class Detection(Check):
-    family = "exo-detection"
-
-
 class _Asked:
     """One answer of a detector, in a thread that may be left behind."""
 
@@ -49,7 +45,7 @@ class _Asked:
         return f"gives {shorten(self.answer)}, no name and not None"
 
 
-class EX501(Detection):
+class EX501(Check):
     "The detector is called without arguments"
 
     @staticmethod
@@ -79,7 +75,7 @@ def _plain(detectors: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]
     return ((name, each) for name, each in detectors.items() if not _uncallable(each))
 
 
-class EX502(Detection):
+class EX502(Check):
     "The detector gives a name or None, and twice the same"
 
     @staticmethod
@@ -97,7 +93,7 @@ class EX502(Detection):
                 yield f"the detector {name} gives {both}"
 
 
-class EX503(Detection):
+class EX503(Check):
     "The detector catches its own errors"
 
     @staticmethod
@@ -134,7 +130,7 @@ def _machines(report: Report) -> dict[str, AbstractContextManager[None]]:
     }
 
 
-class EX504(Detection):
+class EX504(Check):
     "The detector answers at once"
 
     @staticmethod

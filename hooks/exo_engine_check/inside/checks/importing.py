@@ -9,11 +9,7 @@ from ..importing import Imported
 SECONDS = 1.0
 
 
-class Importing(Check):
-    family = "exo-importing"
-
-
-class EX701(Importing):
+class EX701(Check):
     "The plugin survives being imported"
 
     @staticmethod
@@ -27,7 +23,7 @@ class EX701(Importing):
             yield str(error), error.__cause__
 
 
-class EX702(Importing):
+class EX702(Check):
     "The models, the detector and the package import nothing of exo"
 
     @staticmethod
@@ -40,7 +36,7 @@ class EX702(Importing):
             yield "models and detectors import exo"
 
 
-class EX703(Importing):
+class EX703(Check):
     "Discovery's imports are quick and light"
 
     @staticmethod
@@ -54,7 +50,7 @@ class EX703(Importing):
             yield f"models and detectors import {name}"
 
 
-class EX704(Importing):
+class EX704(Check):
     "An import starts nothing and leaves nothing"
 
     @staticmethod

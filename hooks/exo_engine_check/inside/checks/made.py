@@ -6,11 +6,7 @@ from typing import Any
 from ..core import Check, shorten
 
 
-class Made(Check):
-    family = "exo-engine-made"
-
-
-class EX602(Made):
+class EX602(Check):
     "exo makes the plugin's class, with the attributes that exo reads"
 
     @staticmethod
@@ -29,7 +25,7 @@ class EX602(Made):
             yield f"shard is {shorten(engine.shard)} before the first one, not None"
 
 
-class EX605(Made):
+class EX605(Check):
     "Metrics carry the plugin's own prefix"
 
     @staticmethod

@@ -26,11 +26,7 @@ from ..nodes import (
 HALF = "a step on the first half of the layers"
 
 
-class Mends(Check):
-    family = "exo-mends"
-
-
-class EX901(Mends):
+class EX901(Check):
     "The engine stays when the cluster changes"
 
     @staticmethod
@@ -46,7 +42,7 @@ class EX901(Mends):
             yield f"exo has put {type(node.inference_engine).__name__} in the engine's place"
 
 
-class EX902(Mends):
+class EX902(Check):
     "A request is let go when exo's node has ended it"
 
     @staticmethod
@@ -64,7 +60,7 @@ class EX902(Mends):
             yield f"an answer has ended at exo's limit, and {kept} is still kept for it"
 
 
-class EX903(Mends):
+class EX903(Check):
     "An error after the first token ends the answer"
 
     @staticmethod
@@ -80,7 +76,7 @@ class EX903(Mends):
                     yield f"the device fails at step {step}, and the answer ends {heard.ends} times"
 
 
-class EX904(Mends):
+class EX904(Check):
     "A peer that can't be reached ends the answer"
 
     @staticmethod
@@ -94,7 +90,7 @@ class EX904(Mends):
             yield "the next node can't be reached, and the answer never ends"
 
 
-class EX905(Mends):
+class EX905(Check):
     "A change of the cluster ends the answers in flight, or waits for them"
 
     @staticmethod
@@ -125,7 +121,7 @@ class EX905(Mends):
             yield "a node has left the cluster, and the answer that needed it never ends"
 
 
-class EX906(Mends):
+class EX906(Check):
     "Hidden states that nobody can use are refused"
 
     @staticmethod
@@ -148,7 +144,7 @@ class EX906(Mends):
         yield "hidden states are taken for a prompt by an engine with all layers"
 
 
-class EX911(Mends):
+class EX911(Check):
     "Clients see whole characters, and no closing mark"
 
     @staticmethod
@@ -181,7 +177,7 @@ def shown_text(driver: Driver, ids: list[int]) -> str:
     return shown
 
 
-class EX912(Mends):
+class EX912(Check):
     "A first step that fails elsewhere is an error to the client"
 
     @staticmethod
@@ -197,7 +193,7 @@ class EX912(Mends):
             yield "the first step fails on another node, and the client gets HTTP 200"
 
 
-class EX913(Mends):
+class EX913(Check):
     "The answer of a client that goes away ends"
 
     @staticmethod
@@ -215,7 +211,7 @@ class EX913(Mends):
             yield "a client has gone away, and its answer goes on"
 
 
-class EX914(Mends):
+class EX914(Check):
     "The end of the node ends its answers"
 
     @staticmethod
@@ -243,7 +239,7 @@ async def _shutdown(signal: Any, loop: Any, server: Any) -> None:
     return
 
 
-class EX920(Mends):
+class EX920(Check):
     "An exo without the faults is left alone"
 
     @staticmethod
@@ -265,11 +261,7 @@ class EX920(Mends):
                 yield f"an exo that shows whole text shows {shown!r}, not 'a'"
 
 
-class Ending(Check):
-    family = "exo-ending"
-
-
-class EX952(Ending):
+class EX952(Check):
     "Nothing is written to stdout"
 
     @staticmethod
@@ -279,7 +271,7 @@ class EX952(Ending):
         yield from ()  # the parent has read it
 
 
-class EX953(Ending):
+class EX953(Check):
     "The engine's module can be imported twice"
 
     @staticmethod

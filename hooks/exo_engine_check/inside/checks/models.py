@@ -7,11 +7,7 @@ from ..core import Check, describe, shorten
 from ..host import Exo
 
 
-class Models(Check):
-    family = "exo-models"
-
-
-class EX400(Models):
+class EX400(Check):
     "exo's own discovery finds what the entry points name"
 
     @staticmethod
@@ -41,7 +37,7 @@ class EX400(Models):
             yield "exo's discovery drops a detector: it can't be called, or loaded"
 
 
-class EX401(Models):
+class EX401(Check):
     "Every model card has layers and a repository for the engine"
 
     @staticmethod
@@ -74,7 +70,7 @@ class EX401(Models):
                     yield f"the repository of {name} is {shorten(value)}, not organization/name"
 
 
-class EX405(Models):
+class EX405(Check):
     "No model id is one of exo's own"
 
     @staticmethod

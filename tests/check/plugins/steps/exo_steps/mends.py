@@ -123,7 +123,7 @@ def raise_first_errors(node_class: Any, engine_class: Any) -> None:
             return await original(self, base, prompt, request_id, *rest, **named)
         asked.append(request_id)
         result = await original(self, base, prompt, request_id, *rest, **named)
-        while not any(self.buffered_token_output.get(request_id, ([], False))):
+        while not any(self.buffered_token_output.get(request_id, ([], False))):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if request_id in self.inference_engine.cut:
             raise RuntimeError("the next node has gone. Send the request again")
@@ -155,7 +155,7 @@ def notice_clients(api_class: Any, engine_class: Any) -> None:
     original = api_class.handle_post_chat_completions
 
     async def watch(node: Any, request: Any, asked: list[str]) -> None:
-        while not request.transport.is_closing():
+        while not request.transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await leave(node, asked)
 
