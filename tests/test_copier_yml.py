@@ -11,6 +11,7 @@ SETTINGS = {
     "_exclude",
     "_external_data",
     "_message_after_copy",
+    "_message_after_update",
     "_min_copier_version",
     "_skip_if_exists",
     "_subdirectory",
@@ -46,6 +47,8 @@ def test_the_questions_in_order() -> None:
     assert list(questions()) == [
         "project_name",
         "variant",
+        "onnx_provider",
+        "onnx_plugin",
         "engine_name",
         "engine_class",
         "description",

@@ -1,6 +1,7 @@
 """What copier asks: the defaults, the rules for names, the licences."""
 
 import keyword
+import re
 import sys
 import tomllib
 from collections.abc import Callable
@@ -206,6 +207,31 @@ def test_refused_answer_writes_nothing(
     with pytest.raises((ValueError, CopierError), match=question):
         render("exo-refused", **{question: answer})
     assert not (tmp_path / "exo-refused").exists()
+
+
+@pytest.mark.parametrize("question", ["project_name", "engine_name"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "class",
+        "None",
+        "_",
+        "type",
+        "json",
+        "lib2to3",
+        "pty",
+        "mlx",
+        "rkllm",
+        "test",
+        "numpy",
+        "tests",
+    ],
+)
+def test_what_a_refusal_suggests_is_accepted(macros: Any, question: str, name: str) -> None:
+    problem = getattr(macros, f"{question}_problem")
+    if refusal := problem(name):
+        suggested = re.findall(r"such as ([\w-]+)\.", refusal)
+        assert [problem(one) for one in suggested] == [""]
 
 
 @pytest.mark.parametrize(

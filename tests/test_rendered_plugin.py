@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import variants
+from conftest import REPOSITORY, variants
 from exo_engine_check.host import PINS
+from jinja2 import Environment, StrictUndefined
 from packaging.requirements import Requirement
 
 # Of what exo's setup.py pins, what a plugin or its requirements might touch.
@@ -158,6 +159,34 @@ def test_its_tests_pass_with_the_newest_versions(
     run_its_tests(installed, plugin.folder, tmp_path)
 
 
+def add_kits_tests(plugin: Plugin, folder: Path) -> list[str]:
+    """Put the tests of what only the template can change beside a plugin's own; their paths.
+
+    They take long, and no author can break them: they stand in tests/kit, and run here.
+    """
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    names = {"package": plugin.package, "project_name": plugin.name}
+    made = []
+    for path in sorted((REPOSITORY / "tests/kit").glob("test_*.py.jinja")):
+        source = environment.from_string(path.read_text(encoding="utf-8")).render(names)
+        target = folder / "tests" / path.name.removesuffix(".jinja")
+        target.write_text(source, encoding="utf-8")
+        made.append(f"tests/{target.name}")
+    assert made
+    return made
+
+
+@only("numpy")
+def test_the_kits_own_tests_pass(plugin: Plugin, installed: Path, tmp_path: Path) -> None:
+    folder = copy_tests(plugin.folder, tmp_path)
+    added = add_kits_tests(plugin, folder)
+    output = run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", *added, cwd=folder)
+    assert " passed" in output
+    ruff = [sys.executable, "-m", "ruff"]
+    run(*ruff, "check", "--no-cache", *added, cwd=folder)
+    run(*ruff, "format", "--no-cache", "--check", *added, cwd=folder)
+
+
 def test_its_tests_pass_with_the_lowest_versions(
     wheel: Path, plugin: Plugin, tmp_path: Path
 ) -> None:
@@ -191,7 +220,7 @@ def test_mypy_bites_when_a_backend_breaks_the_contract(
     assert "    contract = 1\n" in source
     broken_source = source.replace("    contract = 1\n", '    contract = "one"\n')
     backend.write_text(broken_source, encoding="utf-8")
-    with pytest.raises(AssertionError, match=r"engine\.py:.*backend"):
+    with pytest.raises(AssertionError, match=r"engine\.py:.*Backend"):
         check_types(broken)
 
 
@@ -380,10 +409,10 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     package = mine / plugin.package
     source = (package / "kit" / "llama" / "llama.py").read_text(encoding="utf-8")
     before, rest = source.split("Weights = dict[str, Array]", 1)
-    _, after = rest.split("    head: Array | None  # [V, D]\n", 1)
+    after = "\n\ndef forward(" + rest.split("\n\ndef forward(", 1)[1]
     before = before.replace(
         "from .config import Config\n",
-        "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Weights\n",
+        "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Part, Weights\n",
     ).replace("from dataclasses import dataclass\n", "")
     operations = before.rstrip() + "\n" + after
     (package / "operations.py").write_text(operations, encoding="utf-8")
@@ -398,7 +427,8 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=mine)
 
     halves = operations.replace(
-        "    y = x @ w[", "    x = x.astype(np.float16).astype(np.float32)\n    y = x @ w["
+        "    y = product(x, w[",
+        "    x = x.astype(np.float16).astype(np.float32)\n    y = product(x, w[",
     )
     assert halves != operations
     (package / "operations.py").write_text(halves, encoding="utf-8")

@@ -138,6 +138,20 @@ def put(path: str, old: str, new: str) -> Change:
     return change
 
 
+def replace_all(old: str, new: str) -> Change:
+    """Write other names into the answers file, wherever they stand."""
+
+    def change(plugin: Path) -> None:
+        text = (plugin / STORED).read_text(encoding="utf-8")
+        lines = [
+            line if line.startswith("_src") else line.replace(old, new)
+            for line in text.splitlines()
+        ]
+        (plugin / STORED).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+
+    return change
+
+
 def delete(path: str) -> Change:
     """Take a file or a folder out of the plugin."""
 
@@ -385,6 +399,34 @@ HOSTILE = {
     "a lost name": Hostile(put(STORED, "project_name: exo-ada\n", ""), CANT_CHANGE),
     "a lost identity": Hostile(put(STORED, "_identity:", "identity:"), "lost its line _identity"),
     "a lost answer": Hostile(put(STORED, "license: MIT\n", ""), "lost its line license"),
+    "a name edited everywhere": Hostile(replace_all("exo-ada", "exo-bob"), "has no folder exo_bob"),
+    "an identity that is none": Hostile(
+        put(STORED, "_identity: {", "_identity: #{"), "lost its line _identity"
+    ),
+    "an identity that is a list": Hostile(
+        put(STORED, "_identity: {", "_identity: [exo-ada] #{"), "lost its line _identity"
+    ),
+    "a lost answer that nobody was asked": Hostile(
+        several(put(STORED, "license: MIT\n", ""), put(STORED, "_asked: [", "_asked: [] #[")),
+        "lost its line _asked",
+    ),
+    "a lost answer and its question": Hostile(
+        several(put(STORED, "license: MIT\n", ""), put(STORED, "_asked: [", "asked: #[")),
+        "lost its line _asked",
+    ),
+    "an answer of which nobody was asked": Hostile(
+        add(STORED, "evil: '{' # }\n"), "an answer that was never asked"
+    ),
+    "a name written twice": Hostile(add(STORED, "project_name: exo-bob\n"), CANT_CHANGE),
+    "settings of copier's": Hostile(
+        add(STORED, "_tasks: [touch pwned]\n_exclude: ['*']\n_subdirectory: ..\n")
+    ),
+    "code in YAML": Hostile(
+        add(STORED, "x: !!python/object/apply:os.getcwd []\n"), "could not determine a constructor"
+    ),
+    "an option for git": Hostile(
+        put(STORED, f"_commit: {OLDEST}", "_commit: --upload-pack=touch"), "Unknown revision"
+    ),
     "another answers file": Hostile(
         rename(STORED, "elsewhere.yml"), "Leave out --answers-file", by=update_from_elsewhere
     ),

@@ -164,7 +164,13 @@ def test_the_commands_of_ci_and_release_work(
     plugin = shutil.copytree(plugin_of("numpy"), tmp_path / "exo-numpy")
     checker = build_checker(tmp_path / "checker")
     every = set(jobs(plugin))
-    installed = ("ci.yml/test", "ci.yml/lint", "ci.yml/check", "release.yml/build", "release.yml/test")
+    installed = (
+        "ci.yml/test",
+        "ci.yml/lint",
+        "ci.yml/check",
+        "release.yml/build",
+        "release.yml/test",
+    )
     others = {"weekly.yml/exo", "weekly.yml/template", "release.yml/publish"}
     assert every == {*installed} | others
     for job in installed:
@@ -173,7 +179,9 @@ def test_the_commands_of_ci_and_release_work(
             if command not in ELSEWHERE:
                 text = f"export GITHUB_REF_NAME=v0.1.0\n{here(command, checker)}"
                 bash(tmp_path / job, text, plugin)
-        if job != "release.yml/build":  # it hands on what it built; others begin with a clean checkout
+        if (
+            job != "release.yml/build"
+        ):  # it hands on what it built; others begin with a clean checkout
             shutil.rmtree(plugin / "dist", ignore_errors=True)
 
 
@@ -208,7 +216,9 @@ def test_what_is_published_was_tested_by_a_job_that_may_not_publish(project: Pat
     build, test, publish = (flow[f"release.yml/{name}"] for name in ("build", "test", "publish"))
     assert commands(project, "release.yml/build")[0] == "pip install -r .github/build.txt"
     assert not any("pytest" in c or "[test]" in c for c in commands(project, "release.yml/build"))
-    assert commands(project, "release.yml/test")[0].startswith('pip install "$(ls dist/*.whl)[test]"')
+    assert commands(project, "release.yml/test")[0].startswith(
+        'pip install "$(ls dist/*.whl)[test]"'
+    )
     assert commands(project, "release.yml/test")[-1].startswith("pytest")
     assert commands(project, "release.yml/publish") == []
     assert (test["needs"], publish["needs"]) == ("build", ["build", "test"])

@@ -97,6 +97,60 @@ class ToyBackend:
         return "toy"
 
 
+class ToyMany(ToyBackend):
+    """A StepBackend for many users, whose next id depends on every row that a request has had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: dict[str, list[float]] = {}
+        self.batches: list[list[tuple[str, int]]] = []  # who went together, and with how many rows
+
+    def step(self, request_id: str, x: Array) -> Array:
+        """One request by itself."""
+        self.batches.append([(request_id, x.shape[1])])
+        return self._step(request_id, x)
+
+    def step_batch(self, steps: list[tuple[str, Array]]) -> list[Any]:
+        """Several; what one of them raises ends that one."""
+        self.batches.append([(request_id, x.shape[1]) for request_id, x in steps])
+        outputs: list[Any] = []
+        for request_id, x in steps:
+            try:
+                outputs.append(self._step(request_id, x))
+            except ValueError as error:
+                outputs.append(error)
+        return outputs
+
+    def _step(self, request_id: str, x: Array) -> Array:
+        self._here()
+        self.live.add(request_id)
+        rows = self.states.setdefault(request_id, [])
+        for n, row in enumerate(x.reshape(-1).tolist(), len(rows)):
+            rows.append((n + 1) * row)
+        if not self.layers.ends:
+            total = np.cumsum(rows, dtype=np.float32)[-x.shape[1] :]
+            return (total % 997).reshape(1, -1, 1)
+        logits = np.zeros((1, 1, len(VOCABULARY)), dtype=np.float32)
+        logits[0, 0, int(sum(rows)) % STOP] = 1.0  # never the end: answers have their full length
+        return logits
+
+    def size(self, request_id: str) -> int:
+        """Bytes of what is held."""
+        return 1000 * len(self.states.get(request_id, ()))
+
+    def reuse(self, request_id: str, other: str, length: int) -> None:
+        """Copy the first rows."""
+        self._here()
+        assert request_id not in self.states
+        assert length <= len(self.states[other])
+        self.states[request_id] = self.states[other][:length]
+
+    def forget(self, request_id: str) -> None:
+        """Drop the rows too."""
+        super().forget(request_id)
+        self.states.pop(request_id, None)
+
+
 class ToyAnswers:
     """An AnswerBackend of the same model: the whole answer as ids, one a piece."""
 

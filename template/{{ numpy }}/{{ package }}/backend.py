@@ -22,8 +22,10 @@ class Backend:
     contract = 1
     whole_model = False
     files = ("*.json", "*.safetensors")
+    block = 96  # short enough for others to go on meanwhile, long enough for products of matrices
 
     def __init__(self) -> None:
+        self.context: int | None = None
         self._model: llama.Model | None = None
         self._caches: dict[str, Cache] = {}
 
@@ -35,24 +37,50 @@ class Backend:
                 f"the checkpoint in {folder} has {config.layers} layers, but the model card of "
                 f"{layers.model} says {layers.total}: correct TABLE in models.py"
             )
+        self.context = config.context_length
         self._model = load_model(folder, config, layers.first, layers.last)
         threads.of_process().ready(self._model)
 
     def step(self, request_id: str, x: Array) -> Array:
         """Ids (1, S) or hidden states (1, S, D) to hidden states, or logits (1, 1, V)."""
+        return self.step_batch([(request_id, x)])[0]
+
+    def step_batch(self, steps: list[tuple[str, Array]]) -> list[Array]:
+        """The same for several requests at once: their rows share the products of matrices."""
         assert self._model is not None, "load() comes first"
+        caches = [self._cache(request_id) for request_id, _ in steps]
+        for cache, (_, x) in zip(caches, steps, strict=True):
+            cache.make_room(x.shape[1])  # a full context raises before anything has changed
+        parts = [cache.part(x.shape[1]) for cache, (_, x) in zip(caches, steps, strict=True)]
+        rows = np.concatenate([x[0] for _, x in steps])  # [S] or [S, D] each -> [R] or [R, D]
+        with threads.of_process().step(self._model, len(rows), len(steps)):
+            y = llama.forward(rows, parts, self._model)
+        for cache, part in zip(caches, parts, strict=True):
+            cache.length = part.end
+        counts = [part.length if self._model.head is None else 1 for part in parts]
+        # [R, D] -> [1, S, D] each, or [B, V] -> [1, 1, V] each
+        return [own[None] for own in np.split(y, np.cumsum(counts)[:-1])]
+
+    def _cache(self, request_id: str) -> Cache:
+        assert self._model is not None
         if request_id not in self._caches:
             self._caches[request_id] = Cache(self._model.config, len(self._model.layers))
-        cache = self._caches[request_id]
-        cache.make_room(x.shape[1])
-        with threads.of_process().step(self._model, x.shape[1]):
-            y = llama.forward(x[0], cache.length, cache.keys, cache.values, self._model)
-        cache.length += x.shape[1]
-        return y[None]  # [S, D] -> [1, S, D], or [1, V] -> [1, 1, V]
+        return self._caches[request_id]
+
+    def reuse(self, request_id: str, other: str, length: int) -> None:
+        """Begin a request with a copy of another's first positions."""
+        self._caches[request_id] = self._caches[other].copied(length)
 
     def forget(self, request_id: str) -> None:
         """Drop a request's cache."""
         self._caches.pop(request_id, None)
+
+    def size(self, request_id: str | None) -> int:
+        """Bytes of a request's cache, or of the weights."""
+        if request_id is None:
+            return 0 if self._model is None else self._model.nbytes
+        cache = self._caches.get(request_id)
+        return 0 if cache is None else int(cache.keys.nbytes + cache.values.nbytes)
 
     def close(self) -> None:
         """Drop the weights and all caches."""

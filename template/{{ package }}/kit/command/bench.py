@@ -5,6 +5,7 @@ of an AnswerBackend as their pieces come.
 """
 
 import argparse
+import asyncio
 import json
 import time
 from contextlib import aclosing
@@ -37,9 +38,13 @@ class Run:
 async def run(arguments: argparse.Namespace) -> int:
     """Print the figures, and write them where they are wanted."""
     seconds: list[float] = []
-    async with opened(arguments, lambda own: timed(own, seconds)) as session:
+    at_once: dict[str, Any] = {}
+    # Nothing is taken over from the answer before: it is the same one.
+    async with opened(arguments, lambda own: timed(own, seconds), keeps=False) as session:
         request = await session.request(arguments)
         runs = await _measure(session, request, seconds, arguments.runs)
+        if arguments.at_once:
+            at_once = await _at_once(session, request, arguments.at_once, len(runs))
     figures = {
         "model": session.model.id,
         "layers": session.model.layers,
@@ -47,6 +52,7 @@ async def run(arguments: argparse.Namespace) -> int:
         "prompt_tokens": len(request.ids),
         "max_tokens": request.max_tokens,
         **_summary(runs, len(request.ids)),
+        **at_once,
     }
     _print(figures)
     if arguments.json is not None:
@@ -92,16 +98,40 @@ async def _measure(
     return runs
 
 
+async def _at_once(session: Session, request: Request, many: int, rounds: int) -> dict[str, Any]:
+    """Tokens a second of one answer and of many at once, in turns; both from their beginning."""
+    rates: dict[int, list[float]] = {1: [], many: []}
+    for number in range(rounds):
+        for count, found in rates.items():
+            session.progress.say(f"measuring {count} at once, {number + 1} of {rounds}")
+            begun = time.perf_counter()
+            names = [f"at-once-{count}-{number}-{n}" for n in range(count)]
+            tokens = await asyncio.gather(*(_count(session, request, name) for name in names))
+            found.append(sum(tokens) / (time.perf_counter() - begun))
+    alone, together = median(rates[1]), median(rates[many])
+    rate = {"answers": many, "tokens_per_second": together, "times_one": together / alone}
+    return {"at_once": rate}
+
+
+async def _count(session: Session, request: Request, name: str) -> int:
+    """How many tokens one answer has."""
+    async with aclosing(session.runner.answer(replace(request, id=name))) as answer:
+        pieces = [piece async for piece in answer]
+    return await _tokens(session, pieces, IDS if all(p.ids for p in pieces if p.text) else TEXT)
+
+
 async def _answer(session: Session, request: Request, seconds: list[float]) -> Run:
     """Time one answer to its end: what is left of one would be in the way of the next."""
     seconds.clear()
     pieces: list[Piece] = []
     times = [time.perf_counter()]
     ended = ""
+    prefill = 0  # steps until the first token: a long prompt has several
     try:
         async with aclosing(session.runner.answer(request)) as answer:
             async for piece in answer:
                 if piece.text or piece.ids:
+                    prefill = prefill or len(seconds)
                     times.append(time.perf_counter())
                     pieces.append(piece)
     except ValueError as error:  # the request's fault: its context is full
@@ -109,7 +139,8 @@ async def _answer(session: Session, request: Request, seconds: list[float]) -> R
             raise
         ended = sentence(error)
     if steps := len(seconds):
-        return Run(seconds[0], sum(seconds[1:]), steps, steps - 1, STEPS, ended)
+        first, later = sum(seconds[:prefill]), steps - prefill
+        return Run(first, sum(seconds[prefill:]), later + 1, later, STEPS, ended)
     if not pieces:
         raise CommandError("The model answered nothing. Give bench another --prompt.")
     counted = IDS if all(piece.ids for piece in pieces) else TEXT
@@ -154,6 +185,9 @@ def _print(figures: dict[str, Any]) -> None:
     show(f"prefill  {prefill}, {figures['prompt_tokens']} tokens in {first * 1e3:.1f} ms\n")
     show(f"decode   {told}\n")
     show(f"counted  {figures['counted']}\n")
+    if together := figures.get("at_once"):
+        show(f"at once  {together['tokens_per_second']:.1f} tokens/s of {together['answers']} ")
+        show(f"answers, {together['times_one']:.2f} times one's\n")
     if figures["ended"]:
         limit = figures["max_tokens"]
         show(f"note     the answers ended before {limit} tokens: {figures['ended']}\n")

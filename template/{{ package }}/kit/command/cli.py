@@ -17,7 +17,9 @@ from ..names import ENGINE_NAME, PACKAGE, PROJECT
 from .ending import INTERRUPTED, watched
 from .telling import ReaderGone, sentence
 
-RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"  # where a variant has it
+# Where a variant has them.
+RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"
+MODELS = f"{PACKAGE}.kit.command.models"
 
 
 def above_zero(text: str) -> int:
@@ -53,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"{PROJECT} {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="say what is there and what is missing")
+    if _has(MODELS):
+        commands.add_parser("models", help="say what the server has, and which models those are")
 
     command = commands.add_parser("generate", help="answer a prompt")
     command.add_argument("prompt", type=utf8, help="what to ask")
@@ -70,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--prompt-tokens", type=above_zero, metavar="N", help=text)
     text = "how many answers to measure (default: 5, and more until they took 2 seconds)"
     command.add_argument("--runs", type=above_zero, metavar="N", help=text)
+    text = "measure N answers at once too, in times of one's speed (default: one at a time)"
+    command.add_argument("--at-once", type=above_zero, metavar="N", help=text)
     text = "write the figures there too (default: nowhere)"
     command.add_argument("--json", type=Path, metavar="FILE", help=text)
     _add_model(command, 64)
@@ -81,7 +87,7 @@ def _add_model(command: argparse.ArgumentParser, tokens: int) -> None:
     which = command.add_mutually_exclusive_group()
     text = "an id, or a Hugging Face folder (default: the first of this plugin's models)"
     which.add_argument("--model", metavar="ID|FOLDER", help=text)
-    if _has_random_weights():
+    if _has(RANDOM):
         text = "a tiny model of random weights: noise, but no download (default: a real model)"
         which.add_argument("--random-weights", action="store_const", const=RANDOM, help=text)
     text = "send the prompt as it is (default: in the model's chat template)"
@@ -92,9 +98,9 @@ def _add_model(command: argparse.ArgumentParser, tokens: int) -> None:
     command.add_argument("--temperature", type=temperature, default=0.0, metavar="T", help=text)
 
 
-def _has_random_weights() -> bool:
+def _has(module: str) -> bool:
     try:
-        return find_spec(RANDOM) is not None
+        return find_spec(module) is not None
     except ModuleNotFoundError:
         return False
 

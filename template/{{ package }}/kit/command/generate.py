@@ -5,6 +5,7 @@ import time
 from contextlib import aclosing
 
 from ..core.contract import Piece
+from ..core.text import Thinking
 from .session import opened
 from .telling import show
 
@@ -14,15 +15,15 @@ async def run(arguments: argparse.Namespace) -> int:
     async with opened(arguments) as session:
         request = await session.request(arguments, tuple(arguments.stop))
         session.progress.say(f"reading a prompt of {len(request.ids)} tokens")
-        pieces, times = list[Piece](), list[float]()
+        pieces, times, thinking = list[Piece](), list[float](), Thinking(request.prompt)
         try:
             async with aclosing(session.runner.answer(request)) as answer:
                 async for piece in answer:
                     times.append(time.perf_counter())
                     pieces.append(piece)
-                    if piece.text:
+                    if text := thinking.feed(piece.text, piece.thinking, piece.finish):
                         session.progress.stop()
-                        show(piece.text)
+                        show(text)
         finally:
             session.progress.stop()
             text = "".join(piece.text for piece in pieces)

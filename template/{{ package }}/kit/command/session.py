@@ -89,18 +89,20 @@ def own_backend() -> Backend:
 
 @asynccontextmanager
 async def opened(
-    arguments: argparse.Namespace, made: Callable[[Backend], Backend] = lambda own: own
+    arguments: argparse.Namespace,
+    made: Callable[[Backend], Backend] = lambda own: own,
+    keeps: bool = True,
 ) -> AsyncIterator[Session]:
     """Load the model that the command line names, and give the device back at the end.
 
-    made: what the runner drives in place of the backend's class.
+    made: what the runner drives in place of the backend's class. keeps: as the runner has it.
     """
     if arguments.raw and not arguments.prompt:
         raise CommandError(_EMPTY)
     progress = Progress()
     with ExitStack() as stack:
         stack.enter_context(undone(progress.stop))
-        runner = Runner(made(own_backend()))
+        runner = Runner(made(own_backend()), keeps=keeps)
         files = await _chosen(arguments, progress, stack)
         if files.given and not runner.device.files:
             raise CommandError(

@@ -88,14 +88,22 @@ def named(name: str | None, progress: Progress) -> Files:
 def of_folder(folder: Path, name: str, progress: Progress) -> Files:
     """A Hugging Face folder that is here. Raises CommandError."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        layers = int(config["num_hidden_layers"])
+        layers = _layers(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(
             f"{folder} has no config.json with num_hidden_layers ({sentence(error)}). "
             "Give --model a folder as the Hugging Face hub has it."
         ) from error
     return Files(Model(name, name, str(folder), layers), progress, folder)
+
+
+def _layers(folder: Path) -> int:
+    """How many layers a folder's model has; one of onnxruntime-genai has a file of its own."""
+    if not (folder / "config.json").exists() and (folder / "genai_config.json").exists():
+        about = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+        return int(about["model"]["decoder"]["num_hidden_layers"])
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return int(config["num_hidden_layers"])
 
 
 @contextmanager

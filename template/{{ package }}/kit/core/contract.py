@@ -96,6 +96,27 @@ class StepBackend(Protocol):
     One thread makes, loads, steps and closes an instance, as many devices want it; `load` comes
     once. The flags are read from the class. whole_model: it can't run a slice of the layers.
     files: patterns of what load() wants of the model's repository, such as "*.safetensors".
+
+    For many users at once, all optional, each found by its presence:
+
+    step_batch(steps: list[tuple[str, Array]]) -> list[Array | Exception]
+        Steps of 2 to 64 different requests, each (request_id, x) as step() takes it; at most one
+        has more than one position. Gives what step() would, in order: to the bit, or to the
+        rounding of the device's precision, but the same whichever the order. An exception in a
+        step's place ends that request alone. Raise only before any state has changed: each step
+        then runs alone. One step that nobody accompanies comes to step().
+    block: int
+        After load(): longer steps come in slices of so many positions, and other requests' steps
+        run in between. The same for every node: other slices change the last bits.
+    context: int
+        After load(): the most positions of a request; a longer prompt is refused at once.
+    size(request_id: str | None) -> int
+        The bytes that a request's state holds, 0 for an unknown one; they bound the requests. With
+        None, those of the loaded layers, for the metrics.
+    reuse(request_id: str, other: str, length: int) -> None
+        Begin request_id, which is new, with the first `length` positions of other's state. It is
+        a copy: other stays as it is, and each may be forgotten without the other. Needs size().
+        On a raise the prompt is computed from its beginning.
     """
 
     @property

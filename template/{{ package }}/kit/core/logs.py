@@ -1,12 +1,14 @@
 """The plugin's log lines: with times, and a fault that repeats is said once a minute."""
 
 import logging
+import re
 import time
 
 from ..names import PACKAGE
 
 REPEAT_SECONDS = 60.0
 _MOST_KEPT = 1000
+_MOST_OF_A_KEY = 200
 
 
 class Repeats(logging.Filter):
@@ -17,18 +19,20 @@ class Repeats(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is shown. What differs from line to line is in its arguments."""
-        key, now = (record.name, str(record.msg)), time.monotonic()
-        last, count = self._seen.get(key, (-REPEAT_SECONDS, 0))
-        if record.levelno < logging.WARNING or len(self._seen) > _MOST_KEPT:
+        """Whether the line is shown. Lines that differ in their numbers alone are the same."""
+        if record.levelno < logging.WARNING:
             return True
+        text, now = record.getMessage(), time.monotonic()
+        key = (record.name, re.sub(r"\d+", "", text)[:_MOST_OF_A_KEY])
+        last, count = self._seen.get(key, (-REPEAT_SECONDS, 0))
         if now - last < REPEAT_SECONDS:
             self._seen[key] = last, count + 1
             return False
+        if len(self._seen) >= _MOST_KEPT:
+            self._seen.clear()
         self._seen[key] = now, 0
         if count:
-            record.msg = f"{record.getMessage()} (and {count} times more in the last minute)"
-            record.args = ()
+            record.msg, record.args = f"{text} (and {count} times more since)", ()
         return True
 
 

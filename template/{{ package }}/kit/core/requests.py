@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ WAIT_SECONDS = 10.0  # how long a newcomer waits for room
 MOST_WAITING = 4 * MOST  # newcomers that wait; each holds its prompt
 _ENDED_KEPT = 16 * MOST
 
+Outcome = Literal["finished", "failed", "cancelled", "evicted"]
+
 
 class RequestError(ValueError):
     """A request that can't go on; the device is not at fault."""
@@ -26,9 +29,9 @@ class RequestError(ValueError):
 
 @dataclass
 class InFlight:
-    """A request that has not ended; let_go drops its state."""
+    """A request that has not ended; let_go is told how it did, and drops its state."""
 
-    let_go: Callable[[], object]
+    let_go: Callable[["Outcome"], object]
     arrived: float
     used: float = field(default_factory=time.monotonic)
     steps: int = 0
@@ -51,10 +54,17 @@ class InFlight:
 
 
 class Requests:
-    """The requests in flight, bounded by number and idle time; the longest unused comes first."""
+    """The requests in flight, bounded by number, bytes and idle time; the longest unused first.
 
-    def __init__(self, ended: Callable[[str], object] = lambda _: None) -> None:
-        self._tell = ended
+    full: whether their states take all the memory that they may.
+    """
+
+    def __init__(
+        self,
+        ended: Callable[[str], object] = lambda _: None,
+        full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._tell, self._heavy = ended, full
         self._flying: OrderedDict[str, InFlight] = OrderedDict()
         self._ended: OrderedDict[str, str] = OrderedDict()  # and why
         self._room = asyncio.Event()
@@ -74,7 +84,7 @@ class Requests:
         return self._flying.get(request_id)
 
     async def enter(
-        self, request_id: str, let_go: Callable[[], object], arrived: float
+        self, request_id: str, let_go: Callable[["Outcome"], object], arrived: float
     ) -> InFlight:
         """A request's record; a new one may have to wait for room. Raises RequestError."""
         self._refuse_ended(request_id)
@@ -114,14 +124,18 @@ class Requests:
         until = time.monotonic() + WAIT_SECONDS
         while True:
             self._evict(IDLE_SECONDS)
-            if len(self._flying) >= MOST:
+            if self._full():
                 self._evict(SPARED_SECONDS, most=1)
             left = until - time.monotonic()
-            if len(self._flying) < MOST:
+            if not self._full():
                 return
             if left <= 0 or self._waiting > MOST_WAITING:
-                raise RequestError(f"{MOST} requests are in flight already. Send it again later")
+                many = len(self._flying)
+                raise RequestError(f"{many} requests are in flight already. Send it again later")
             await self._an_end(min(left, 1.0))
+
+    def _full(self) -> bool:
+        return len(self._flying) >= MOST or (bool(self._flying) and self._heavy())
 
     def _evict(self, idle: float, most: int = MOST) -> None:
         old = time.monotonic() - idle
@@ -134,27 +148,27 @@ class Requests:
         self._end(request_id, "finished", "it was finished")
 
     def fail(self, request_id: str, reason: str, cause: metrics.Cause) -> None:
-        """An error ended it; one that never came in is counted too, once."""
-        if request_id in self._flying:
-            self._end(request_id, "failed", reason, cause)
-        elif request_id not in self._ended:
-            self._remember(request_id, "failed", reason, cause)
+        """An error ended it."""
+        self._end(request_id, "failed", reason, cause, early=True)
 
     def cancel(self, request_id: str) -> None:
         """Who asked is gone."""
-        self._end(request_id, "cancelled", "its client went away")
+        self._end(request_id, "cancelled", "its client went away", early=True)
 
     def evict(self, request_id: str, reason: str) -> None:
         """The engine can't keep its state."""
         self._end(request_id, "evicted", reason)
 
-    def _end(self, request_id: str, outcome: str, reason: str, cause: str = "") -> None:
+    def _end(
+        self, request_id: str, outcome: "Outcome", reason: str, cause: str = "", early: bool = False
+    ) -> None:
+        """early: one that has not come in yet is counted and refused too, once."""
         request = self._flying.pop(request_id, None)
-        if request is None:
-            return
-        self._remember(request_id, outcome, reason, cause)
-        request.let_go()
-        self._tell(request_id)
+        if request is not None or (early and request_id not in self._ended):
+            self._remember(request_id, outcome, reason, cause)
+        if request is not None:
+            request.let_go(outcome)
+            self._tell(request_id)
 
     def _remember(self, request_id: str, outcome: str, reason: str, cause: str) -> None:
         """Count the end of a request, and refuse its id for a while."""

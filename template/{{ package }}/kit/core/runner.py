@@ -14,11 +14,13 @@ import numpy as np
 
 from ..names import PROJECT
 from . import metrics, settings
+from .batches import DroppedError
 from .contract import CONTRACT, Array, Backend, Layers, Piece, Request, checked
 from .device import Device
 from .models import Model
-from .requests import InFlight, RequestError, Requests
+from .requests import InFlight, Outcome, RequestError, Requests
 from .sampling import sample
+from .states import States
 from .text import StopTexts, TextStream
 from .tokenizer import Tokenizer
 from .worker import in_thread
@@ -52,11 +54,21 @@ class Source(Protocol):
 
 
 class Runner:
-    """One backend, and everything that is the same for every device and every host."""
+    """One backend, and everything that is the same for every device and every host.
 
-    def __init__(self, backend: Backend, ended: Callable[[str], object] = lambda _: None) -> None:
+    ended: told of each request that ends. keeps: whether a prompt may take over what an earlier one
+    computed, where the backend can.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        ended: Callable[[str], object] = lambda _: None,
+        keeps: bool = True,
+    ) -> None:
         self.device = Device(backend)
-        self.requests = Requests(ended)
+        self.states = States(self.device.forget, keeps and self.device.reuses)
+        self.requests = Requests(ended, self.states.full)
         self.layers: Layers | None = None
         self.tokenizer: Tokenizer | None = None
         self._loaded: object = None  # a whole model stays when only the split has changed
@@ -88,7 +100,8 @@ class Runner:
         shown = f"{layers.first}-{layers.last} of {layers.total}"
         about = {"model": layers.model, "layers": shown, "contract": str(CONTRACT)}
         metrics.LOADED.info(about | {"version": version(PROJECT)})
-        _log.info("loaded %s, layers %s, in %.1f s", layers.model, shown, seconds)
+        size = f", {self.device.bytes / 1e6:.0f} MB" if self.device.bytes else ""
+        _log.info("loaded %s, layers %s%s, in %.1f s", layers.model, shown, size, seconds)
 
     async def _load(self, layers: Layers, source: Source) -> None:
         wanted: object = layers
@@ -119,6 +132,7 @@ class Runner:
             await self.requests.empty(self._drain)
         for request_id in self.requests:
             self.requests.evict(request_id, reason)
+        self.states.clear()
 
     async def _load_device(
         self, layers: Layers, source: Source, folder: Path, tokenizer: Tokenizer
@@ -147,25 +161,72 @@ class Runner:
         """
         arrived = time.monotonic() if arrived is None else arrived
         request = await self.requests.enter(
-            request_id, lambda: self.device.forget(request_id), arrived
+            request_id, lambda outcome: self._let_go(request_id, outcome), arrived
         )
-        layers, tokenizer = cast(Layers, self.layers), cast(Tokenizer, self.tokenizer)
-        phase = "decode" if request.steps else "prefill"
         request.width = x.shape[2:]
         with request:
-            output = checked(
-                await self._on_device(self.device.step(request_id, x, phase)),
-                layers.ends,
-                tokenizer,
-            )
-        self._came(request, int(layers.ends))
+            output = await self._computed(request_id, x, not request.steps)
+        self._came(request, int(cast(Layers, self.layers).ends))
         return output
+
+    def _let_go(self, request_id: str, outcome: Outcome) -> None:
+        """A request has ended: what it computed rightly may serve a later one."""
+        self.device.drop(request_id)
+        self.states.end(request_id, outcome in ("finished", "cancelled"))
+
+    async def _computed(self, request_id: str, x: Array, begins: bool) -> Array:
+        """What a step gives: a long one in blocks, behind what another request has computed."""
+        ends = cast(Layers, self.layers).ends
+        outputs: list[Array] = []
+        at = 0
+        if begins:
+            self._refuse_long(x)
+            self.states.drop(request_id)  # an ended answer may have had the same id
+            if (found := self.states.find(x)) and await self._on_device(
+                self.device.reuse(request_id, found.request_id, found.length)
+            ):
+                at = found.length
+                self._keep(request_id, x[:, :at], found.outputs, 0)
+                metrics.REUSE_HITS.inc()
+                metrics.REUSED_TOKENS.inc(at)
+                outputs += [] if found.outputs is None else [found.outputs]
+        # The same blocks on every node: others would change the last bits of its sums.
+        for first in range(at, x.shape[1], self.device.block or x.shape[1]):
+            block = x[:, first : first + (self.device.block or x.shape[1])]
+            output, size = await self._stepped(request_id, block, begins)
+            self._keep(request_id, block, None if ends else output, size)
+            outputs.append(output)
+        return outputs[-1] if ends or len(outputs) == 1 else np.concatenate(outputs, axis=1)
+
+    def _refuse_long(self, x: Array) -> None:
+        most = self.device.context
+        if most is not None and x.shape[1] > most:
+            raise ValueError(
+                f"the prompt is too long: with it there are {x.shape[1]} tokens, and the model's "
+                f"context ends at {most}"
+            )
+
+    def _keep(self, request_id: str, x: Array, output: Array | None, size: int) -> None:
+        if request_id in self.requests:  # it may have ended while it was computed
+            self.states.add(request_id, x, output, size)
+
+    async def _stepped(self, request_id: str, x: Array, begins: bool) -> tuple[Array, int]:
+        """One call of the device, and the bytes that it holds of the request."""
+        if request_id not in self.requests:
+            raise RequestError(self.requests.why(request_id))
+        layers, tokenizer = cast(Layers, self.layers), cast(Tokenizer, self.tokenizer)
+        phase = "prefill" if begins else "decode"
+        try:
+            output, size = await self._on_device(self.device.step(request_id, x, phase))
+        except DroppedError:
+            raise RequestError(self.requests.why(request_id)) from None
+        return checked(output, layers.ends, tokenizer), size
 
     async def _on_device(self, call: Awaitable[Any]) -> Any:
         """Await the device; it is down after an error that isn't the request's."""
         try:
             return await call
-        except ValueError:
+        except (ValueError, DroppedError):
             raise
         except Exception:
             self.device.went_well(False)
@@ -239,7 +300,7 @@ class Runner:
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         tasks: list[asyncio.Task[None]] = []
         entry = await self.requests.enter(
-            request.id, lambda: [task.cancel() for task in tasks], time.monotonic()
+            request.id, lambda _: [task.cancel() for task in tasks], time.monotonic()
         )
         tasks.append(asyncio.create_task(self._pump(request, pieces)))
         try:
@@ -248,6 +309,7 @@ class Runner:
                     piece = await pieces.get()
                 if isinstance(piece, Exception):
                     raise piece
+                piece = self._up_to_the_end(piece)
                 if piece.text or piece.ids:
                     self._came(entry, len(piece.ids) or 1)
                 yield piece
@@ -255,6 +317,12 @@ class Runner:
                     return
         finally:
             tasks[0].cancel()
+
+    def _up_to_the_end(self, piece: Piece) -> Piece:
+        """A piece without its first end token and what a server may have put behind it."""
+        ends = cast(Tokenizer, self.tokenizer).eos_token_ids
+        at = next((n for n, token in enumerate(piece.ids) if token in ends), None)
+        return piece if at is None else replace(piece, ids=piece.ids[:at], finish="stop")
 
     async def _pump(self, request: Request, pieces: "asyncio.Queue[Piece | Exception]") -> None:
         try:
@@ -276,4 +344,5 @@ class Runner:
             self.requests.evict(request_id, "the engine was closed")
         await self.device.close(seconds)
         self.device.stop()
+        self.states.clear()
         self.layers, self._loaded = None, None

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,7 +27,6 @@ from .fork_source import ForkSource
 
 __all__ = ["EngineError", "ForkEngine", "fork_client", "fork_end", "fork_peers"]  # all mends are in
 
-_ERRORS_KEPT = 256
 
 _log = logging.getLogger(__name__)
 # exo's sample() is not told whose logits it gets: the task that made them is the same.
@@ -64,7 +62,6 @@ class ForkEngine(InferenceEngine):
         self._stepping: set[str] = set()
         self._answers: dict[str, Answer] = {}
         self._text: tuple[Tokenizer, asyncio.Future[TextHost]] | None = None
-        self._errors: OrderedDict[str, EngineError] = OrderedDict()
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -137,7 +134,7 @@ class ForkEngine(InferenceEngine):
         """One step; the state that exo hands on passes through untouched. Raises EngineError."""
         arrived = time.monotonic()
         if unfit := self._unfit(request_id, shard, input_data):
-            raise self._kept(request_id, EngineError(f"{PACKAGE}: {unfit}", ends=False))
+            raise EngineError(f"{PACKAGE}: {unfit}", ends=False)
         with self._step_of(request_id):
             return await self._step(request_id, shard, input_data, arrived), inference_state
 
@@ -205,6 +202,8 @@ class ForkEngine(InferenceEngine):
             if request_id not in self.runner.requests:  # it never came in, or is over
                 self._ended(request_id)
         if token == cast(Tokenizer, self.tokenizer).eos_token_id:
+            if answer.cut and self.face is not None:
+                await self.face.tell_cut(request_id)
             self.runner.requests.finish(request_id)
         return token
 
@@ -239,23 +238,13 @@ class ForkEngine(InferenceEngine):
             answer.close()
 
     def _failed(self, request_id: str, error: Exception) -> EngineError:
-        """End a request and keep its error's sentence for the node."""
+        """End a request; the error for exo's node."""
         sentence = _sentence(error)
         known = request_id in self.runner.requests
         self.runner.requests.fail(request_id, sentence, cause_of(error.__cause__ or error))
         if known or not isinstance(error, RequestError):
             _log.error("a request failed: %s", sentence)
-        return self._kept(request_id, EngineError(f"{PACKAGE}: {sentence}"))
-
-    def _kept(self, request_id: str, error: EngineError) -> EngineError:
-        self._errors[request_id] = error
-        while len(self._errors) > _ERRORS_KEPT:
-            self._errors.popitem(last=False)
-        return error
-
-    def take_error(self, request_id: str) -> EngineError | None:
-        """The error of a request's last step, once: exo's node drops it."""
-        return self._errors.pop(request_id, None)
+        return EngineError(f"{PACKAGE}: {sentence}")
 
     async def close(self, seconds: float = 2.0) -> None:
         """Give the device back; the next shard loads it again."""

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 from ..core.contract import Messages, Piece, Request
 from ..core.requests import RequestError
 from ..core.runner import Runner
+from ..core.text import Thinking
 from ..core.tokenizer import Tokenizer
 from ..core.worker import in_thread
 
@@ -17,6 +18,9 @@ class Speller(Protocol):
 
     def feed(self, text: str) -> list[int]:
         """The ids of one more piece."""
+
+    def follow(self) -> None:
+        """Ids that were not spelt here went out before the next text."""
 
 
 class TextHost(Protocol):
@@ -32,7 +36,10 @@ class TextHost(Protocol):
 
 
 class Answer:
-    """One answer of an AnswerBackend; the end of the stream is the EOS id that exo waits for."""
+    """One answer of an AnswerBackend; the end of the stream is the EOS id that exo waits for.
+
+    cut: it ended by a limit of the device's or server's, not by itself.
+    """
 
     def __init__(
         self,
@@ -55,8 +62,10 @@ class Answer:
         )
         self._pieces = runner.answer(request)
         self._spelling = text.spell() if text is not None else None
+        self._thinking = Thinking(prompt)
         self._ids: deque[int] = deque()
         self._over = False
+        self.cut = False
 
     async def _read(self) -> Messages:
         text = cast(TextHost, self._text)
@@ -74,12 +83,15 @@ class Answer:
         return self._ids.popleft()
 
     def _take(self, piece: Piece) -> None:
+        text = "" if piece.ids else self._thinking.feed(piece.text, piece.thinking, piece.finish)
         if piece.ids:
             self._ids.extend(piece.ids)
-        elif piece.text:
-            self._ids.extend(self._spelled(piece.text))
+            if self._spelling is not None:
+                self._spelling.follow()
+        elif text:
+            self._ids.extend(self._spelled(text))
         if piece.finish:
-            self._over = True
+            self._over, self.cut = True, piece.finish == "length"
             end = cast(Tokenizer, self._runner.tokenizer).eos_token_id
             if not self._ids or self._ids[-1] != end:
                 self._ids.append(end)

@@ -12,8 +12,18 @@ from ..core.text import TextStream
 from ..names import PACKAGE
 from .cards import BY_ID
 from .fork_mends import Function, mends
-from .fork_node import KEPT_SECONDS, AnswerError, Asked, Face, error_of, face_of, why
-from .fork_peers import lost
+from .fork_node import (
+    KEPT_SECONDS,
+    AnswerError,
+    Asked,
+    Face,
+    error_of,
+    face_of,
+    fit,
+    was_cut,
+    why,
+)
+from .fork_peers import hold, lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
 
@@ -51,10 +61,11 @@ def whole_text(original: Function, engine_class: type) -> Function:
             return original(*args, **named)
         error = error_of(asked["request_id"])
         if error is not None and not asked["stream"]:
-            raise error  # exo makes HTTP 500 of it
+            raise error.fresh()  # exo makes HTTP 500 of it
         ids, finish = list(asked["tokens"]), asked["finish_reason"]
         if finish and ids and ids[-1] == asked["tokenizer"].eos_token_id:
-            ids, finish = ids[:-1], "stop"  # exo takes an id of 0 for none
+            # exo takes an id of 0 for none, and knows of no limit but its own.
+            ids, finish = ids[:-1], "length" if was_cut(asked["request_id"]) else "stop"
         text = _text(asked, ids, bool(finish), error)
         done = original(**(asked | {"finish_reason": finish}))
         choice = done["choices"][0]
@@ -93,23 +104,26 @@ def first_token_or_error(original: Function, engine_class: type) -> Function:
         self: Any, base_shard: Any, prompt: str, request_id: Any = None, *rest: Any, **named: Any
     ) -> Any:
         face, asked = face_of(self, engine_class), _asked.get()
+        if face is not None and asked is None and base_shard.end_layer > 0:  # from another node
+            fit(face, base_shard)
         if face is None or asked is None or request_id is None:
             return await original(self, base_shard, prompt, request_id, *rest, **named)
         asked.append(request_id)
         answer = face.asked[request_id] = Asked()
         try:
-            result = await original(self, base_shard, prompt, request_id, *rest, **named)
-            await answer.began.wait()
+            await hold(face)
+            if request_id not in face.errors:  # its client can have gone meanwhile
+                await original(self, base_shard, prompt, request_id, *rest, **named)
+                await answer.began.wait()
         except Exception as error:
-            known = why(error)
+            known = face.errors.get(request_id) or why(error)  # what ended it is the reason
             answer.over = True
             face.remember(request_id, known)
             if known.lost:
                 await lost(face, 0)
-            raise known from error
+            raise known.fresh() from error
         if (failed := face.errors.get(request_id)) is not None:
-            raise failed
-        return result
+            raise failed.fresh()
 
     return process_prompt
 

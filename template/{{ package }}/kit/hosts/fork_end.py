@@ -5,9 +5,10 @@ from typing import Any
 
 from ..names import PACKAGE
 from .fork_mends import Function, mends
-from .fork_node import AnswerError, face_of
+from .fork_node import AnswerError, Face, face_of
 
-CLOSE_SECONDS = 2.0  # a device that hangs is waited for no longer
+CLOSE_SECONDS = 1.5  # a device that hangs is waited for no longer
+TELL_SECONDS = 0.5  # for the other nodes to hear of it
 WRITE_SECONDS = 0.05  # for the API to write the last events
 
 
@@ -18,15 +19,29 @@ def close_at_the_end(original: Function, engine_class: type) -> Function:
     async def shutdown(signal: Any, loop: Any, server: Any) -> None:
         face = face_of(getattr(server, "node", None), engine_class)
         if face is not None:
-            flying = list(face.engine.runner.requests)
-            error = AnswerError(f"{PACKAGE}: this node was stopped. Send the request again", True)
-            for request_id in flying:
-                await asyncio.wait(
-                    {asyncio.ensure_future(face.end(request_id, error))}, timeout=0.5
-                )
-            if flying:
-                await asyncio.sleep(WRITE_SECONDS)
-            await face.engine.close(CLOSE_SECONDS)
-        await original(signal, loop, server)
+            await _close(face)
+        # exo ends this very task half-way; a task of its own keeps this plugin out of its words.
+        _ending.add(asyncio.ensure_future(original(signal, loop, server)))
+        await asyncio.sleep(0)
 
     return shutdown
+
+
+@mends("exo.api.chatgpt_api:shutdown")
+def close_at_quit(original: Function, engine_class: type) -> Function:
+    """/quit never reaches an engine's close() (chatgpt_api.py:214-219)."""
+    return close_at_the_end(original, engine_class)
+
+
+async def _close(face: Face) -> None:
+    """End the answers in flight with a sentence, and give the device back."""
+    error = AnswerError(f"{PACKAGE}: this node was stopped. Send the request again", lost=True)
+    flying = {*face.engine.runner.requests, *face.asked}
+    if flying:
+        told = {asyncio.ensure_future(face.end(request_id, error)) for request_id in flying}
+        await asyncio.wait(told, timeout=TELL_SECONDS)
+        await asyncio.sleep(WRITE_SECONDS)
+    await face.engine.close(CLOSE_SECONDS)
+
+
+_ending: set["asyncio.Future[None]"] = set()

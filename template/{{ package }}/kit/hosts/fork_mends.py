@@ -34,22 +34,23 @@ class Mend:
     wrap: Wrap
     faulty: Look | None
 
-    def apply(self, engine_class: type) -> None:
+    def apply(self, engine_class: type) -> bool:
         """Wrap exo's function, once, where this process has it and it has the fault."""
         name, _, path = self.target.partition(":")
         module = _module(name)
         holder, _, attribute = path.rpartition(".")
         owner: Any = getattr(module, holder, None) if holder else module
         if owner is None or not hasattr(owner, attribute):
-            return
+            return False
         original = getattr(owner, attribute)
         mended_by = getattr(original, "mended_by", ())
         if PACKAGE in mended_by or not self._has_fault(original, module):
-            return
+            return False
         wrapped = functools.wraps(original)(self.wrap(original, engine_class))
         wrapped.__dict__["mended_by"] = (*mended_by, PACKAGE)
         setattr(owner, attribute, wrapped)
-        _log.info("exo, mended: %s", inspect.getdoc(self.wrap))
+        _log.debug("%s: %s", self.wrap.__name__, inspect.getdoc(self.wrap))
+        return True
 
     def _has_fault(self, original: Function, module: Any) -> bool:
         if self.faulty is None:
@@ -80,8 +81,9 @@ def mend(engine_class: type) -> None:
     if models := sys.modules.get("exo.models"):
         for model_id, name in PRETTY_NAMES.items():  # exo has no entry point for them
             models.pretty_name.setdefault(model_id, name)
-    for each in MENDS:
-        each.apply(engine_class)
+    names = [each.wrap.__name__ for each in MENDS if each.apply(engine_class)]
+    if names:
+        _log.info("%d faults of exo mended: %s", len(names), ", ".join(names))
 
 
 def _module(name: str) -> ModuleType | None:

@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from ..names import ENGINE_NAME, PACKAGE
 from .fork_mends import Function, mends, run_now
 
 KEPT_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
+AWAY = f"{PACKAGE}: a node of the cluster went away. Send the request again"
 _MOST_KEPT = 4096
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +34,10 @@ class AnswerError(RuntimeError):
     def __init__(self, sentence: str, lost: bool = False, cancelled: bool = False) -> None:
         super().__init__(sentence)
         self.lost, self.cancelled = lost, cancelled
+
+    def fresh(self) -> "AnswerError":
+        """One to raise, or to keep: a raised one keeps all that its callers had."""
+        return AnswerError(str(self), self.lost, self.cancelled)
 
 
 @dataclass
@@ -47,9 +54,12 @@ class Face:
     def __init__(self, node: Any, engine: Any) -> None:
         self.node, self.engine = node, engine
         self.errors: OrderedDict[str, AnswerError] = OrderedDict()  # why answers are over
+        self.cut: OrderedDict[str, None] = OrderedDict()  # answers that a server's limit ended
         self.asked: dict[str, Asked] = {}
         self.lost: set[str] = set()  # nodes that can't be reached
+        self.looking = asyncio.Lock()  # who is in the ring is worked out once at a time
         self.joining: dict[str, float] = {}  # nodes that wait for the answers in flight, and since
+        self._telling: set[asyncio.Future[None]] = set()
         FACES.add(self)
         node.on_token.register(PACKAGE).on_next(self.hear_token)
         node.on_opaque_status.register(PACKAGE).on_next(self.hear_status)
@@ -69,7 +79,9 @@ class Face:
         if PACKAGE not in status:
             return
         told = json.loads(status)
-        if told.get("type") == PACKAGE and request_id not in self.errors:
+        if told.get("cut"):
+            keep(self.cut, request_id, None)
+        elif told.get("type") == PACKAGE and request_id not in self.errors:
             error = AnswerError(str(told["why"]), bool(told["lost"]), bool(told["cancelled"]))
             self.remember(request_id, error)
             if error.cancelled:
@@ -79,9 +91,13 @@ class Face:
 
     def remember(self, request_id: str, error: AnswerError) -> None:
         """Keep why an answer is over, for its client and for steps that come late."""
-        self.errors[request_id] = error
-        while len(self.errors) > _MOST_KEPT:
-            self.errors.popitem(last=False)
+        keep(self.errors, request_id, error.fresh())
+
+    async def tell_cut(self, request_id: str) -> None:
+        """Say on every node, before the last token, that exo's EOS stands for a server's limit."""
+        keep(self.cut, request_id, None)
+        told = json.dumps({"type": PACKAGE, "cut": True})
+        await self.node.broadcast_opaque_status(request_id, told)
 
     async def end(self, request_id: str, error: AnswerError) -> None:
         """End an answer on every node, at once; its client gets the sentence."""
@@ -90,15 +106,29 @@ class Face:
             return
         told: dict[str, Any] = {"type": PACKAGE, "why": str(error)}
         told |= {"lost": error.lost, "cancelled": error.cancelled}
-        # Its own listeners hear it too, and the peers before the last token.
         self.hear_status(request_id, json.dumps(told))
-        await self.node.broadcast_opaque_status(request_id, json.dumps(told))
         tokenizer = self.engine.tokenizer
         # A node without this plugin shows the sentence's ids; none would be an IndexError there.
         ids = tokenizer.encode(f"\n[{error}]") if tokenizer else [0]
-        self.node.trigger_on_token_callbacks(request_id, ids, True)
-        await self.node.broadcast_result(request_id, ids, True)
         self.node.outstanding_requests.pop(request_id, None)
+        # Its own client first: a peer can be slow, and is told even where the caller is cancelled.
+        self.node.trigger_on_token_callbacks(request_id, ids, True)
+        telling = asyncio.ensure_future(self._tell_peers(request_id, json.dumps(told), ids))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        await asyncio.shield(telling)
+
+    async def _tell_peers(self, request_id: str, told: str, ids: list[int]) -> None:
+        """A peer hears why before the last token."""
+        await self.node.broadcast_opaque_status(request_id, told)
+        await self.node.broadcast_result(request_id, ids, True)
+
+
+def keep(kept: OrderedDict[str, T], request_id: str, value: T) -> None:
+    """Keep something of a request, for the last few thousand of them."""
+    kept[request_id] = value
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
 
 
 FACES: "weakref.WeakSet[Face]" = weakref.WeakSet()
@@ -107,6 +137,11 @@ FACES: "weakref.WeakSet[Face]" = weakref.WeakSet()
 def error_of(request_id: str) -> AnswerError | None:
     """Why an answer is over, on any node of this process."""
     return next((face.errors[request_id] for face in FACES if request_id in face.errors), None)
+
+
+def was_cut(request_id: str) -> bool:
+    """Whether a server's limit ended an answer."""
+    return any(request_id in face.cut for face in FACES)
 
 
 def face_of(node: Any, engine_class: type) -> Face | None:
@@ -123,8 +158,26 @@ def why(error: BaseException) -> AnswerError:
     _, mark, sentence = details.rpartition(f"{PACKAGE}: ")
     if mark:
         return AnswerError(f"{PACKAGE}: {sentence}")
-    _log.error("the next node can't be reached: %s", details.split("\n", 1)[0])
-    return AnswerError(f"{PACKAGE}: a node of the cluster went away. Send the request again", True)
+    if isinstance(error, (KeyError, TypeError, IndexError, AttributeError)):
+        _log.error("exo failed in a step: %r", error)
+        return AnswerError(f"{PACKAGE}: exo failed in a step: {error!r}. See this node's log")
+    return AnswerError(AWAY, lost=True)
+
+
+def fit(face: Face, theirs: Any) -> None:
+    """Refuse what was sent for other layers than this node believes to have.
+
+    Who joins, leaves or restarts sees another ring than the others for some seconds; an input can
+    fit all the same, and the answer would be wrong. Raises AnswerError.
+    """
+    mine = face.node.get_current_shard(theirs)
+    here, there = ((s.start_layer, s.end_layer) for s in (mine, theirs))
+    if here != there and not face.engine.runner.device.whole_model:
+        raise AnswerError(
+            f"{PACKAGE}: node {face.node.id} has layers {here[0]} to {here[1]}, but was asked for "
+            f"{there[0]} to {there[1]}: the cluster has just changed. Send the request again",
+            lost=True,
+        )
 
 
 @mends("exo.orchestration.node:Node.__init__")
@@ -206,22 +259,42 @@ def raise_later_errors(original: Function, engine_class: type) -> Function:
     """An engine's error after the first step is printed and dropped (node.py:385-388)."""
 
     async def _process_tensor(
-        self: Any, base_shard: Any, tensor: Any, request_id: Any = None, *rest: Any, **named: Any
+        self: Any, base_shard: Any, tensor: Any, request_id: Any = None, inference_state: Any = None
     ) -> Any:
         face = face_of(self, engine_class)
         if face is None:
-            return await original(self, base_shard, tensor, request_id, *rest, **named)
+            return await original(self, base_shard, tensor, request_id, inference_state)
         if (known := face.errors.get(request_id)) is not None:  # a step that comes late
-            self.outstanding_requests.pop(request_id, None)
             if known.cancelled:
                 return None
-            raise known  # its sender may not have heard
-        result = await original(self, base_shard, tensor, request_id, *rest, **named)
-        if failed := face.engine.take_error(request_id):
-            error = AnswerError(str(failed))
-            if failed.ends:
-                await face.end(request_id, error)
-            raise error  # to the node that sent it: this one may not know that node
-        return result
+            raise known.fresh()  # its sender may not have heard
+        # exo's own lines, without what prints the error and drops it.
+        shard = self.get_current_shard(base_shard)
+        self.outstanding_requests[request_id] = "processing"
+        try:
+            result, state = await self.inference_engine.infer_tensor(
+                request_id, shard, tensor, inference_state
+            )
+            return await self.process_inference_result(shard, result, request_id, state)
+        except Exception as error:
+            self.outstanding_requests.pop(request_id, None)
+            if request_id in face.errors:  # it was ended meanwhile, and exo forgot it
+                return None
+            known = why(error)
+            if getattr(error, "ends", True):
+                await face.end(request_id, known)
+            raise known from error  # to the node that sent it: this one may not know that node
 
     return _process_tensor
+
+
+@mends("exo.orchestration.node:Node.process_tensor")
+def refuse_other_layers(original: Function, engine_class: type) -> Function:
+    """A node takes a step for layers that it doesn't have, while the cluster changes."""
+
+    async def process_tensor(self: Any, base_shard: Any, *rest: Any, **named: Any) -> Any:
+        if face := face_of(self, engine_class):
+            fit(face, base_shard)
+        return await original(self, base_shard, *rest, **named)
+
+    return process_tensor

@@ -7,13 +7,16 @@ from typing import Any
 
 from ..core import settings
 from ..names import PACKAGE
+from .fork_link import Link, reached
 from .fork_mends import Function, mends
-from .fork_node import AnswerError, Face, face_of, why
+from .fork_node import AWAY, AnswerError, Face, face_of, why
 
 WAIT_SECONDS = 30.0  # how long a node that joins waits for the answers in flight
-REACH_SECONDS = 1.0  # what a lost node's health check may take
+
+CHANGED = f"{PACKAGE}: a node joined or left the cluster. Send the request again"
 
 _log = logging.getLogger(__name__)
+_tasks: set["asyncio.Task[None]"] = set()
 
 
 class Ring:
@@ -26,12 +29,19 @@ class Ring:
     async def discover_peers(self, wait_for_peers: int = 0) -> list[Any]:
         """The peers that exo may use now."""
         found = await self._discovery.discover_peers(wait_for_peers)
-        return [peer for peer in found if await self._usable(peer)]
+        return [self._link(peer) for peer in found if await self._usable(peer)]
+
+    def _link(self, peer: Any) -> Link:
+        """The same for the same peer: a call in flight has to end with it."""
+        for known in self._face.node.peers:
+            if isinstance(known, Link) and known.peer is peer and not known.gone.done():
+                return known
+        return Link(peer, lambda link: _later(lose(self._face, link)))
 
     async def _usable(self, peer: Any) -> bool:
         face, name = self._face, peer.id()
         if name in face.lost:
-            if not await _reached(peer):
+            if not await reached(peer):
                 return False
             face.lost.discard(name)
             _log.warning("node %s is back", name)
@@ -45,29 +55,54 @@ class Ring:
         return not waits
 
 
-async def _reached(peer: Any) -> bool:
-    try:
-        return bool(await asyncio.wait_for(peer.health_check(), REACH_SECONDS))
-    except Exception:  # whatever a peer that is gone does
-        return False
+def _later(work: Any) -> None:
+    _tasks.add(task := asyncio.ensure_future(work))
+    task.add_done_callback(_tasks.discard)
+
+
+async def hold(face: Face) -> None:
+    """A new answer begins after who joins now, who would never find the ring without answers."""
+    if face.joining:
+        await face.engine.runner.requests.empty(settings.seconds("JOIN_SECONDS", WAIT_SECONDS))
+        await face.node.update_peers()
+        await face.node.collect_topology(set())
 
 
 async def lost(face: Face, index: int) -> None:
-    """Take the node with these layers out of the ring, if it can't be reached; exo takes 16 s."""
-    node = face.node
-    partitions = node.partitioning_strategy.partition(node.topology)
+    """The node with these layers could not be reached."""
+    partitions = face.node.partitioning_strategy.partition(face.node.topology)
     name = partitions[index].node_id if index < len(partitions) else ""
-    peer = next((peer for peer in node.peers if peer.id() == name), None)
-    if peer is None or name in face.lost or await _reached(peer):
+    for peer in face.node.peers:
+        if peer.id() == name:
+            await lose(face, peer)
+            return
+
+
+async def lose(face: Face, peer: Any) -> None:
+    """Take a node out of the ring at once, if it can't be reached; exo takes 16 s."""
+    node, name = face.node, peer.id()
+    if name in face.lost or await reached(peer) or name in face.lost or peer not in node.peers:
         return
     face.lost.add(name)
+    if isinstance(peer, Link):
+        peer.lose()
     _log.error(
         "node %s can't be reached: it is left out until it answers again. If it should be there, "
         "look at its log and start it anew",
         name,
     )
-    await node.update_peers()
+    async with face.looking:
+        node.peers = [other for other in node.peers if other is not peer]
     await node.collect_topology(set())
+    await _end_all(face, AWAY, set(face.asked))
+
+
+async def _end_all(face: Face, sentence: str, others: set[str]) -> None:
+    """End the answers that the nodes of the ring before can't go on with."""
+    if face.engine.runner.device.whole_model:
+        return
+    for request_id in {*face.engine.runner.requests, *others}:
+        await face.end(request_id, AnswerError(sentence, lost=True))
 
 
 @mends("exo.orchestration.node:Node.update_peers")
@@ -78,18 +113,32 @@ def end_orphans(original: Function, engine_class: type) -> Function:
         face = face_of(self, engine_class)
         if face is None:
             return bool(await original(self, *args, **named))
-        real, self.discovery = self.discovery, Ring(face, self.discovery)
-        try:
-            changed = bool(await original(self, *args, **named))
-        finally:
-            self.discovery = real
-        if changed and not face.engine.runner.device.whole_model:
-            reason = f"{PACKAGE}: a node joined or left the cluster. Send the request again"
-            for request_id in face.engine.runner.requests:
-                await face.end(request_id, AnswerError(reason, lost=True))
+        async with face.looking:
+            real, self.discovery = self.discovery, Ring(face, self.discovery)
+            try:
+                changed = bool(await original(self, *args, **named))
+            finally:
+                self.discovery = real
+        if changed:
+            begun = {name for name, asked in face.asked.items() if asked.began.is_set()}
+            await _end_all(face, CHANGED, begun)
         return changed
 
     return update_peers
+
+
+@mends("exo.orchestration.node:Node.collect_topology")
+def one_look_at_a_time(original: Function, engine_class: type) -> Function:
+    """An older picture of the ring can replace a newer one, with a node that is gone."""
+
+    async def collect_topology(self: Any, *args: Any, **named: Any) -> Any:
+        face = face_of(self, engine_class)
+        if face is None:
+            return await original(self, *args, **named)
+        async with face.looking:
+            return await original(self, *args, **named)
+
+    return collect_topology
 
 
 @mends("exo.orchestration.node:Node.forward_tensor")

@@ -12,6 +12,8 @@ from ..core.tokenizer import downloads_folder, find_tokenizer
 from ..core.worker import in_thread
 from .cards import BY_ID
 
+EXOS = (".json", ".safetensors")  # what exo's downloader finds by itself
+
 
 class ForkSource:
     """The repository that exo's cards name for a model, through exo's downloader.
@@ -47,6 +49,8 @@ class ForkSource:
             if not (folder / "config.json").is_file():
                 raise LookupError(f"HF_HUB_OFFLINE is set, and {folder} has no model: put it there")
             return folder
+        if not all(pattern.endswith(EXOS) for pattern in patterns):
+            return await in_thread(lambda: fetched(self.model.repository, patterns))
         wanted = [(layers.first, layers.last)]
         if everything:
             wanted = [(0, 0), (layers.total - 1, layers.total - 1)]
@@ -54,3 +58,23 @@ class ForkSource:
             shard = Shard(layers.model, first, last, layers.total)
             folder = Path(await self._downloader.ensure_shard(shard, self._engine_class))
         return folder
+
+
+def fetched(repository: str, patterns: tuple[str, ...]) -> Path:
+    """These files alone, where exo keeps a repository's.
+
+    exo's downloader takes every file of a repository without an index of safetensors, and where a
+    model was exported at eight precisions that is all of them.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = downloads_folder(repository)
+    try:
+        snapshot_download(repository, allow_patterns=[*patterns, "*.jinja"], local_dir=folder)
+    except Exception as error:  # the hub's own kinds, whose text fills a page
+        why = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise LookupError(
+            f"the Hugging Face hub gave no {' '.join(patterns)} of {repository} ({why}); put them "
+            f"into {folder}"
+        ) from error
+    return folder

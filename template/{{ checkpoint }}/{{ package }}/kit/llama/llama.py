@@ -1,6 +1,7 @@
 """The Llama family in NumPy: pure functions, with the shapes beside every line that has a matrix.
 
-S  positions of this step             D  hidden size          V  vocabulary
+S  positions of a request's step      D  hidden size          V  vocabulary
+R  rows of all requests in a step     B  requests in a step
 T  positions that can be attended to  F  intermediate size    L  layers
 H  query heads   K  key-value heads   G  query heads that share a key-value head   E  head size
 
@@ -8,6 +9,7 @@ A layer's weights are named as in the checkpoint, without its "model.layers.N.";
 [out, in] as there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,10 +19,29 @@ from numpy.typing import NDArray
 
 from .config import Config
 
-BLOCK = 256  # a long prompt runs in blocks, so that its scores need [H, BLOCK, T], not [H, T, T]
+FEW = 6  # rows; for more than so many the BLAS's own way is as fast, or faster
+CACHED = 1 << 17  # numbers of a matrix that stay in a core's cache meanwhile
 
 Array = NDArray[np.float32]
 Weights = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one request in a step: `length` of them, the first at `position`.
+
+    keys [L, K, E, room] and values [L, K, room, E] are filled up to there; the step adds its own.
+    """
+
+    length: int
+    position: int
+    keys: Array
+    values: Array
+
+    @property
+    def end(self) -> int:
+        """The position behind its last row."""
+        return self.position + self.length
 
 
 @dataclass(frozen=True)
@@ -34,71 +55,89 @@ class Model:
     norm: Array | None  # [D]
     head: Array | None  # [V, D]
 
+    @property
+    def nbytes(self) -> int:
+        """What the weights take; tied ones once."""
+        own = [self.embedding, self.norm, self.head, *(w for x in self.layers for w in x.values())]
+        known = {id(w): w.nbytes for w in own if w is not None}
+        return sum(known.values())
 
-def forward(x: NDArray[Any], position: int, keys: Array, values: Array, model: Model) -> Array:
-    """Run x through the model's layers; its first row stands at `position`.
 
-    x: ids [S] where the model embeds, else hidden states [S, D].
-    keys, values: [L, K, E, room] and [L, K, room, E], filled up to `position`; this step adds its.
-    Returns hidden states [S, D], or the last position's logits [1, V] where the model has a head.
+def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
+    """Run the rows of one or several requests, one after the other in x, through the layers.
+
+    x: ids [R] where the model embeds, else hidden states [R, D]; R: the rows of all parts together.
+    Returns hidden states [R, D], or the logits of each part's last row [B, V] where the model has a
+    head; B: the number of parts.
     """
-    blocks = [
-        run_layers(x[n : n + BLOCK], position + n, keys, values, model)
-        for n in range(0, len(x), BLOCK)
-    ]
-    if model.norm is None or model.head is None:
-        return np.concatenate(blocks)  # [S, D]
-    last = rms_norm(blocks[-1][-1:], model.norm, model.config.norm_eps)  # [S, D] -> [1, D]
-    return last @ model.head.T  # [1, D] @ [D, V] -> [1, V]
-
-
-def run_layers(x: NDArray[Any], position: int, keys: Array, values: Array, model: Model) -> Array:
-    """Ids [S] or hidden states [S, D] -> hidden states [S, D]."""
     config = model.config
     if model.embedding is not None:
         if x.max() >= len(model.embedding):
             raise ValueError(f"there is no token {x.max()}: the model has {len(model.embedding)}")
-        x = model.embedding[x]  # [V, D] at [S] -> [S, D]
-    cos, sin = rotation(position, len(x), config)  # [S, 1, 2, E/2] each
+        x = model.embedding[x]  # [V, D] at [R] -> [R, D]
+    positions = [np.arange(part.position, part.end) for part in parts]
+    cos, sin = rotation(np.concatenate(positions), config)  # [R, 1, 2, E/2] each
     for n, w in enumerate(model.layers):
         window = config.windows[model.start + n]
-        normed = rms_norm(x, w["input_layernorm.weight"], config.norm_eps)  # [S, D]
-        attended = attention(normed, position, cos, sin, keys[n], values[n], window, w, config)
-        x = x + attended  # [S, D]
-        normed = rms_norm(x, w["post_attention_layernorm.weight"], config.norm_eps)  # [S, D]
-        x = x + mlp(normed, w)  # [S, D]
-    return x
+        normed = rms_norm(x, w["input_layernorm.weight"], config.norm_eps)  # [R, D]
+        x = x + attention(normed, parts, n, cos, sin, window, w, config)  # [R, D]
+        normed = rms_norm(x, w["post_attention_layernorm.weight"], config.norm_eps)  # [R, D]
+        x = x + mlp(normed, w)  # [R, D]
+    if model.norm is None or model.head is None:
+        return x  # [R, D]
+    ends = np.cumsum([part.length for part in parts]) - 1  # [B]
+    last = rms_norm(x[ends], model.norm, config.norm_eps)  # [R, D] at [B] -> [B, D]
+    return product(last, model.head)  # [B, D] @ [D, V] -> [B, V]
 
 
 def attention(
     x: Array,
-    position: int,
+    parts: Sequence[Part],
+    layer: int,
     cos: Array,
     sin: Array,
-    keys: Array,
-    values: Array,
     window: int | None,
     w: Weights,
     config: Config,
 ) -> Array:
-    """Grouped-query attention, [S, D] -> [S, D]; keys [K, E, room] and values [K, room, E] grow."""
-    length, end = len(x), position + len(x)
-    q = heads(linear(x, w, "self_attn.q_proj"), config)  # [S, D] -> [S, H, E]
-    k = heads(linear(x, w, "self_attn.k_proj"), config)  # [S, D] -> [S, K, E]
-    v = heads(linear(x, w, "self_attn.v_proj"), config)  # [S, D] -> [S, K, E]
+    """Grouped-query attention, [R, D] -> [R, D]: products of all rows, but each sees its own part.
+
+    layer: which of the parts' layers this is.
+    """
+    q = heads(linear(x, w, "self_attn.q_proj"), config)  # [R, D] -> [R, H, E]
+    k = heads(linear(x, w, "self_attn.k_proj"), config)  # [R, D] -> [R, K, E]
+    v = heads(linear(x, w, "self_attn.v_proj"), config)  # [R, D] -> [R, K, E]
     if config.qk_norm:
-        q = rms_norm(q, w["self_attn.q_norm.weight"], config.norm_eps)  # [S, H, E]
-        k = rms_norm(k, w["self_attn.k_norm.weight"], config.norm_eps)  # [S, K, E]
-    q = rotate(q, cos, sin) * config.head_dim**-0.5  # [S, H, E]
-    keys[:, :, position:end] = rotate(k, cos, sin).transpose(1, 2, 0)  # [S, K, E] -> [K, E, S]
+        q = rms_norm(q, w["self_attn.q_norm.weight"], config.norm_eps)  # [R, H, E]
+        k = rms_norm(k, w["self_attn.k_norm.weight"], config.norm_eps)  # [R, K, E]
+    q = rotate(q, cos, sin) * config.head_dim**-0.5  # [R, H, E]
+    k = rotate(k, cos, sin)  # [R, K, E]
+    mixed, row = [], 0
+    for part in parts:
+        own = slice(row, row + part.length)  # S of the R rows
+        mixed.append(attend(q[own], k[own], v[own], part, layer, window, config))  # [S, H*E]
+        row = own.stop
+    return linear(np.concatenate(mixed), w, "self_attn.o_proj")  # [R, H*E] -> [R, D]
+
+
+def attend(
+    q: Array, k: Array, v: Array, part: Part, layer: int, window: int | None, config: Config
+) -> Array:
+    """What one part's rows see, [S, H, E] -> [S, H*E]; k and v [S, K, E] join its keys and values.
+
+    In a step of one row nothing is hidden: its keys end with itself.
+    """
+    keys, values = part.keys[layer], part.values[layer]  # [K, E, room], [K, room, E]
+    position, end = part.position, part.end
+    keys[:, :, position:end] = k.transpose(1, 2, 0)  # [S, K, E] -> [K, E, S]
     values[:, position:end] = v.transpose(1, 0, 2)  # [S, K, E] -> [K, S, E]
     oldest = 0 if window is None else max(0, position + 1 - window)
     scores = grouped(q, config) @ keys[:, :, oldest:end]  # [K, G*S, E] @ [K, E, T] -> [K, G*S, T]
-    if length > 1:
-        by_query = scores.reshape(-1, length, end - oldest)  # [K, G*S, T] -> [H, S, T]
+    if part.length > 1:
+        by_query = scores.reshape(-1, part.length, end - oldest)  # [K, G*S, T] -> [H, S, T]
         by_query += mask(position, end, oldest, window)  # [H, S, T] + [S, T]
     mixed = softmax(scores) @ values[:, oldest:end]  # [K, G*S, T] @ [K, T, E] -> [K, G*S, E]
-    return linear(ungrouped(mixed, length), w, "self_attn.o_proj")  # [S, H*E] -> [S, D]
+    return ungrouped(mixed, part.length)  # [K, G*S, E] -> [S, H*E]
 
 
 def mlp(x: Array, w: Weights) -> Array:
@@ -110,9 +149,25 @@ def mlp(x: Array, w: Weights) -> Array:
 
 def linear(x: Array, w: Weights, name: str) -> Array:
     """[S, in] -> [S, out], with a bias where the checkpoint has one."""
-    y = x @ w[f"{name}.weight"].T  # [S, in] @ [in, out] -> [S, out]
+    y = product(x, w[f"{name}.weight"])  # [S, in] @ [in, out] -> [S, out]
     bias = w.get(f"{name}.bias")
     return y if bias is None else y + bias  # [S, out] + [out]
+
+
+def product(x: Array, matrix: Array) -> Array:
+    """[S, in] -> [S, out] with a matrix [out, in].
+
+    The BLAS copies a matrix before it multiplies several rows with it; for few rows that takes
+    longer than the product. Row by row, a part of the matrix stays in the processor's cache.
+    """
+    if not 1 < len(x) <= FEW:
+        return x @ matrix.T  # [S, in] @ [in, out] -> [S, out]
+    y = np.empty((len(x), 1, len(matrix)), np.float32)  # [S, 1, out]
+    part = max(1, CACHED // matrix.shape[1])
+    for n in range(0, len(matrix), part):
+        some = matrix[n : n + part]  # [part, in]
+        np.matmul(x[:, None], some.T, out=y[:, :, n : n + part])  # [S, 1, in] @ [in, part]
+    return y[:, 0]  # [S, out]
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -168,9 +223,9 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
     return turned.reshape(x.shape)  # [S, heads, E]
 
 
-def rotation(position: int, length: int, config: Config) -> tuple[Array, Array]:
+def rotation(positions: NDArray[np.int64], config: Config) -> tuple[Array, Array]:
     """Cosines and signed sines of the positions' angles, [S, 1, 2, E/2] each: one for all heads."""
-    angles = np.outer(np.arange(position, position + length), frequencies(config))  # [S, E/2]
+    angles = np.outer(positions, frequencies(config))  # [S] x [E/2] -> [S, E/2]
     cos, sin = np.cos(angles), np.sin(angles)  # [S, E/2]
     both = np.stack([cos, cos], axis=1)[:, None], np.stack([-sin, sin], axis=1)[:, None]
     return both[0].astype(np.float32), both[1].astype(np.float32)  # [S, 1, 2, E/2] each

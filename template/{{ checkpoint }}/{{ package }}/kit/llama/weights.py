@@ -58,7 +58,7 @@ def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
 
     Raises FileNotFoundError where a file that they need is not there, else CheckpointError.
     """
-    checkpoint = _Checkpoint(folder)
+    checkpoint = Checkpoint(folder)
     matrix = (config.vocab_size, config.hidden_size)
     first, last = start == 0, end == config.layers - 1
     embedding = head = norm = None
@@ -77,7 +77,7 @@ def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
     return Model(config, start, layers, embedding if first else None, norm, head)
 
 
-class _Checkpoint:
+class Checkpoint:
     """The tensors of a folder; a file is opened when the first of its tensors is asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,6 +87,14 @@ class _Checkpoint:
 
     def tensor(self, name: str, shape: Shape) -> Array:
         """A tensor as float32."""
+        return self._file(name, shape).tensor(name, shape)
+
+    def rows(self, name: str, shape: Shape) -> "Rows":
+        """A matrix that stays in its file."""
+        return self._file(name, shape).rows(name, shape)
+
+    def _file(self, name: str, shape: Shape) -> "_File":
+        """The file that a tensor is in."""
         home = SINGLE
         if self._homes is not None:
             home = self._homes.get(name, "")
@@ -100,7 +108,30 @@ class _Checkpoint:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is not there; {name} is in it")
             self._files[home] = _File.open(path)
-        return self._files[home].tensor(name, shape)
+        return self._files[home]
+
+
+class Rows:
+    """A matrix that stays in its file: rows are float32 when they are asked for."""
+
+    def __init__(self, mapping: mmap.mmap, begin: int, dtype: str, shape: Shape) -> None:
+        self.shape = shape
+        self._mapping, self._begin, self._dtype = mapping, begin, dtype
+        numbers = np.frombuffer(mapping, _DTYPES[dtype], prod(shape), begin)
+        self._numbers = numbers.reshape(shape)
+
+    def __getitem__(self, which: Any) -> Array:
+        """The rows at these places, or of a slice, whose pages are given back."""
+        found = self._numbers[which]
+        if self._dtype == "BF16":
+            wide: Array = (found.astype(np.uint32) << 16).view(np.float32)
+        else:
+            wide = found.astype(np.float32)
+        if isinstance(which, slice):
+            first, stop, _ = which.indices(self.shape[0])
+            size = self.shape[1] * self._numbers.itemsize
+            _give_back(self._mapping, self._begin + first * size, max(0, stop - first) * size)
+        return wide
 
 
 @dataclass(frozen=True)
@@ -140,6 +171,10 @@ class _File:
         found = np.frombuffer(self.mapping, _DTYPES[dtype], prod(shape), begin).reshape(shape)
         # A header of an odd length leaves the data unaligned, which BLAS can't read.
         return np.require(found, np.float32, ["ALIGNED"])
+
+    def rows(self, name: str, shape: Shape) -> Rows:
+        """A matrix that stays in the file."""
+        return Rows(self.mapping, *self._find(name, shape), shape)
 
     def _find(self, name: str, shape: Shape) -> tuple[int, str]:
         """Where a tensor begins, and its dtype."""

@@ -1,14 +1,13 @@
 """The three kinds of server: what to ask, and how their streams read."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from ..core.contract import Messages
-from ..server.address import clean
-from ..server.client import Reply, ServerError
+from ..server.client import ServerError
+from ..server.events import event, events, number, part, parts, spoken, text
 from .dialect import Chunk, Dialect, Question
 
 ALIVE_SECONDS = 30.0  # enough for the short question
@@ -57,10 +56,10 @@ class Legacy(Dialect):
         body = {"messages": alternating(question.messages), "stream": True}
         async with aclosing(self._client.lines("/generate", body)) as lines:
             async for line in lines:
-                event = _event(line)
-                count = _dict(event, "usage").get("completion_tokens")
-                for choice in _choices(event):
-                    yield Chunk(_text(choice, "content"), count=_number(count))
+                found = event(line)
+                count = part(found, "usage").get("completion_tokens")
+                for choice in parts(found, "choices"):
+                    yield Chunk(text(choice, "content"), count=number(count))
 
 
 class Rkllama(Dialect):
@@ -119,13 +118,13 @@ class Rkllama(Dialect):
         }
         async with aclosing(self._client.lines("/api/chat", body)) as lines:
             async for line in lines:
-                event = _event(line)
-                message = _dict(event, "message")
-                if thought := _text(message, "thinking"):
+                found = event(line)
+                message = part(found, "message")
+                if thought := text(message, "thinking"):
                     yield Chunk(thought, thinking=True)
-                final = bool(event.get("done"))
-                count = _number(event.get("eval_count")) if final else None
-                yield Chunk(_text(message, "content"), final=final, count=count)
+                final = bool(found.get("done"))
+                count = number(found.get("eval_count")) if final else None
+                yield Chunk(text(message, "content"), final=final, count=count)
 
 
 class OpenAI(Dialect):
@@ -149,23 +148,18 @@ class OpenAI(Dialect):
             "top_p": question.top_p,
         }
         ended, length, count = False, False, None
-        async with aclosing(self._client.lines("/v1/chat/completions", body)) as lines:
-            async for line in lines:
-                data = line.strip().removeprefix(b"data:").strip()
-                ended = ended or data == b"[DONE]"
-                if not data.startswith(b"{"):
-                    continue
-                event = _event(data)
-                count = _number(_dict(event, "usage").get("completion_tokens")) or count
-                for choice in _choices(event):
+        async with aclosing(events(self._client, "/v1/chat/completions", body)) as told:
+            async for found in told:
+                ended = ended or not found
+                count = number(part(found, "usage").get("completion_tokens")) or count
+                for choice in parts(found, "choices"):
                     ended = ended or bool(choice.get("finish_reason"))
                     length = length or choice.get("finish_reason") == "length"
-                    delta = _dict(choice, "delta")
-                    thought = _text(delta, "reasoning_content") or _text(delta, "reasoning")
+                    thought, said = spoken(choice)
                     if thought:
                         yield Chunk(thought, thinking=True)
-                    if text := _text(delta, "content"):
-                        yield Chunk(text)
+                    if said:
+                        yield Chunk(said)
         if ended:
             yield Chunk(final=True, count=count, length=length)
 
@@ -187,37 +181,6 @@ def alternating(messages: Messages) -> Messages:
         return [{"role": "user", "content": system}, *folded]
     folded[0]["content"] = f"{system}\n\n{folded[0]['content']}"
     return folded
-
-
-def _event(line: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        said = clean(line[:200].decode("utf-8", "replace"))
-        raise ServerError(f"the server's stream has no JSON: {said!r}") from error
-    if not isinstance(event, dict) or event.get("error"):
-        said = Reply(200, event, line[:1000].decode("utf-8", "replace")).said()
-        raise ServerError(f"the server broke the answer off: {said}")
-    return event
-
-
-def _dict(event: dict[str, Any], key: str) -> dict[str, Any]:
-    value = event.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(event: dict[str, Any], key: str) -> str:
-    value = event.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
-    choices = event.get("choices")
-    return [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
 
 
 def _names(reply: Any, key: str) -> list[str]:

@@ -50,6 +50,6 @@ def _unknown(settings: Settings, replies: list[Reply]) -> ServerError:
     )
     return ServerError(
         f"{settings.address.shown} is no server that this plugin knows: "
-        f"{settings.address.without_secrets(told)}. "
+        f"{settings.without_secrets(told)}. "
         "Set RKLLM_SERVER_URL, or RKLLM_SERVER_KIND to legacy, rkllama or openai"
     )

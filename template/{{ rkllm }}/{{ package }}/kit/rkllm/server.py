@@ -12,7 +12,7 @@ from ..core.models import Model
 from ..core.tokenizer import Tokenizer
 from ..server.address import clean
 from ..server.client import Client, ServerError
-from ..server.models import choose_model, listed
+from ..server.models import Served, choose_model, listed
 from .answer import Answer
 from .dialect import Dialect, Question
 from .probe import probe
@@ -91,6 +91,10 @@ class RkllmBackend:
         server = await self._connect(settings)
         named = " ".join(filter(None, (server.name, clean(await server.version()))))
         return f"{named} at {settings.address.shown}: {listed(await server.models())}"
+
+    async def names(self) -> list[Served]:
+        """What the server has. Raises ServerError."""
+        return [Served(name) for name in await (await self._connect(self.settings())).models()]
 
     async def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """One answer. Raises ServerError, never ends without a piece that says why."""

@@ -167,6 +167,10 @@ class Spelling:
             self._first = False
         return ids
 
+    def follow(self) -> None:
+        """Ids from elsewhere went out: the next text doesn't begin the answer."""
+        self._first = False
+
 
 def _character_length(lead: int) -> int:
     """Return how many bytes the UTF-8 character with this first byte has."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,13 +29,22 @@ class ServerError(RuntimeError):
     """The server is not there, refused, or broke off; the text says which and what it said."""
 
 
+class Refused(ServerError):
+    """A status that is no success. wait: the seconds after which the server may be asked again."""
+
+    def __init__(self, sentence: str, status: int, said: str, wait: float | None) -> None:
+        super().__init__(sentence)
+        self.status, self.said, self.wait = status, said, wait
+
+
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer; `json` is None where the body is none."""
+    """A whole answer; `json` is None where the body is none. wait: as the server asks, seconds."""
 
     status: int
     json: Any
     text: str
+    wait: float | None = None
 
     def said(self) -> str:
         """What the server said, short: the JSON's error, or the text without HTML."""
@@ -62,7 +71,7 @@ class Client:
 
     async def _whole(self, method: str, path: str, body: Any, seconds: float) -> Reply:
         async with self._answer(method, path, body, seconds) as response:
-            return _reply(response.status, await self._read(response, path, BODY))
+            return _reply(response, await self._read(response, path, BODY))
 
     async def _read(self, response: "aiohttp.ClientResponse", path: str, most: int) -> bytes:
         data = bytearray()
@@ -76,7 +85,7 @@ class Client:
         """The lines of a streamed POST, however long it takes while bytes keep coming."""
         async with self._answer("POST", path, body, None) as response:
             if response.status != 200:
-                reply = _reply(response.status, await self._read(response, path, REFUSAL))
+                reply = _reply(response, await self._read(response, path, REFUSAL))
                 raise self.refused(path, reply)
             left, held = STREAM, bytearray()
             async for data in response.content.iter_any():
@@ -93,10 +102,11 @@ class Client:
             if held.strip():
                 yield bytes(held)
 
-    def refused(self, path: str, reply: Reply) -> ServerError:
+    def refused(self, path: str, reply: Reply) -> Refused:
         """The sentence on a reply that is none."""
-        said = self.settings.address.without_secrets(reply.said())
-        return ServerError(f"{self.name(path)} answered {reply.status}: {said}")
+        said = self.settings.without_secrets(reply.said())
+        sentence = f"{self.name(path)} answered {reply.status}: {said}"
+        return Refused(sentence, reply.status, said, reply.wait)
 
     def name(self, path: str) -> str:
         """A path of the server, as a sentence may show it."""
@@ -111,7 +121,7 @@ class Client:
     ) -> AsyncIterator["aiohttp.ClientResponse"]:
         import aiohttp
 
-        address, response = self.settings.address, None
+        response = None
         try:
             response = await self._sent(method, path, body, seconds)
             self._check_head(path, response)
@@ -121,13 +131,13 @@ class Client:
                 f"{self.name(path)} was silent for too long; see the server's log"
             ) from error
         except aiohttp.ClientConnectorError as error:
-            said = address.without_secrets(str(error))
+            said = self.settings.without_secrets(str(error))
             raise ServerError(
                 f"no server at {self.name(path)} ({said}); start it, or set "
                 f"{self.settings.url_name}"
             ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            said = address.without_secrets(str(error) or repr(error))
+            said = self.settings.without_secrets(str(error) or repr(error))
             raise ServerError(f"{self.name(path)} broke the connection off: {said}") from error
         finally:
             if response is not None:
@@ -179,11 +189,12 @@ class Client:
 
             traced = aiohttp.TraceConfig()
             cast(Any, traced.on_connection_reuseconn).append(_reused)
-            user = self.settings.address.user
+            headers = {"Accept-Encoding": "identity"}
+            if shown := self.settings.authorization():
+                headers["Authorization"] = shown
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
-                auth=aiohttp.BasicAuth(*user, "utf-8") if user else None,
-                headers={"Accept-Encoding": "identity"},
+                headers=headers,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=2**20,
@@ -203,9 +214,13 @@ async def _reused(_: Any, context: Any, __: Any) -> None:
     context.trace_request_ctx["reused"] = True
 
 
-def _reply(status: int, body: bytes) -> Reply:
-    text = body.decode("utf-8", "replace")
-    try:
-        return Reply(status, json.loads(text), text)
-    except (ValueError, RecursionError):
-        return Reply(status, None, text)
+def _reply(response: "aiohttp.ClientResponse", body: bytes) -> Reply:
+    text, parsed = body.decode("utf-8", "replace"), None
+    with suppress(ValueError, RecursionError):
+        parsed = json.loads(text)
+    return Reply(response.status, parsed, text, _wait(response.headers.get("Retry-After", "")))
+
+
+def _wait(header: str) -> float | None:
+    """The seconds of a Retry-After; one with a date is taken for none."""
+    return float(header) if header.isascii() and header.isdigit() and len(header) < 6 else None

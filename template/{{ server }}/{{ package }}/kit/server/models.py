@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..core.models import Model
 from .address import clean
@@ -13,6 +14,15 @@ _LISTED = 30  # names in a sentence
 _OTHER_MODEL = re.compile(
     r"(^|-)(2507|audio|base|chat|coder|embedding|instruct|math|omni|reranker|thinking|vl)(-|$)"
 )
+
+
+@dataclass(frozen=True)
+class Served:
+    """One of the server's models. context: how many tokens it takes; root: what it was made of."""
+
+    name: str
+    context: int | None = None
+    root: str = ""
 
 
 def choose_model(model: Model, names: Sequence[str], wanted: str | None, setting: str) -> str:

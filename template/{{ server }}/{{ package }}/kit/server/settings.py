@@ -1,7 +1,9 @@
 """Where the server is and how patient to be, from the environment."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..core.settings import PREFIX, SettingError
 from .address import Address, AddressError
@@ -14,7 +16,8 @@ SILENCE_SECONDS = 240.0  # longer than a long prompt takes a small device
 class Settings:
     """What every server needs. All times in seconds.
 
-    url_name: the setting that says where the server is, for sentences.
+    key: what the server lets in; it stands in no text. url_name: the setting that says where the
+    server is, for sentences.
     """
 
     address: Address
@@ -22,6 +25,21 @@ class Settings:
     connect_seconds: float = CONNECT_SECONDS
     silence_seconds: float = SILENCE_SECONDS
     url_name: str = f"{PREFIX}URL"
+    key: str | None = field(default=None, repr=False)
+
+    def authorization(self) -> str | None:
+        """The header that lets us in: the key's, else that of the address's name and password."""
+        if self.key:
+            return f"Bearer {self.key}"
+        if self.address.user is None:
+            return None
+        return f"Basic {b64encode(':'.join(self.address.user).encode()).decode()}"
+
+    def without_secrets(self, text: str) -> str:
+        """Somebody else's words, without the key, the password and queries."""
+        if self.key:
+            text = text.replace(self.key, "…")
+        return self.address.without_secrets(text)
 
 
 class Environment:
@@ -59,6 +77,19 @@ class Environment:
             return Address.parse(self.text(name, default))
         except AddressError as error:
             raise SettingError(f"{self.prefix}{name}: {error}") from None
+
+    def key(self, name: str) -> str | None:
+        """A server's key: of this setting, or of the file that <name>_FILE says."""
+        key, path = self.text(name).strip(), self.text(f"{name}_FILE")
+        if path and not key:
+            try:
+                key = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or "it is no text"
+                raise SettingError(f"{self.prefix}{name}_FILE can't be read: {why}") from None
+        if any(not "!" <= sign <= "~" for sign in key):
+            raise SettingError(f"{self.prefix}{name} has a sign that no key has, such as a blank")
+        return key or None
 
     def wrong(self, name: str, advice: str) -> SettingError:
         """A sentence on a setting; never for one that may hold a secret."""

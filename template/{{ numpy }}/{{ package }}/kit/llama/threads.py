@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..core import settings
-from .llama import Array, Model
+from .llama import FEW, Array, Model
 
 DECODE, PREFILL = 1, 32  # rows of the two products that are measured
 NUMBERS = {DECODE: 1 << 25, PREFILL: 1 << 22}  # of matrices in one pass: some 10 ms each
@@ -59,21 +59,21 @@ class Threads:
             self._measure(passes(matrices(model)))
 
     @contextmanager
-    def step(self, model: Model, rows: int) -> Iterator[None]:
-        """A step of so many rows: with the threads that are best now."""
+    def step(self, model: Model, rows: int, requests: int = 1) -> Iterator[None]:
+        """A step of so many rows, of so many requests: with the threads that are best now."""
         if self._fixed or small(model):
             self._use(self._fixed or 1)
             yield
             return
-        decodes = rows == DECODE
+        decodes = rows == requests
         if self._stale(decodes, lambda: passes(matrices(model))):
             self._measure(passes(matrices(model)))
-        self._use(self._chosen[DECODE if decodes else PREFILL])
+        self._use(self._chosen[DECODE if rows <= FEW else PREFILL])
         begun = self._clock()
         yield
         self._stepped = self._clock()
         self._worked += self._stepped - begun
-        if decodes:
+        if rows == DECODE:  # several take longer, and that is no sign
             self._recent.append(self._stepped - begun)
             self._best = min(self._best, self._recent[-1])
 

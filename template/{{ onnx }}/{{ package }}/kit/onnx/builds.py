@@ -1,0 +1,46 @@
+"""Which builds of ONNX Runtime this environment has: all share one module, so one is right."""
+
+from importlib.metadata import distributions
+
+from ..names import PROJECT
+
+MODULE = "onnxruntime/__init__.py"
+BUILDS = {  # by the extra of this plugin that brings it
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "cuda",
+    "onnxruntime-openvino": "openvino",
+    "onnxruntime-qnn": "qnn",
+    "onnxruntime-migraphx": "migraphx",
+}
+
+
+class BuildError(RuntimeError):
+    """There is no build of ONNX Runtime here, or there are several."""
+
+
+def installed() -> dict[str, str]:
+    """Every distribution that has the module `onnxruntime`, and its version."""
+    found = {}
+    for distribution in distributions():
+        if any(str(file).replace("\\", "/") == MODULE for file in distribution.files or ()):
+            found[distribution.metadata["Name"]] = distribution.version
+    return dict(sorted(found.items()))
+
+
+def the_one() -> str:
+    """The build's name and version. Raises BuildError where there is not exactly one."""
+    found = installed()
+    if not found:
+        raise BuildError(
+            f"no build of ONNX Runtime is installed; pip install '{PROJECT}[cpu]', or another "
+            "extra: the README has the table of providers"
+        )
+    if len(found) > 1:
+        names = " ".join(found)
+        one = next((name for name in found if name != "onnxruntime"), "onnxruntime")
+        raise BuildError(
+            f"{' and '.join(f'{name} {version}' for name, version in found.items())} are in one "
+            f"environment and overwrite each other's files. pip uninstall -y {names}, then "
+            f"pip install '{PROJECT}[{BUILDS.get(one, 'cpu')}]'"
+        )
+    return " ".join(*found.items())

@@ -1,0 +1,187 @@
+"""Layers of a finished export as a session, and the requests that run through it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from ..core.contract import Array, Layers
+from ..core.settings import PREFIX
+from ..llama.config import CheckpointError
+from .checkpoint import BLOCK, bytes_of, give_back, session_options, weights_size
+from .cut import BRANCH, IDS, KEPT, KNOWN, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
+from .finding import Export
+from .plan import Plan
+from .providers import Provider, session
+from .room import needed
+
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+BESIDE = "session.model_external_initializers_file_folder_path"  # where the weights' file lies
+UNBOUNDED = 1 << 30
+
+
+class ExportLayers:
+    """A session of some layers of an export; names and types are the session's."""
+
+    def __init__(self, layers: Layers, export: Export, plan: Plan, provider: Provider) -> None:
+        self.layers, self.provider = layers, provider
+        self.context = export.context or UNBOUNDED
+        model = _read(export.path)
+        _refuse_foreign(model, export.path)
+        total = layers_of(model.graph)
+        if total != layers.total:
+            raise CheckpointError(
+                f"the export {export.path} has {total} layers, but the model card of "
+                f"{layers.model} says {layers.total}: correct TABLE in models.py"
+            )
+        self.part = _part(model, layers, export.path)
+        options = session_options(plan.threads)
+        options.add_session_config_entry(BESIDE, str(export.path.resolve().parent))
+        self.session = session(self.part.model.SerializeToString(), options, provider, {})
+        self.inputs = {value.name: value for value in self.session.get_inputs()}
+        # A branch without caches takes the whole prompt at once.
+        self.block = self.context if BRANCH in self.inputs else BLOCK
+        self.size = weights_size(self.part.model)
+        self.caches = [name for name in self.inputs if PAST.fullmatch(name)]
+        give_back()
+
+        self._head = export.head
+        for name in self.caches:
+            self.empty(name)  # says what is missing at the load, not at the first request
+
+    def empty(self, name: str) -> tuple[int, int, int, int]:
+        """The shape of a cache without positions. Raises CheckpointError."""
+        _, heads, _, size = self.inputs[name].shape
+        size = size if isinstance(size, int) else self._head
+        if not isinstance(heads, int) or size is None or self.inputs[name].type not in DTYPES:
+            raise CheckpointError(
+                f"the export's {name} is {self.inputs[name].type} {self.inputs[name].shape}: its "
+                "heads can't be told, and neither genai_config.json nor config.json has head_size "
+                "or head_dim"
+            )
+        return 1, heads, 0, size
+
+    def request(self) -> "Request":
+        """A new request."""
+        return Request(self)
+
+
+class Request:
+    """One request's caches: a step is given them, and gives them longer."""
+
+    def __init__(self, owner: ExportLayers) -> None:
+        self._owner, self._length = owner, 0
+        self._past: dict[str, Any] = {}
+        for name in owner.caches:
+            empty = np.zeros(owner.empty(name), DTYPES[owner.inputs[name].type])
+            self._past[name] = ort.OrtValue.ortvalue_from_numpy(empty)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its caches."""
+        return sum(math.prod(v.shape()) * bytes_of(v.element_type()) for v in self._past.values())
+
+    def step(self, x: Array) -> Array:
+        """Ids (1, S) or what crosses (1, S, n*D) to what crosses, or logits (1, 1, V)."""
+        owner = self._owner
+        needed(self._length, x.shape[1], owner.context)
+        starts = range(0, x.shape[1], owner.block)
+        found = [self._run(x[:, n : n + owner.block]) for n in starts]
+        return found[-1] if owner.layers.ends or len(found) == 1 else np.concatenate(found, axis=1)
+
+    def _run(self, x: Array) -> Array:
+        owner, total = self._owner, self._length + x.shape[1]
+        binding = owner.session.io_binding()
+        for name, array in self._given(x, total).items():
+            binding.bind_cpu_input(name, array)
+        for name, value in self._past.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in owner.part.y:
+            binding.bind_output(name, "cpu")
+        for name in owner.caches:
+            binding.bind_output(_present(name), *owner.provider.memory)
+        owner.session.run_with_iobinding(binding)
+        made = binding.get_outputs()
+        count = len(owner.part.y)
+        self._past = dict(zip(owner.caches, made[count:], strict=True))
+        self._length = total
+        return self._joined([value.numpy() for value in made[:count]], x.shape[1])
+
+    def _given(self, x: Array, total: int) -> dict[str, Array]:
+        """The inputs that the session asks for, but caches."""
+        owner, length = self._owner, x.shape[1]
+        given = {
+            # Behind the first layers only its shape is read.
+            IDS: x if owner.layers.embeds else np.zeros((1, length), np.int64),
+            MASK: np.ones((1, total), np.int64),
+            POSITIONS: np.arange(total - length, total, dtype=np.int64)[None],
+            KEPT: np.array(1, np.int64),
+            BRANCH: np.array([self._length > 0]),
+        }
+        if not owner.layers.embeds:
+            parts = np.split(x, len(owner.part.x), axis=2)
+            given |= dict(zip(owner.part.x, parts, strict=True))
+        types = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+        return {
+            name: np.asarray(array, (types | DTYPES)[owner.inputs[name].type], order="C")
+            for name, array in given.items()
+            if name in owner.inputs
+        }
+
+    def _joined(self, made: list[Array], length: int) -> Array:
+        """What crosses travels as one array; of logits the last position's."""
+        if self._owner.layers.ends:
+            return made[0][:, -1:].astype(np.float32)
+        if any(array.ndim != 3 or array.shape[:2] != (1, length) for array in made):
+            shapes = ", ".join(str(array.shape) for array in made)
+            raise RuntimeError(f"this export can't be cut here: {shapes} would cross")
+        return np.concatenate(made, axis=2).astype(np.float32)
+
+
+def _read(path: Path) -> Any:
+    """The graph without the weights that lie beside it."""
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own kinds
+        raise CheckpointError(
+            f"{path} is no ONNX model that can be read ({error}); download it again"
+        ) from error
+
+
+def _refuse_foreign(model: Any, path: Path) -> None:
+    """What is compiled for one device or one length, or wants what nobody here knows."""
+    if any(node.op_type == "EPContext" for node in model.graph.node):
+        raise CheckpointError(f"{path} was compiled for one device (EPContext); take the plain one")
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    names = [value.name for value in inputs]
+    foreign = [name for name in names if name not in KNOWN and not PAST.fullmatch(name)]
+    if foreign or IDS not in names or not any(map(PAST.fullmatch, names)):
+        what = f"asks for {', '.join(foreign[:5])}" if foreign else "has no input_ids and caches"
+        raise CheckpointError(
+            f"{path} {what}; an export is wanted with input_ids, attention_mask, position_ids and "
+            "past_key_values.N.key and .value, as optimum and onnxruntime-genai make them"
+        )
+    ids = next(value for value in inputs if value.name == IDS)
+    if ids.type.tensor_type.shape.dim[-1].HasField("dim_value"):
+        raise CheckpointError(f"{path} takes prompts of one length only; take one with any length")
+
+
+def _part(model: Any, layers: Layers, path: Path) -> Part:
+    """The layers of an export; all of them are the export as it is."""
+    if layers.count == layers.total:
+        return Part(model, (), ("logits",))
+    try:
+        return part_of(model, layers.first, layers.last)
+    except CutError as error:
+        raise CheckpointError(
+            f"{path} can't be cut by layers, as {error}: it runs whole, on one node. In a cluster, "
+            f"set {PREFIX}WHOLE=1 on every node"
+        ) from error
+
+
+def _present(name: str) -> str:
+    return name.replace("past_key_values", "present")

@@ -1,0 +1,172 @@
+"""Which of ONNX Runtime's providers runs the graph, and that it really does."""
+
+import importlib
+from collections import Counter
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import onnxruntime as ort
+
+from .builds import the_one
+from .plan import Plan
+from .tensorrt import compiled
+
+# A vendor's plug-in: a package beside ONNX Runtime that says its name and its library.
+PLUGINS = (
+    "onnxruntime_ep_openvino",
+    "onnxruntime_ep_webgpu",
+    "onnxruntime_ep_nv_tensorrt_rtx",
+    "onnxruntime_qnn",
+    "onnxruntime_ep_mlx",
+)
+# The best first. TensorRT compiles for minutes, and the others run few of a graph's nodes: ask.
+AUTOMATIC = ("NvTensorRTRTX", "CUDA", "CPU")
+HALF = ("CUDA", "Tensorrt", "NvTensorRTRTX")  # attention wants float16 there
+BESIDE = {"Tensorrt": ("CUDA",)}  # runs what the first one can't
+MEMORY = {"CUDA": "cuda", "Tensorrt": "cuda", "NvTensorRTRTX": "cuda"}
+ENDING = "ExecutionProvider"
+COUNTED = "session.record_ep_graph_assignment_info"
+_REGISTERED: set[str] = set()
+
+
+class ProviderError(RuntimeError):
+    """A provider that was asked for does not run here."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """The provider that was chosen. half: it computes in float16; memory: where its arrays are."""
+
+    name: str
+    options: dict[str, str]
+    device: int = 0
+
+    @property
+    def half(self) -> bool:
+        """Whether attention runs there in float16 only."""
+        return self.name in HALF
+
+    @property
+    def memory(self) -> tuple[str, int]:
+        """Where arrays that stay on the device are."""
+        return (MEMORY[self.name], self.device) if self.name in MEMORY else ("cpu", 0)
+
+
+def register(plugin: str = "") -> None:
+    """Make installed plug-ins known; plugin: the one that has to be there. Raises ProviderError."""
+    for module in dict.fromkeys([plugin, *PLUGINS]):
+        if not module:
+            continue
+        if find_spec(module) is None:
+            if module == plugin:
+                raise ProviderError(
+                    f"the provider's package {plugin} is not installed; "
+                    f"pip install {plugin.replace('_', '-')}"
+                )
+            continue
+        _register(module, asked=module == plugin)
+
+
+def _register(module: str, asked: bool) -> None:
+    """One plug-in, once in a process."""
+    try:
+        helper = importlib.import_module(module)
+        name = helper.get_ep_name()
+        if name not in _REGISTERED:
+            ort.register_execution_provider_library(name, helper.get_library_path())
+            _REGISTERED.add(name)
+    except Exception as error:
+        if asked:
+            raise ProviderError(f"{module} could not be registered: {error}") from error
+        return
+    if asked and name not in {device.ep_name for device in ort.get_ep_devices()}:
+        raise ProviderError(
+            f"{module} was registered, and lists no device for {name}: this machine has none that "
+            "it can use, or its driver is missing"
+        )
+
+
+def available() -> list[str]:
+    """The names of the providers here, without their ending; Azure's runs nothing."""
+    named = [*ort.get_available_providers(), *(d.ep_name for d in ort.get_ep_devices())]
+    short = dict.fromkeys(name.removesuffix(ENDING) for name in named)
+    return [name for name in short if name != "Azure"]
+
+
+def chosen(plan: Plan, plugin: str = "") -> Provider:
+    """The provider that is asked for, or the best one here. Raises ProviderError, BuildError."""
+    the_one()
+    register(plugin)
+    here = available()
+    if plan.provider:
+        asked = plan.provider.lower().removesuffix(ENDING.lower())
+        name = next((name for name in here if name.lower() == asked), "")
+        if not name:
+            raise ProviderError(
+                f"{plan.provider} is none of the providers here: {', '.join(sorted(here))}. The "
+                "README says which extra or package brings it"
+            )
+    else:
+        name = next(name for name in AUTOMATIC if name in here)
+    options = compiled(name, plan.device) | plan.options
+    if name in MEMORY and plan.device:
+        options = {"device_id": str(plan.device)} | options
+    return Provider(name, options, plan.device)
+
+
+def session(
+    model: bytes, options: ort.SessionOptions, provider: Provider, profiles: dict[str, str]
+) -> Any:
+    """A session on the provider. Raises ProviderError where another one took the graph.
+
+    profiles: what TensorRT has to know of lengths.
+    """
+    full = f"{provider.name}{ENDING}"
+    options.add_session_config_entry(COUNTED, "1")
+    settings = provider.options | (profiles if "trt_engine_cache_path" in provider.options else {})
+    try:
+        if full in ort.get_available_providers():
+            beside = [f"{name}{ENDING}" for name in BESIDE.get(provider.name, ())]
+            made = ort.InferenceSession(model, options, providers=[(full, settings), *beside])
+        else:
+            devices = [d for d in ort.get_ep_devices() if d.ep_name in (full, provider.name)]
+            one = devices[min(provider.device, len(devices) - 1)]
+            options.add_provider_for_devices([one], settings)
+            made = ort.InferenceSession(model, options)
+    except Exception as error:  # ONNX Runtime has a dozen kinds
+        raise ProviderError(f"{provider.name} can't run this graph: {_short(error)}") from error
+    _refuse_another(made, provider)
+    return made
+
+
+def _refuse_another(made: Any, provider: Provider) -> None:
+    """A provider that fails to start is the CPU without a word."""
+    started = [name.removesuffix(ENDING) for name in made.get_providers()]
+    if provider.name not in started:
+        raise ProviderError(
+            f"{provider.name} did not start, and ONNX Runtime took {started[0]} in its place; its "
+            "log on stderr says why, most often a library or a driver that is missing"
+        )
+    nodes = assigned(made)
+    if nodes and provider.name not in nodes:
+        raise ProviderError(
+            f"{provider.name} started, and takes no node of this graph: {shown(nodes)}"
+        )
+
+
+def assigned(made: Any) -> dict[str, int]:
+    """A session's nodes by provider, as {"CUDA": 421, "CPU": 3}."""
+    nodes: Counter[str] = Counter()
+    for part in made.get_provider_graph_assignment_info():
+        nodes[part.ep_name.removesuffix(ENDING)] += len(part.get_nodes())
+    return dict(nodes)
+
+
+def shown(nodes: dict[str, int]) -> str:
+    """As "CUDA 421, CPU 3"."""
+    return ", ".join(f"{name} {count}" for name, count in nodes.items())
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

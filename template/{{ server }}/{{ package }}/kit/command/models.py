@@ -1,0 +1,84 @@
+"""`models`: what the server has, which of this plugin's models that is, and lines for the rest."""
+
+import argparse
+import json
+import re
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from ...models import TABLE
+from ..core.tokenizer import downloads_folder
+from ..core.worker import in_thread
+from ..names import PACKAGE
+from ..server.client import ServerError
+from ..server.models import Served, choose_model
+from .session import own_backend
+from .telling import printable
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_UNKNOWN = "  # write its tokenizer's repository, and how many layers it has"
+
+
+async def run(_: argparse.Namespace) -> int:
+    """Ask the server, and tell."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    backend: Any = cast(Any, own_backend())()
+    try:
+        found: list[Served] = await backend.names()
+    finally:
+        await backend.close()
+    names, table, lines = cards(found), Table("the server's model", "this plugin's"), []
+    for model in found:
+        fitting = ", ".join(names[model.name])
+        table.add_row(escape(printable(model.name)), escape(fitting) or "[yellow]none[/]")
+        if not fitting:
+            lines.append(await in_thread(partial(line, model)))
+    console = Console()
+    console.print(table)
+    if lines:
+        told = [f"For TABLE in {PACKAGE}/models.py:", "", *lines]
+        console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def cards(found: list[Served]) -> dict[str, list[str]]:
+    """Of each of the server's names, the ids of the models that would be asked of it."""
+    names: dict[str, list[str]] = {model.name: [] for model in found}
+    for model in TABLE:
+        with suppress(ServerError):
+            names[choose_model(model, list(names), None, "")].append(model.id)
+    return names
+
+
+def line(model: Served) -> str:
+    """A line of the table for a model; its layers are looked up where its repository is known."""
+    named = [name for name in (model.root, model.name) if _REPOSITORY.fullmatch(name)]
+    layers = next(((name, count) for name in named if (count := _layers(name))), None)
+    repository = layers[0] if layers else next(iter(named), f"owner/{_last(model)}")
+    slug = re.sub(r"[^a-z0-9.]+", "-", _last(model).lower()).strip("-.") or "model"
+    told = ", ".join(json.dumps(word) for word in (slug, _last(model), repository))
+    return f"    Model({told}, {layers[1] if layers else 0}),{'' if layers else _UNKNOWN}"
+
+
+def _last(model: Served) -> str:
+    """The last part of a name that may be a path; it stands in somebody's Python."""
+    return re.sub(r"[^\w.-]+", "-", model.name.rstrip("/").rsplit("/", 1)[-1])[:80]
+
+
+def _layers(repository: str) -> int:
+    """How many layers a repository's config.json says; 0 where none can be had."""
+    path = downloads_folder(repository) / "config.json"
+    with suppress(Exception):  # the hub fails in many ways, and nothing depends on it
+        if not path.is_file():
+            path = Path(import_module("huggingface_hub").hf_hub_download(repository, path.name))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        text = config.get("text_config", config)  # of one that takes images too
+        count = text.get("num_hidden_layers")
+        return count if type(count) is int and count > 0 else 0
+    return 0
