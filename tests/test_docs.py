@@ -21,13 +21,14 @@ PAGES = ("README.md", "CONTRIBUTING.md")
 # What a command may need that is not here. A comment says so (`# needs GitHub`), or it shows.
 NEEDS = {
     "exo": r"^(DEBUG=2 )?exo |^curl http://localhost:52415/|^exo-\w+ doctor$",
-    "a server": r"^exo-rkllm generate ",
+    "a server": r"^exo-(rkllm|openai) (generate|bench|models)\b",
     "a download": r"^exo-(numpy|onnx) .*--model smollm2-",
     "a commit": r" COMMIT ",
     "GitHub": r"exo @ git\+https://|^copier update ",
 }
 SITES = (
     "http://localhost:52415/",  # exo, in a command
+    "http://localhost:8080",
     "http://my-board:8080",
     "https://docs.pypi.org/trusted-publishers/",
     "https://github.com/NotPunchnox/rkllama",
@@ -169,8 +170,9 @@ def test_every_setting_that_the_code_reads_is_in_the_readme(plugin: Path) -> Non
     read |= {f"EXO_{engine.upper()}_{name}" for name in names}
     for text in sources:  # a server's have the prefix that their file gives
         prefix = re.search(r"""Environment\(environ(?:, "(\w+)")?\)""", text)
-        asked = re.findall(r"""\benv\.(?!wrong)\w+\("([A-Z_]+)\"""", text) if prefix else []
-        read |= {(prefix[1] or f"EXO_{engine.upper()}_") + name for name in asked if prefix}
+        asked = re.findall(r"""\benv\.(?!wrong)(\w+)\("([A-Z_]+)\"""", text) if prefix else []
+        own = {name for _, name in asked} | {f"{name}_FILE" for how, name in asked if how == "key"}
+        read |= {(prefix[1] or f"EXO_{engine.upper()}_") + name for name in own if prefix}
     page = text_of(plugin, "README.md")
     told = set(re.findall(r"^\| `([A-Z]+_[A-Z_]+|DEBUG)` \|", page, re.M))
     assert {"EXO_HOME", "EXO_PLUGIN_HOST_FIXES", "HF_HUB_OFFLINE"} <= read

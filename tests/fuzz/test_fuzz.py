@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 
-@pytest.mark.parametrize(("target", "variant"), [("checkpoint", "numpy"), ("prompt", "rkllm")])
+@pytest.mark.parametrize(
+    ("target", "variant"), [("checkpoint", "numpy"), ("prompt", "rkllm"), ("stream", "rkllm")]
+)
 def test_nothing_but_its_own_errors_leaves_a_reader(
     plugin_of: Callable[[str], Path],
     tmp_path: Path,
