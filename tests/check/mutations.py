@@ -199,10 +199,12 @@ HOST = [
     row("changes are not mended", "EX905", "never ends", (MENDS, "    end_orphans(node_class, engine_class)\n", "")),
     row("hidden states are a prompt", "EX906", "taken for a prompt", (ENGINE, "            if not np.issubdtype(x.dtype, np.integer):\n                raise ValueError(\"the first layer wants ids\")\n", "")),
     Mutation("a server's later errors are not mended", "EX903", "never ends", (("src/exo_answers/engine.py", "    node_class._process_tensor = _process_tensor\n", ""),), "answers"),
+    row("a step for other layers is taken", "EX907", "other layers", (MENDS, "    refuse_other_layers(node_class, engine_class)\n", "")),
+    row("looks at the ring overtake each other", "EX908", "the older", (MENDS, "    one_look_at_a_time(node_class)\n", "")),
     row("half characters are shown", "EX911", "half characters", (MENDS, "        whole_text(api)\n", "")),
     row("a first step's error on another node is lost", "EX912", "HTTP 200", (MENDS, "    raise_first_errors(node_class, engine_class)\n", "")),
     row("clients that go away are not noticed", "EX913", "goes on", (MENDS, "        notice_clients(api.ChatGPTAPI, engine_class)\n", "")),
-    row("the end of the node is not noticed", "EX914", "not ended", (MENDS, "        end_all(main, engine_class)\n", "        assert main\n")),
+    row("the end of the node is not noticed", "EX914", "not ended", (MENDS, "            end_all(module, engine_class)\n", "            assert module\n")),
     row("a mend that doesn't look", "EX920", "2 times", (MENDS, "    if not ended:", "    if True:")),
 ]  # fmt: skip
 

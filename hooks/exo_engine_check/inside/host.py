@@ -69,16 +69,22 @@ class Exo:
             raise NotRunError(f"{name} can't be imported: {describe(error)}") from error
 
     @contextlib.contextmanager
-    def without_faults(self) -> Iterator[None]:
-        """Node and API anew, as they should be; no plugin has mended these."""
+    def anew(self) -> Iterator[None]:
+        """Node and API as no plugin has mended them yet."""
         kept = {name: sys.modules.pop(name) for name in (NODE, API) if name in sys.modules}
         try:
+            yield
+        finally:
+            sys.modules.update(kept)
+
+    @contextlib.contextmanager
+    def without_faults(self) -> Iterator[None]:
+        """Node and API anew, as they should be."""
+        with self.anew():
             _mend_node(self.load(NODE).Node)
             with contextlib.suppress(NotRunError):
                 _mend_api(self.load(API))
             yield
-        finally:
-            sys.modules.update(kept)
 
 
 def _mend_node(node: Any) -> None:

@@ -17,11 +17,13 @@ class Parts:
     """Splits a model's layers evenly over a node and its peers."""
 
     node: Any
+    is_last = False
 
     def partition(self, topology: Any) -> list[Any]:
         from exo.topology.partitioning_strategy import Partition  # type: ignore[import-not-found]
 
         names = ["node", *(peer.id() for peer in self.node.peers)]
+        names = names[:: -1 if self.is_last else 1]
         return [Partition(n, i / len(names), (i + 1) / len(names)) for i, n in enumerate(names)]
 
 
@@ -94,13 +96,13 @@ class Heard:
         return True
 
 
-async def make_node(driver: Driver, *peers: Peer, limit: int = 100) -> Any:
-    """A node of exo's with an engine of its own; its peers have the later layers."""
+async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: bool = False) -> Any:
+    """A node of exo's with an engine of its own; its peers have the later layers, or the others."""
     await driver.one_node()
     node_class, parts = driver.exo.load(host.NODE).Node, Parts()
     engine = driver.make()
     node = node_class("node", None, engine, Discovery(), engine.shard_downloader, parts, limit)
-    node.peers, parts.node = list(peers), node
+    node.peers, parts.node, parts.is_last = list(peers), node, is_last
     node.collect_topology = _nothing  # the real one asks the peers
     return node
 

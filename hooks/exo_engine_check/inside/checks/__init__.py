@@ -3,9 +3,9 @@
 import re
 
 from ..core import Check
-from . import answers, detection, importing, made, mends, models
+from . import answers, clients, detection, ending, importing, made, mends, models
 
-_MODULES = (importing, models, detection, made, answers, mends)
+_MODULES = (importing, models, detection, made, answers, mends, clients, ending)
 
 
 def all_checks() -> dict[str, type[Check]]:

@@ -1,27 +1,25 @@
 """EX9: on exo's own node and API, whose faults a plugin has to mend, and at the end."""
 
 import asyncio
-import importlib
-import sys
-from collections.abc import AsyncIterator, Iterator
-from types import ModuleType, SimpleNamespace
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from .. import host
-from ..core import Check, NotRunError, Report
+from ..core import Check, NotRunError
 from ..drive import Driver
 from ..kept import settle, states_of
 from ..nodes import (
     SECONDS,
     Discovery,
+    Heard,
     Peer,
-    ask_api,
     before_step,
     failing,
-    held,
     make_node,
     start,
 )
+from .clients import shown_text
 
 HALF = "a step on the first half of the layers"
 
@@ -144,99 +142,50 @@ class EX906(Check):
         yield "hidden states are taken for a prompt by an engine with all layers"
 
 
-class EX911(Check):
-    "Clients see whole characters, and no closing mark"
+class EX907(Check):
+    "A step for other layers is refused"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
-        """exo decodes each token by itself and shows the one that ends (chatgpt_api.py:64-104): so
-        half a character is a replacement character, and "<|im_end|>" is part of the answer. Wrap
-        `generate_completion`, and give what is new of all ids so far, without the last."""
+        """While the cluster changes, one node counts on other layers than another has: hidden
+        states fit all the same, and the answer is wrong. Wrap `Node.process_tensor`, and raise
+        where `get_current_shard(base_shard)` is another shard than it was sent for."""
+        node = await make_node(driver, Peer(reached=True), is_last=True)
+        before, *_ = driver.shards(3)
+        others = type(before)(before.model_id, 1, before.n_layers - 1, before.n_layers)
+        x = await driver.run(HALF, driver.first(driver.make(), before, driver.request_id()))
+        if x.dtype.kind != "f":
+            raise NotRunError("the engine runs whole models and sends no hidden states")
+        heard = Heard(node, driver.request_id())
+        with contextlib.suppress(Exception):
+            await node.process_tensor(others, driver.wire(x), heard.request_id, {})
+        if heard.ids and not heard.ended.is_set():
+            yield "a node computes a step that was meant for other layers than it has"
+
+
+class EX908(Check):
+    "Looks at the ring don't overtake each other"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo looks at the ring every few seconds and when peers change, and a slow look of before
+        replaces what a later one saw (node.py:530): a node that is gone has layers again. Wrap
+        `Node.collect_topology`, with one lock a node."""
         await driver.one_node()
-        driver.make()
-        for what, text in (("the closing mark", "ok"), ("half characters", "\u65e5 \U0001f642")):
-            shown = shown_text(driver, [*text.encode(), 256])
-            if shown != text:
-                yield f"a client sees {what}: {shown!r}, not {text!r}"
+        running = [0, 0]
 
+        async def collect_topology(*_: Any, **__: Any) -> None:
+            running[0] += 1
+            running[1] = max(running)
+            await asyncio.sleep(0.02)
+            running[0] -= 1
 
-def shown_text(driver: Driver, ids: list[int]) -> str:
-    """What exo's API streams of an answer whose tokens are bytes; 256 is the end."""
-
-    def decode(ids: Any, **_: Any) -> str:
-        known = [i for i in ids if i < 256]
-        return bytes(known).decode("utf-8", "replace") + "<end>" * (len(ids) - len(known))
-
-    tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=256)
-    chat, shown = SimpleNamespace(model=driver.first_model), ""
-    api, request_id = driver.exo.load(host.API), driver.request_id()
-    for n, token in enumerate(ids, 1):
-        finish = "stop" if n == len(ids) else None
-        given = (chat, tokenizer, "", request_id, [token], True, finish, "chat.completion")
-        shown += api.generate_completion(*given)["choices"][0]["delta"]["content"]
-    return shown
-
-
-class EX912(Check):
-    "A first step that fails elsewhere is an error to the client"
-
-    @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[str]:
-        """exo's API answers HTTP 200 once the node has taken the prompt (chatgpt_api.py:384), when
-        another node has not had its part of the first step. Wrap `Node.process_prompt`: let it wait
-        for the first token, and raise what has ended the answer."""
-        driver.shards(2)
-        _, answer = await ask_api(driver, await make_node(driver, Peer()))
-        done, _ = await asyncio.wait({answer}, timeout=SECONDS)
-        if not done or answer.result().status < 400:
-            answer.cancel()
-            yield "the first step fails on another node, and the client gets HTTP 200"
-
-
-class EX913(Check):
-    "The answer of a client that goes away ends"
-
-    @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[str]:
-        """Nobody tells exo's node that a connection is closed: the answer runs on to its limit, by
-        default 10,000 tokens, and the device is busy with it. Wrap
-        `ChatGPTAPI.handle_post_chat_completions`, look at `request.transport` meanwhile, and end
-        the answer."""
-        node = await make_node(driver)
-        async with held(driver, node) as (client, heard):
-            client.closed = True
-            await heard.within(1.0)
-            before = len(heard.ids)
-        if len(heard.ids) > before + 1:
-            yield "a client has gone away, and its answer goes on"
-
-
-class EX914(Check):
-    "The end of the node ends its answers"
-
-    @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[str]:
-        """exo's shutdown cancels every task and closes no engine (helpers.py:329, main.py:320): the
-        clients' connections break, and a device keeps what it has. Wrap `shutdown` of `exo.main`:
-        end the answers in flight, then close the device."""
-        main, kept = ModuleType("exo.main"), sys.modules.get("exo.main")
-        main.__dict__["shutdown"] = _shutdown
-        sys.modules["exo.main"] = main  # importing exo's own would start a node
-        try:
+        with driver.exo.anew():
+            driver.exo.load(host.NODE).Node.collect_topology = collect_topology
             node = await make_node(driver)
-            async with held(driver, node) as (_, heard):
-                server, loop = SimpleNamespace(node=node), asyncio.get_running_loop()
-                stop = main.__dict__["shutdown"]("SIGTERM", loop, server)
-                await driver.run("exo's shutdown()", stop)
-                if not await heard.within(1.0):
-                    yield "exo is told to stop, and the answer in flight is not ended"
-        finally:
-            del sys.modules["exo.main"]
-            sys.modules.update({"exo.main": kept} if kept else {})
-
-
-async def _shutdown(signal: Any, loop: Any, server: Any) -> None:
-    return
+            await asyncio.gather(*(type(node).collect_topology(node, set()) for _ in range(2)))
+        if running[1] > 1:
+            yield "two looks at the ring run at once, and the older one may win"
 
 
 class EX920(Check):
@@ -259,30 +208,3 @@ class EX920(Check):
                     yield f"an exo that ends failed answers itself ends them {heard.ends} times"
             if (shown := shown_text(driver, [*b"a", 256])) != "a":
                 yield f"an exo that shows whole text shows {shown!r}, not 'a'"
-
-
-class EX952(Check):
-    "Nothing is written to stdout"
-
-    @staticmethod
-    def check() -> Iterator[str]:
-        """stdout belongs to exo: `exo run` prints its answer there (main.py:254), and the terminal
-        view is drawn over it. Use `logging`."""
-        yield from ()  # the parent has read it
-
-
-class EX953(Check):
-    "The engine's module can be imported twice"
-
-    @staticmethod
-    def check(report: Report, engines: dict[str, Any]) -> Iterator[str]:
-        """A module is imported anew after a failed import, and exo registers metrics in the same
-        registry (prometheus_metrics.py:15). A second registration of a name is a ValueError,
-        "Duplicated timeseries": catch it, and use a metric that is not registered."""
-        for engine in engines.values():
-            package = engine.__module__.partition(".")[0]
-            for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-                del sys.modules[name]
-            with report.step(f"importing {engine.__module__} a second time"):
-                importlib.import_module(engine.__module__)
-        yield from ()

@@ -13,8 +13,9 @@ _asked: ContextVar[list[str] | None] = ContextVar("asked", default=None)
 
 def mend(node_class: Any, engine_class: type) -> None:
     """Once for a class."""
-    if main := sys.modules.get("exo.main"):
-        end_all(main, engine_class)
+    for name in ("exo.main", "exo.api.chatgpt_api"):
+        if hasattr(module := sys.modules.get(name), "shutdown"):
+            end_all(module, engine_class)
     if getattr(node_class, "mended_by_steps", False):
         return
     node_class.mended_by_steps = True
@@ -24,6 +25,8 @@ def mend(node_class: Any, engine_class: type) -> None:
     end_cut(node_class, engine_class)
     end_orphans(node_class, engine_class)
     raise_first_errors(node_class, engine_class)
+    refuse_other_layers(node_class, engine_class)
+    one_look_at_a_time(node_class)
     if api := sys.modules.get("exo.api.chatgpt_api"):
         whole_text(api)
         notice_clients(api.ChatGPTAPI, engine_class)
@@ -190,3 +193,24 @@ def end_all(main: Any, engine_class: Any) -> None:
         await original(signal, loop, server)
 
     main.shutdown = shutdown
+
+
+def refuse_other_layers(node_class: Any, engine_class: Any) -> None:
+    original = node_class.process_tensor
+
+    async def process_tensor(self: Any, base: Any, *rest: Any, **named: Any) -> None:
+        if isinstance(self.inference_engine, engine_class) and self.get_current_shard(base) != base:
+            raise RuntimeError("the cluster has just changed. Send the request again")
+        await original(self, base, *rest, **named)
+
+    node_class.process_tensor = process_tensor
+
+
+def one_look_at_a_time(node_class: Any) -> None:
+    original = node_class.collect_topology
+
+    async def collect_topology(self: Any, *given: Any, **named: Any) -> Any:
+        async with self.__dict__.setdefault("steps_lock", asyncio.Lock()):
+            return await original(self, *given, **named)
+
+    node_class.collect_topology = collect_topology
