@@ -127,7 +127,9 @@ def _event(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or type(event.get("line", 0)) is not int:
+    if not isinstance(event, dict):
+        return None
+    if any(type(event.get(key, 0)) is not int for key in ("line", "good", "of")):
         return None
     return event if all(isinstance(event[key], str) for key in _TEXTS & event.keys()) else None
 

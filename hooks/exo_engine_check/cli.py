@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add("path", nargs="?", type=Path, default=Path(), help="a project's folder or a wheel")
     add("--static", action="store_true", help="run no code of the plugin")
     add("--python", default=sys.executable, help="run the plugin with this Python, on its exo")
+    add("--report", type=Path, help="write what the plugin can do: CAPABILITIES.md")
     add("--format", choices=FORMATS, default="text", help="how the report is written")
     add("--select", action="append", default=[], help="only checks that begin so: EX3,EX401")
     add("--ignore", action="append", default=[], help="leave out checks: EX503")

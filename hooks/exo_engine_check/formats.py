@@ -3,7 +3,7 @@
 import json
 
 from .checks import all_checks
-from .findings import FAILED, NOT_RUN, PASSED, README, Report, manual, printable, title
+from .findings import CANNOT, FAILED, NOT_RUN, PASSED, README, Report, manual, printable, title
 
 
 def write(report: Report, form: str) -> str:
@@ -16,9 +16,9 @@ def summary(report: Report) -> str:
     count = len(report.faults)
     faults = f"{count} fault{'' if count == 1 else 's'}" if count else "no fault"
     passed = len(report.with_state(PASSED))
-    missing = len(report.with_state(NOT_RUN))
     parts = [faults, f"{passed} check{'' if passed == 1 else 's'} passed"]
-    parts += [f"{missing} not run"] if missing else []
+    for state in (CANNOT, NOT_RUN):
+        parts += [f"{missing} {state}"] if (missing := len(report.with_state(state))) else []
     parts += [f"{len(report.ignored)} ignored"] if report.ignored else []
     return ", ".join(parts)
 
@@ -38,17 +38,18 @@ def as_text(report: Report) -> str:
             lines.append(f"  {place}{printable(finding.message)}")
         lines += [f"    {line}" for line in manual(checks[result.id]).splitlines()]
         lines += [f"    alone: {report.again} --select {result.id}", f"    {url(result.id)}", ""]
-    for why, names in _not_run(report).items():
-        lines.append(f"{', '.join(names)} not run: {printable(why)}")
+    for state in (CANNOT, NOT_RUN):
+        for why, names in _by_why(report, state).items():
+            lines.append(f"{', '.join(names)} {state}: {printable(why)}")
     for name, reason in report.ignored.items():
         lines.append(f"{name} ignored: {printable(reason) or 'no reason given'}")
     lines += [f"note: {printable(note)}" for note in report.notes]
     return "\n".join([*lines, summary(report)]) + "\n"
 
 
-def _not_run(report: Report) -> dict[str, list[str]]:
+def _by_why(report: Report, state: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for result in report.with_state(NOT_RUN):
+    for result in report.with_state(state):
         found.setdefault(result.why, []).append(result.id)
     return found
 
@@ -71,8 +72,10 @@ def as_json(report: Report) -> str:
     content = {
         "faults": faults,
         "states": {result.id: result.state for result in report.results},
-        "not_run": {r.id: printable(r.why) for r in report.with_state(NOT_RUN)},
+        "why": {r.id: printable(r.why) for r in report.results if r.why},
         "ignored": report.ignored,
+        "capabilities": report.can,
+        "cannot": report.cannot,
         "passed": len(report.with_state(PASSED)),
         "notes": [printable(note) for note in report.notes],
     }

@@ -6,9 +6,10 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from . import capabilities
 from .checks import all_checks, static_checks
 from .files import CannotRunError, open_project
-from .findings import FAILED, NOT_RUN, PASSED, Finding, Report, Result
+from .findings import FAILED, NOT_RUN, PASSED, Finding, Place, Report, Result
 from .plugin import Plugin, table_of
 from .reading import read_plugin
 
@@ -20,6 +21,7 @@ class Options:
     select: list[str] = field(default_factory=list)
     ignore: list[str] = field(default_factory=list)
     static: bool = False
+    report: Path | None = None
     python: str = ""
     timeout: float = 60.0
     memory: float = 4.0  # GiB
@@ -49,6 +51,8 @@ def ignores(plugin: Plugin) -> dict[str, str]:
 
 def check(path: Path, options: Options) -> Report:
     """Check a project's folder or a wheel. Raises CannotRunError."""
+    if options.report and (options.static or options.select or options.ignore):
+        raise CannotRunError("--report wants all checks: no --static, --select and --ignore")
     with tempfile.TemporaryDirectory(prefix="exo-engine-", ignore_cleanup_errors=True) as name:
         plugin = read_plugin(open_project(path, Path(name, "wheel")))
         table = table_of(plugin.pyproject, "tool", "repo-review")
@@ -61,6 +65,7 @@ def check(path: Path, options: Options) -> Report:
             run = Run(plugin, Path(name), options.python, options.timeout, options.memory)
             report = run.all_of(running)
         report.results += read(plugin, chosen)
+        _compare(plugin, report, options.report)
         report.again = _again(path, options.python)
         _leave_out_ignored(plugin, chosen, report)
         report.results.sort(key=lambda result: result.id)
@@ -84,6 +89,26 @@ def read(plugin: Plugin, chosen: set[str]) -> list[Result]:
             findings = sorted(set(check.check.__wrapped__(plugin)))
             results.append(Result(name, FAILED if findings else PASSED, findings))
     return results
+
+
+def _compare(plugin: Plugin, report: Report, path: Path | None) -> None:
+    """What the plugin can do, against what it declares and what its table says."""
+    told = table_of(plugin.settings, "cannot")
+    report.cannot = {row: " ".join(str(why).split()) for row, why in told.items()}
+    report.can = capabilities.cells(report.results)
+    found = [
+        Finding(
+            plugin.line("[tool.exo-engine.cannot]", row),
+            f"{row} is declared as what the plugin can't do, and it can",
+        )
+        for row in report.cannot
+        if report.can.get(row) == "yes"
+    ]
+    if path is not None:
+        found += [Finding(Place(path.name), text) for text in capabilities.write(report, path)]
+    for result in report.results:
+        if result.id == "EX004" and found:
+            result.findings, result.state = sorted([*result.findings, *found]), FAILED
 
 
 def _leave_out_ignored(plugin: Plugin, chosen: set[str], report: Report) -> None:

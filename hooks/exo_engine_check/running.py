@@ -13,7 +13,7 @@ from .checks import running_checks
 from .checks.dependencies import FRAMEWORKS, declared_modules
 from .checks.packaging import project_of
 from .files import CannotRunError
-from .findings import CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Finding, Place, Report, Result
+from .findings import CANNOT, CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Finding, Place, Report, Result
 from .plugin import EntryPoint, Plugin
 
 CHECK_SECONDS = 10.0  # for which a check may say nothing; more, where more is given to all
@@ -89,24 +89,28 @@ class Run:
     def _take(self, ended: child.Ended, pending: list[str]) -> list[str]:
         """Keep the results of the checks that ended; what is still to be run."""
         findings: dict[str, list[Finding]] = {}
-        check = step = ""
+        check, step, share = "", "", (1, 1)
         for event in ended.events:
             if "missing" in event:
                 self._missing(event["missing"], event.get("message", ""))
-            if "host" in event and not self.report.notes:
+            if "host" in event and not self.report.host:
+                self.report.host = event["host"]
                 self.report.notes = [f"run on {event['host']}, with {self.python}"]
             if "begin" in event:
-                check, step = event["begin"], ""
+                check, step, share = event["begin"], "", (1, 1)
             step = event.get("step", step)
             if "check" in event and "message" in event:
                 place = Place(self._inside(event.get("path", "")), event.get("line", 0))
                 findings.setdefault(event["check"], []).append(Finding(place, event["message"]))
+            if "good" in event:
+                share = event["good"], event.get("of", 1)
             if (name := event.get("end")) in pending:
                 pending.remove(name)
                 if name == "EX952" and ended.stdout:
                     said = f"the plugin writes to stdout: {ended.stdout.splitlines()[0][:80]!r}"
                     findings[name] = [Finding(Place(), said)]
-                self._keep(name, set(findings.get(name, [])), event.get("why", ""))
+                found = set(findings.get(name, []))
+                self._keep(name, found, event.get("why", ""), event.get("state", ""), share)
         if not ended.how or check not in pending:
             self._not_run(pending, f"the process {ended.how or 'has ended'} between two checks")
             return []
@@ -117,13 +121,16 @@ class Run:
         self.avoid[step] = ended.how
         return pending
 
-    def _keep(self, name: str, found: set[Finding], why: str) -> None:
+    def _keep(
+        self, name: str, found: set[Finding], why: str, said: str, share: tuple[int, int]
+    ) -> None:
         """What breaks many checks is told by the first of them; the others could not be made."""
         if found and found <= self.told:
             found, why = set(), min(found).message
         self.told |= found
-        state = FAILED if found else NOT_RUN if why else PASSED
-        self.report.results.append(Result(name, state, sorted(found), why))
+        state = FAILED if found else CANNOT if said == CANNOT else NOT_RUN if why else PASSED
+        good = share if state == PASSED else (0, share[1])
+        self.report.results.append(Result(name, state, sorted(found), why, *good))
 
     def _inside(self, file: str) -> str:
         try:

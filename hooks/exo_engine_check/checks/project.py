@@ -35,6 +35,25 @@ class EX002(Project):
                 yield Finding(Place(module.path, module.problem_line), module.problem)
 
 
+class EX004(Project):
+    "What the plugin is said to be able to do is so"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """Who chooses a plugin reads what it can do, and a promise that no longer holds is found by
+        its users. Where CAPABILITIES.md says more than a run shows, mend the plugin, or take the
+        row out. What it can't do by design has its reason in `[tool.exo-engine.cannot]`, as
+        `reuse = "the server keeps its own"`, which goes when it can."""
+        from ..capabilities import ROWS
+
+        for row, why in table_of(exo_plugin.settings, "cannot").items():
+            place = exo_plugin.line("[tool.exo-engine.cannot]", row)
+            if row not in ROWS:
+                yield Finding(place, f"{row} is no row of CAPABILITIES.md: {', '.join(ROWS)}")
+            elif not (isinstance(why, str) and why.strip()):
+                yield Finding(place, f"{row} is declared without a reason")
+
+
 class EX003(Project):
     "Every ignored check has a reason"
 

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 MAX_TEXT = 600
@@ -19,9 +20,25 @@ class BrokenError(Exception):
     """Something of the plugin's fails that has to work; the text says what."""
 
 
-class Check:
-    """A check that runs the plugin: what it needs comes by parameter name, from `seen.Seen`."""
+class CannotError(Exception):
+    """The plugin can't do what a check is about, which is no fault; the text says why."""
 
+
+@dataclass(frozen=True)
+class Share:
+    """How much of what a check tried went well, where less than all is no fault."""
+
+    good: int
+    of: int
+
+
+class Check:
+    """A check that runs the plugin: what it needs comes by parameter name, from `seen.Seen`.
+
+    row: the line of CAPABILITIES.md that it proves.
+    """
+
+    row: ClassVar[str] = ""
     check: ClassVar[Any]
 
 
@@ -87,7 +104,7 @@ class Report:
         self.write(step=what)
         try:
             yield
-        except (NotRunError, BrokenError):
+        except (NotRunError, CannotError, BrokenError):
             raise
         except SystemExit as error:
             raise BrokenError(f"{what} ends the process with sys.exit({error.code!r})") from error

@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from . import device
-from .core import BrokenError, NotRunError, Report, once, shorten
+from .core import BrokenError, NotRunError, Report, shorten
 from .guards import blocking
 
 STEPS = 8
 REQUEST = "exo-engine-check-request-"
 STILL = 1.0  # seconds for which an event loop may stand still
+
+
+class Answer(list[int]):
+    """The ids of an answer; what the last node's first step gave; the kinds of arrays sent."""
+
+    first: Any = None
+
+    def __init__(self) -> None:
+        self.sent: set[str] = set()
 
 
 class Driver:
@@ -38,7 +47,7 @@ class Driver:
         repo = exo.models.model_cards[self.device.model]["repo"][class_name]
         self.folder: Path = device.folder_of(report, repo)
         self.np: Any = importlib.import_module("numpy")
-        self.kept: dict[str, Any] = {}
+        self._answers: dict[int, asyncio.Future[tuple[Answer, Any]]] = {}
         self.blocked: dict[str, None] = {}
         self._count = itertools.count(1)
 
@@ -59,16 +68,18 @@ class Driver:
         received = self.np.frombuffer(array.tobytes(), dtype=self.np.dtype(str(array.dtype)))
         return received.reshape(array.shape)
 
-    async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = False) -> list[int]:
-        """The ids of one answer over as many nodes as there are engines."""
+    async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = False) -> Answer:
+        """One answer over as many nodes as there are engines."""
         request_id, shards = self.request_id(), self.shards(len(engines))
         loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
         x = await self.first(engines[0], shards[0], request_id)
         await loading
-        ids: list[int] = []
+        ids = Answer()
         while True:
             for engine, shard in list(zip(engines, shards, strict=True))[1:]:
+                ids.sent.add(x.dtype.kind)
                 x = await self.later(engine, shard, request_id, self.wire(x))
+            ids.first = x if ids.first is None else ids.first
             token, number = await self.pick(engines[-1], shards[-1], x)
             ids.append(number)
             if number == engines[-1].tokenizer.eos_token_id or len(ids) >= steps:
@@ -127,21 +138,29 @@ class Driver:
             if (gap := time.perf_counter() - before) > STILL:
                 self.blocked[f"something, for {gap:.1f} s"] = None
 
-    @once
-    def _alone(self) -> "asyncio.Future[tuple[list[int], Any]]":
-        async def work() -> tuple[list[int], Any]:
-            engine = self.make()
-            told = self.answer(engine)
-            return await self.run("an answer on one node", told), engine
-
-        return asyncio.ensure_future(work())
-
-    async def one_node(self) -> list[int]:
-        """The answer of one node, asked once: what other ways to ask must give too."""
-        return list((await self._alone)[0])
+    async def nodes(self, count: int) -> Answer:
+        """The answer of one node or two, asked once: what other ways to ask must give too."""
+        return (await self._asked(count))[0]
 
     async def first_engine(self) -> Any:
-        return (await self._alone)[1]
+        return (await self._asked(1))[1]
+
+    async def backend(self) -> Any:
+        """The class that the engine computes with, in the template's contract."""
+        found = getattr(type(await self.first_engine()), "backend", None)
+        if not isinstance(found, type):
+            raise NotRunError("the engine's class names no backend of the template's contract")
+        return found
+
+    def _asked(self, count: int) -> "asyncio.Future[tuple[Answer, Any]]":
+        async def work() -> tuple[Answer, Any]:
+            engines = [self.make() for _ in range(count)]
+            what = f"an answer on {('one node', 'two nodes')[count - 1]}"
+            return await self.run(what, self.answer(*engines)), engines[0]
+
+        if count not in self._answers:
+            self._answers[count] = asyncio.ensure_future(work())
+        return self._answers[count]
 
 
 def broken_tokens(driver: Driver) -> Any:

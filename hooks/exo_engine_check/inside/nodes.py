@@ -98,7 +98,7 @@ class Heard:
 
 async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: bool = False) -> Any:
     """A node of exo's with an engine of its own; its peers have the later layers, or the others."""
-    await driver.one_node()
+    await driver.nodes(1)
     node_class, parts = driver.exo.load(host.NODE).Node, Parts()
     engine = driver.make()
     node = node_class("node", None, engine, Discovery(), engine.shard_downloader, parts, limit)
@@ -111,13 +111,13 @@ async def _nothing(*_: Any, **__: Any) -> None:
     return
 
 
-async def start(driver: Driver, node: Any) -> Heard:
+async def start(driver: Driver, node: Any, prompt: str = "") -> Heard:
     """Ask a node for an answer, as exo's API does."""
     heard, whole = Heard(node, driver.request_id()), driver.shards(1)[0]
     asked = type(whole)(
         whole.model_id, 0, 0, whole.n_layers
     )  # the first layer alone (models.py:263)
-    await node.process_prompt(asked, driver.device.prompt, heard.request_id, {})
+    await node.process_prompt(asked, prompt or driver.device.prompt, heard.request_id, {})
     return heard
 
 
@@ -172,7 +172,7 @@ class Client:
     def __init__(self, model: str) -> None:
         message = {"role": "user", "content": "Hello"}
         self.body = {"model": model, "stream": True, "messages": [message]}
-        self.closed = False
+        self.closed, self.events = False, list[str]()
         self.transport = SimpleNamespace(is_closing=lambda: self.closed)
 
     async def json(self) -> Any:
@@ -181,6 +181,7 @@ class Client:
     def write(self, event: str) -> None:
         if self.closed:
             raise ConnectionResetError("cannot write to closing transport")
+        self.events.append(event)
 
 
 async def ask_api(driver: Driver, node: Any) -> tuple[Client, "asyncio.Task[Any]"]:

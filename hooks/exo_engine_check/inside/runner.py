@@ -11,37 +11,44 @@ from typing import Any
 
 from . import guards
 from .checks import all_checks
-from .core import BrokenError, Check, NotRunError, Report, describe, silenced
+from .core import BrokenError, CannotError, Check, NotRunError, Report, Share, describe, silenced
 from .seen import Seen
 
 
 async def _run(seen: Seen, name: str, check: type[Check]) -> None:
-    """One check. What it yields is a fault: a text, or a text and the error that it is about."""
+    """One check. It yields faults, a text or a text and the error that it is about, or a Share."""
     report, state, why = seen.report, "passed", ""
 
-    def fault(text: str, error: BaseException | None = None) -> None:
+    def take(each: Any) -> None:
         nonlocal state
+        if isinstance(each, Share):
+            report.write(check=name, good=each.good, of=each.of)
+            return
         state = "failed"
-        report.fault(name, text, error)
+        report.fault(name, *(each if isinstance(each, tuple) else (each,)))
 
     report.write(begin=name)
     try:
         found = check.check(*[getattr(seen, p) for p in inspect.signature(check.check).parameters])
-        if inspect.isgenerator(found):
-            for each in found:
-                fault(*(each if isinstance(each, tuple) else (each,)))
-        else:
+        if inspect.isasyncgen(found):
             async for each in found:
-                fault(each)
+                take(each)
+        elif inspect.iscoroutine(found):
+            await found
+        else:
+            for each in found or ():
+                take(each)
     except NotRunError as error:
         state, why = "not run", str(error)
+    except CannotError as error:
+        state, why = "can't", str(error)
     except BrokenError as error:
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             report.write(missing=cause.name, message=str(error))
-        fault(str(error), cause)
+        take((str(error), cause))
     except BaseException as error:
-        fault(f"the check ends with {describe(error)}", error)
+        take((f"the check ends with {describe(error)}", error))
     report.write(end=name, state=state, why=why)
 
 

@@ -3,9 +3,9 @@
 import re
 
 from ..core import Check
-from . import answers, clients, detection, ending, importing, made, mends, models
+from . import abilities, answers, clients, detection, ending, importing, made, mends, models
 
-_MODULES = (importing, models, detection, made, answers, mends, clients, ending)
+_MODULES = (importing, models, detection, made, answers, abilities, mends, clients, ending)
 
 
 def all_checks() -> dict[str, type[Check]]:

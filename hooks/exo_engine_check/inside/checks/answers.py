@@ -22,7 +22,7 @@ class EX801(Check):
         for each token (node.py:382). Then exo wants `shard` and `tokenizer` of the engine
         (main.py:186-190). `inference_state` comes back as it was: one that is not empty can't be
         sent to the next node (grpc_peer_handle.py:203)."""
-        ids = await driver.one_node()
+        ids = await driver.nodes(1)
         engine = await driver.first_engine()
         if engine.shard != (shard := driver.shards(1)[0]):
             yield f"after an answer the engine's shard is {shorten(engine.shard)}, not {shard}"
@@ -39,7 +39,7 @@ class EX803(Check):
         """A tensor from another node is `np.frombuffer`, which is read-only (grpc_server.py:82): a
         change in place is a ValueError in a cluster and nowhere else. Make a new array, or copy
         first: `x = x.copy()`."""
-        before = await driver.one_node()
+        before = await driver.nodes(1)
         work = driver.answer(driver.make(), read_only=True)
         again = await driver.run("an answer from read-only arrays", work)
         if again != before:
@@ -54,9 +54,8 @@ class EX804(Check):
         """A cluster splits the layers, and tensors travel (grpc_peer_handle.py:80): the same prompt
         on two halves must give the same tokens as on one node. An engine that can only run whole
         models hands the input on where it has not the last layer."""
-        before = await driver.one_node()
-        work = driver.answer(driver.make(), driver.make())
-        together = await driver.run("an answer on two nodes", work)
+        before = await driver.nodes(1)
+        together = await driver.nodes(2)
         if together != before:
             yield f"two nodes give {together}, one gives {before}"
 
@@ -68,7 +67,7 @@ class EX805(Check):
     async def check(driver: Driver) -> AsyncIterator[str]:
         """Every request is a task of its own (node.py:152), and any `await` lets another one in.
         Keep what belongs to a request under its `request_id`."""
-        before = await driver.one_node()
+        before = await driver.nodes(1)
         engine = driver.make()
         work = asyncio.gather(*(driver.answer(engine) for _ in range(4)))
         for answer in await driver.run("four answers at once", work):
@@ -84,7 +83,7 @@ class EX806(Check):
     async def check(driver: Driver) -> AsyncIterator[str]:
         """exo's API takes an id of 0 for none (chatgpt_api.py:416,481), and the engine must not do
         the same: its answers would never end. Compare with None: `if eos_token_id is None`."""
-        before = await driver.one_node()
+        before = await driver.nodes(1)
         with _end_of_zero(driver.folder) as changed:
             engine = driver.make()
             with driver.report.step("loading a model whose end token is 0"):
@@ -133,7 +132,7 @@ class EX807(Check):
         """Requests, gRPC and the API share one event loop (node.py:382, main.py:210): while an
         async function sleeps or waits in a plain call, every other request stands still. Await an
         async library, or hand the call to a thread with `asyncio.to_thread`."""
-        await driver.one_node()
+        await driver.nodes(1)
         for what in driver.blocked:
             yield f"the event loop waits for {what}"
 
@@ -141,11 +140,13 @@ class EX807(Check):
 class EX808(Check):
     "An error in the first step is told"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """An exception of the first step is HTTP 500 with its text (node.py:214): let it be an
         Exception that says what to do, and let the next request be answered as before."""
-        before = await driver.one_node()
+        before = await driver.nodes(1)
         with driver.new_device() as device:
             engine, shard = driver.make(), driver.shards(1)[0]
             await driver.run("loading a model", engine.ensure_shard(shard))
@@ -176,7 +177,7 @@ class EX809(Check):
         """Nobody tells an engine that a request has ended: not after the last token, not when a
         client goes away (node.py:144-149). What is kept for each of them grows until the node dies.
         Bound it: the least recently used goes, or newcomers are refused."""
-        await driver.one_node()
+        await driver.nodes(1)
         engine, shard = driver.make(), driver.shards(1)[0]
         await driver.run("loading a model", engine.ensure_shard(shard))
         answered = await _wave(driver, engine, shard)
@@ -209,12 +210,14 @@ async def _wave(driver: Driver, engine: Any, shard: Any) -> int:
 class EX810(Check):
     "No metric has a label of a request"
 
+    row = "metrics"
+
     @staticmethod
     async def check(driver: Driver, collectors: list[Any]) -> AsyncIterator[str]:
         """Prometheus keeps a time series for every value of a label, for as long as the process
         lives; one for each request grows without end (exo's own does: rkllm/metrics.py:45-49).
         Count requests by outcome, phase or model."""
-        await driver.one_node()
+        await driver.nodes(1)
         for collector in collectors:
             labels = {"request", "request_id"} & set(getattr(collector, "_labelnames", ()))
             for metric in collector.collect():

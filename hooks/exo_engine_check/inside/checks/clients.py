@@ -9,18 +9,21 @@ from typing import Any
 from .. import host
 from ..core import Check
 from ..drive import Driver
+from ..kept import settle
 from ..nodes import SECONDS, Peer, ask_api, held, make_node
 
 
 class EX911(Check):
     "Clients see whole characters, and no closing mark"
 
+    row = "lossless text"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """exo decodes each token by itself and shows the one that ends (chatgpt_api.py:64-104): so
         half a character is a replacement character, and "<|im_end|>" is part of the answer. Wrap
         `generate_completion`, and give what is new of all ids so far, without the last."""
-        await driver.one_node()
+        await driver.nodes(1)
         driver.make()
         for what, text in (("the closing mark", "ok"), ("half characters", "\u65e5 \U0001f642")):
             shown = shown_text(driver, [*text.encode(), 256])
@@ -48,6 +51,8 @@ def shown_text(driver: Driver, ids: list[int]) -> str:
 class EX912(Check):
     "A first step that fails elsewhere is an error to the client"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """exo's API answers HTTP 200 once the node has taken the prompt (chatgpt_api.py:384), when
@@ -64,6 +69,8 @@ class EX912(Check):
 class EX913(Check):
     "The answer of a client that goes away ends"
 
+    row = "cancel"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """Nobody tells exo's node that a connection is closed: the answer runs on to its limit, by
@@ -79,8 +86,25 @@ class EX913(Check):
             yield "a client has gone away, and its answer goes on"
 
 
+class EX915(Check):
+    "A client gets an answer as it comes"
+
+    row = "streaming"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo's API sends each token when its node tells of it (chatgpt_api.py:410). What wraps
+        that may hold half a character back, and no more: the first words come before the last."""
+        async with held(driver, await make_node(driver)) as (client, _):
+            await settle(1.0, lambda: bool(client.events))
+            if not client.events:
+                yield "the first token is there, and a client gets nothing until the answer's end"
+
+
 class EX914(Check):
     "The end of the node ends its answers"
+
+    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:

@@ -21,6 +21,8 @@ class EX952(Check):
 class EX953(Check):
     "The engine's module can be imported twice"
 
+    row = "metrics"
+
     @staticmethod
     def check(report: Report, engines: dict[str, Any]) -> Iterator[str]:
         """A module is imported anew after a failed import, and exo registers metrics in the same

@@ -28,6 +28,8 @@ class EX602(Check):
 class EX605(Check):
     "Metrics carry the plugin's own prefix"
 
+    row = "metrics"
+
     @staticmethod
     def check(engine: Any, collectors: list[Any], request: dict[str, Any]) -> Iterator[str]:
         """The registry is exo's, and one name can be registered once: exo has `exo_requests_total`,

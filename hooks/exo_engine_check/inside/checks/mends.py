@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .. import host
-from ..core import Check, NotRunError
+from ..core import CannotError, Check, NotRunError
 from ..drive import Driver
 from ..kept import settle, states_of
 from ..nodes import (
@@ -27,6 +27,8 @@ HALF = "a step on the first half of the layers"
 class EX901(Check):
     "The engine stays when the cluster changes"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """When a peer joins or leaves, exo puts tinygrad in a plugin's place (node.py:521-526), and
@@ -42,6 +44,8 @@ class EX901(Check):
 
 class EX902(Check):
     "A request is let go when exo's node has ended it"
+
+    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -61,6 +65,8 @@ class EX902(Check):
 class EX903(Check):
     "An error after the first token ends the answer"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """exo prints an error of a later step and drops it (node.py:385-388), and the client waits
@@ -77,6 +83,8 @@ class EX903(Check):
 class EX904(Check):
     "A peer that can't be reached ends the answer"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """The error of sending to the next node is an error of a task that nobody awaits
@@ -90,6 +98,8 @@ class EX904(Check):
 
 class EX905(Check):
     "A change of the cluster ends the answers in flight, or waits for them"
+
+    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -122,16 +132,18 @@ class EX905(Check):
 class EX906(Check):
     "Hidden states that nobody can use are refused"
 
+    row = "split by layers"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """A node that restarts believes for some seconds that it has all layers, while its peers
         send it hidden states. Their first step on it must be an error, and no answer of anything.
         Look at the dtype: ids are integers."""
-        await driver.one_node()
+        await driver.nodes(1)
         engine, other, (left, _) = driver.make(), driver.make(), driver.shards(2)
         hidden = await driver.run(HALF, driver.first(engine, left, driver.request_id()))
         if hidden.dtype.kind != "f":
-            raise NotRunError("the engine runs whole models and sends no hidden states")
+            raise CannotError("the engine runs whole models and sends no hidden states")
         whole = driver.shards(1)[0]
         try:
             await other.ensure_shard(whole)
@@ -145,6 +157,8 @@ class EX906(Check):
 class EX907(Check):
     "A step for other layers is refused"
 
+    row = "split by layers"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """While the cluster changes, one node counts on other layers than another has: hidden
@@ -155,7 +169,7 @@ class EX907(Check):
         others = type(before)(before.model_id, 1, before.n_layers - 1, before.n_layers)
         x = await driver.run(HALF, driver.first(driver.make(), before, driver.request_id()))
         if x.dtype.kind != "f":
-            raise NotRunError("the engine runs whole models and sends no hidden states")
+            raise CannotError("the engine runs whole models and sends no hidden states")
         heard = Heard(node, driver.request_id())
         with contextlib.suppress(Exception):
             await node.process_tensor(others, driver.wire(x), heard.request_id, {})
@@ -166,12 +180,14 @@ class EX907(Check):
 class EX908(Check):
     "Looks at the ring don't overtake each other"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """exo looks at the ring every few seconds and when peers change, and a slow look of before
         replaces what a later one saw (node.py:530): a node that is gone has layers again. Wrap
         `Node.collect_topology`, with one lock a node."""
-        await driver.one_node()
+        await driver.nodes(1)
         running = [0, 0]
 
         async def collect_topology(*_: Any, **__: Any) -> None:
@@ -191,12 +207,14 @@ class EX908(Check):
 class EX920(Check):
     "An exo without the faults is left alone"
 
+    row = "faults"
+
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """A newer exo may end failed answers itself, and show whole text. A mend that does it again
         ends them twice, and what comes second can fall on another request. Look whether the answer
         has ended already: `node.buffered_token_output[request_id][1]`."""
-        await driver.one_node()
+        await driver.nodes(1)
         with driver.exo.without_faults():
             answers = [heard async for heard, _ in failing(driver, 2)]
             if driver.device.layers > 1:

@@ -1,0 +1,78 @@
+"""CAPABILITIES.md: what the plugin can do, on each host, as the checks of a run have shown it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .checks import running_checks
+from .files import CannotRunError, UnreadableError, is_file, read_text, reason
+from .findings import NOT_RUN, Report, Result, printable
+
+ROWS = (
+    *("lossless text", "streaming", "cancel", "sampling", "split by layers"),
+    *("whole model in a cluster", "batching", "reuse", "precision", "metrics", "faults"),
+)
+_COLUMNS = {"the stand-in for exo": 0, "exo itself": 1}
+_HEAD = """\
+# What this plugin can do
+
+`exo-engine check --report CAPABILITIES.md` has seen it; with `--python`, on exo itself. A row that
+says more than a run shows is a fault: where less is right, take the row out.
+
+| what | stand-in | exo | why not |
+| --- | --- | --- | --- |
+"""
+
+
+def cells(results: list[Result]) -> dict[str, str]:
+    """Each row's cell: yes, partly with numbers, no, or not run."""
+    checks = running_checks()
+    rows: dict[str, list[Result]] = {row: [] for row in ROWS}
+    for result in results:
+        if row := getattr(checks.get(result.id), "row", ""):
+            rows[row].append(result)
+    return {row: _cell(of_row) for row, of_row in rows.items()}
+
+
+def _cell(results: list[Result]) -> str:
+    if all(result.state == NOT_RUN for result in results):
+        return NOT_RUN
+    good, of = sum(r.good for r in results), sum(r.of for r in results)
+    return "yes" if good == of else f"partly ({good} of {of})" if good else "no"
+
+
+def worth(cell: str) -> float:
+    """How much a cell says that the plugin can, from 0 to 1."""
+    share = re.fullmatch(r"partly \((\d+) of ([1-9]\d*)\)", cell)
+    return int(share[1]) / int(share[2]) if share else float(cell == "yes")
+
+
+def write(report: Report, path: Path) -> Iterator[str]:
+    """Write a run's column; where the table said more, tell what and leave it. CannotRunError."""
+    if report.host not in _COLUMNS:
+        raise CannotRunError("--report: nothing of the plugin was run")
+    column, old = _COLUMNS[report.host], _read(path)
+    lines, lost = [], list[str]()
+    for row, cell in report.can.items():
+        before = old.get(row, [NOT_RUN, NOT_RUN])
+        if worth(before[column]) > worth(cell):
+            lost.append(f"{row} is said to be {before[column]}, and the run says {cell}")
+        before[column] = cell
+        why = printable(report.cannot.get(row, "")).replace("|", "\\|")
+        lines.append(" ".join(f"| {row} | {' | '.join(before)} | {why} |".split()) + "\n")
+    if not lost:
+        try:
+            path.write_text(_HEAD + "".join(lines), encoding="utf-8")
+        except OSError as error:
+            raise CannotRunError(f"{path}: {reason(error)}") from error
+    yield from lost
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """The cells of the table that is there, of both columns, by row."""
+    try:
+        lines = read_text(path).splitlines() if is_file(path) else []
+    except UnreadableError as error:
+        raise CannotRunError(f"{path} {error}") from error
+    rows = [[part.strip() for part in line.split("|")[1:]] for line in lines if "|" in line]
+    return {row[0]: row[1:3] for row in rows if len(row) > 2}
