@@ -68,7 +68,7 @@ class Run:
         tops = list(dict.fromkeys(entry.module.partition(".")[0] for entry in entries))
         engine = next(entry.name for entry in entries if entry.group == host.GROUP_ENGINES)
         project = re.sub(r"\W", "_", plugin.metadata.name or tops[0])
-        told = {key: plugin.settings.get(key) for key in ("device", "tiny-model")}
+        device = plugin.settings.get("device")
         return {
             "project": str(base),
             "path": [str(metadata), *{str(base / plugin.bases.get(top, "")) for top in tops}],
@@ -79,7 +79,7 @@ class Run:
             "required": sorted(declared_modules(plugin)),
             "heavy": sorted(FRAMEWORKS),
             "model_ids": sorted(host.MODEL_IDS),
-            **{key: value if isinstance(value, str) else "" for key, value in told.items()},
+            "device": device if isinstance(device, str) else "",
         }
 
     def _not_run(self, names: list[str], why: str) -> Report:

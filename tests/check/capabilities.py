@@ -25,7 +25,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             plugin = Path(name, f"exo-{variant}")
             answers = {"variant": variant}
-            copier.run_copy(str(ROOT), plugin, data=answers, defaults=True, vcs_ref="HEAD")
+            copier.run_copy(
+                str(ROOT), plugin, data=answers, defaults=True, vcs_ref="HEAD", quiet=True
+            )
             for python in ["", *sys.argv[1:]]:
                 report = check(plugin, Options(python=python, report=plugin / TABLE))
                 assert not report.faults, report.faults

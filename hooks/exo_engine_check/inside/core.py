@@ -1,4 +1,4 @@
-"""What the child's checks share: steps, and the two ways in which they end."""
+"""What the child's checks share: steps, and the ways in which they end."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ class NotRunError(Exception):
     """A check can't be made; the text says why."""
 
 
-class BrokenError(Exception):
-    """Something of the plugin's fails that has to work; the text says what."""
-
-
 class CannotError(Exception):
     """The plugin can't do what a check is about, which is no fault; the text says why."""
+
+
+class BrokenError(Exception):
+    """Something of the plugin's fails that has to work; the text says what."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,22 @@ class Check:
     row: ClassVar[str] = ""
     check: ClassVar[Any]
 
+    def __init_subclass__(cls, row: str = "") -> None:
+        cls.row = row
+
 
 def once(make: Callable[[Any], Any]) -> Any:
     """A property that is made once; a failure is kept, too."""
 
     def get(owner: Any) -> Any:
-        kept = owner.kept
-        if make.__name__ not in kept:
+        if make not in owner.kept:
             try:
-                kept[make.__name__] = make(owner)
+                owner.kept[make] = make(owner), None
             except (NotRunError, BrokenError) as error:
-                kept[make.__name__] = error
-        found = kept[make.__name__]
-        if isinstance(found, NotRunError | BrokenError):
-            raise found
+                owner.kept[make] = None, error
+        found, failed = owner.kept[make]
+        if failed is not None:
+            raise failed
         return found
 
     return property(get)
@@ -82,9 +84,8 @@ class Report:
         for _ in range(20):
             if error is None:
                 break
-            places = [
-                (f.filename, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)
-            ]
+            frames = traceback.extract_tb(error.__traceback__)
+            places = [(frame.filename, frame.lineno or 0) for frame in frames]
             if isinstance(error, SyntaxError) and error.filename:
                 places.append((error.filename, error.lineno or 0))
             own = [place for place in places if os.path.realpath(place[0]).startswith(self.root)]
@@ -130,10 +131,10 @@ def silenced() -> Iterator[None]:
 def describe(error: BaseException) -> str:
     """An error's kind and its first line."""
     try:
-        lines = str(error).strip().splitlines()
-    except Exception:
-        lines = []
-    return f"{type(error).__name__}: {lines[0]}"[:MAX_TEXT] if lines else type(error).__name__
+        first = f": {str(error).strip().splitlines()[0]}"
+    except Exception:  # it has no text, or can't say it
+        first = ""
+    return f"{type(error).__name__}{first}"[:MAX_TEXT]
 
 
 def shorten(value: object) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import json
 import sys
@@ -13,8 +12,6 @@ from typing import Any
 
 from .core import BrokenError, Report, shorten
 
-PROMPT = "Hello, exo"
-
 
 @dataclass
 class Device:
@@ -22,63 +19,44 @@ class Device:
 
     model: str
     layers: int
-    prompt: str
-    fail: Callable[[], Any] | None
-    handle: Any  # what the function has given
+    first: str  # of the plugin's models
+    folder: Path  # where exo would have put the model's files
+    handle: Any  # what the device's function has given
+
+    def __post_init__(self) -> None:
+        self.prompt = str(getattr(self.handle, "prompt", "Hello, exo"))
+        self.fail: Callable[[], Any] | None = getattr(self.handle, "fail", None)
 
 
 @contextlib.contextmanager
 def start(report: Report, exo: Any, class_name: str, cards: dict[str, Any]) -> Iterator[Device]:
     """Start the device; it ends with the block.
 
-    A device answers with the plugin's first model; a tiny model is one of its own.
+    It answers with the model that it names, with a tiny one where it has written its config.json,
+    else with the plugin's first.
     """
-    model, repo = "exo-engine-check-tiny", "exo-engine-check/tiny"
-    if report.request["device"]:
-        model, repo = first(class_name, cards) or (model, repo)
-    folder = folder_of(report, repo)
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        handle: Any = None
-        for key in ("tiny-model", "device"):
-            if named := report.request[key]:
-                with report.step(f"{key} {named}"):
-                    handle = _function(named, report.request["project"])(folder)
-                    if hasattr(handle, "__enter__"):
-                        handle = stack.enter_context(handle)
-        told = getattr(handle, "model", None)
-        if told in exo.models.model_cards:
-            model = str(told)
-        layers = _layers(folder, exo.models.model_cards.get(model, {}).get("layers"))
-        exo.models.model_cards[model] = {"layers": layers, "repo": {class_name: repo}}
-        prompt, fail = getattr(handle, "prompt", PROMPT), getattr(handle, "fail", None)
-        yield Device(model, layers, str(prompt), fail, handle)
-
-
-def first(class_name: str, cards: dict[str, Any]) -> tuple[str, str] | None:
-    """The first model that has a repository for the engine, and that."""
-    for name, card in cards.items():
+    named, tiny, repo = report.request["device"], "exo-engine-check", "exo-engine-check/device"
+    first = tiny
+    for name, card in reversed(cards.items()):
         repos = card.get("repo") if isinstance(card, dict) else None
         if isinstance(repos, dict) and isinstance(repos.get(class_name), str):
-            return str(name), repos[class_name]
-    return None
-
-
-def folder_of(report: Report, repo: str) -> Path:
-    """Where exo would have put the model's files."""
-    return Path(report.request["home"], "downloads", repo.replace("/", "--"))
-
-
-def _layers(folder: Path, of_card: Any) -> int:
-    config = folder / "config.json"
-    written = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    layers = written.get("num_hidden_layers", of_card)
-    if not isinstance(layers, int) or layers < 1:
-        raise BrokenError(
-            "the device has neither a config.json with num_hidden_layers nor a card with layers, "
-            f"but {shorten(layers)}"
-        )
-    return layers
+            first, repo = str(name), repos[class_name]
+    folder = Path(report.request["home"], "downloads", repo.replace("/", "--"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with report.step(f"the device {named}"):
+            handle = _function(named, report.request["project"])(folder)
+            if hasattr(handle, "__enter__"):
+                handle = stack.enter_context(handle)
+        config = folder / "config.json"
+        written = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        model = str(getattr(handle, "model", tiny if "num_hidden_layers" in written else first))
+        layers = exo.models.model_cards.get(model, {}).get("layers")
+        if type(layers := written.get("num_hidden_layers", layers)) is not int or layers < 1:
+            wanted = "a config.json with num_hidden_layers, or a card with layers"
+            raise BrokenError(f"the device needs {wanted}; it has {shorten(layers)}")
+        exo.models.model_cards[model] = {"layers": layers, "repo": {class_name: repo}}
+        yield Device(model, layers, first, folder, handle)
 
 
 def _function(named: str, project: str) -> Callable[[Path], Any]:

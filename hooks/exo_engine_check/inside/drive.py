@@ -7,7 +7,6 @@ import importlib
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from . import device
@@ -32,23 +31,15 @@ class Driver:
     """A device that stays, and engines on it."""
 
     def __init__(
-        self,
-        report: Report,
-        exo: Any,
-        make: Callable[[], Any],
-        class_name: str,
-        cards: dict[str, Any],
+        self, report: Report, exo: Any, make: Callable[[], Any], cards: dict[str, Any]
     ) -> None:
         self.report, self.exo, self.make = report, exo, make
-        self.first_model = (device.first(class_name, cards) or ("",))[0]
-        self.new_device = functools.partial(device.start, report, exo, class_name, cards)
+        self.new_device = functools.partial(device.start, report, exo, type(make()).__name__, cards)
         self._stack = contextlib.ExitStack()  # it ends with the process
         self.device = self._stack.enter_context(self.new_device())
-        repo = exo.models.model_cards[self.device.model]["repo"][class_name]
-        self.folder: Path = device.folder_of(report, repo)
         self.np: Any = importlib.import_module("numpy")
-        self._answers: dict[int, asyncio.Future[tuple[Answer, Any]]] = {}
         self.blocked: dict[str, None] = {}
+        self._answers: dict[int, asyncio.Future[tuple[Answer, Any]]] = {}
         self._count = itertools.count(1)
 
     def request_id(self) -> str:
@@ -70,39 +61,33 @@ class Driver:
 
     async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = False) -> Answer:
         """One answer over as many nodes as there are engines."""
-        request_id, shards = self.request_id(), self.shards(len(engines))
+        request_id, shards, ids = self.request_id(), self.shards(len(engines)), Answer()
         loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
         x = await self.first(engines[0], shards[0], request_id)
         await loading
-        ids = Answer()
         while True:
             for engine, shard in list(zip(engines, shards, strict=True))[1:]:
                 ids.sent.add(x.dtype.kind)
-                x = await self.later(engine, shard, request_id, self.wire(x))
+                x = await self.step(engine, "infer_tensor", request_id, shard, self.wire(x))
             ids.first = x if ids.first is None else ids.first
-            token, number = await self.pick(engines[-1], shards[-1], x)
+            token, number = await self._pick(engines[-1], shards[-1], x)
             ids.append(number)
             if number == engines[-1].tokenizer.eos_token_id or len(ids) >= steps:
                 return ids
             x = token.reshape(1, -1)
             x = self.wire(x) if read_only else x
-            x = await self.later(engines[0], shards[0], request_id, x)
+            x = await self.step(engines[0], "infer_tensor", request_id, shards[0], x)
 
     async def first(self, engine: Any, shard: Any, request_id: str) -> Any:
-        """The first step, with exo's empty state."""
-        state: dict[str, Any] = {}
-        given = await engine.infer_prompt(request_id, shard, self.device.prompt, state)
-        return self._output(given, state, "infer_prompt")
+        return await self.step(engine, "infer_prompt", request_id, shard, self.device.prompt)
 
-    async def later(self, engine: Any, shard: Any, request_id: str, x: Any) -> Any:
+    async def step(self, engine: Any, name: str, request_id: str, shard: Any, given: Any) -> Any:
+        """One step, with exo's empty state."""
         state: dict[str, Any] = {}
-        given = await engine.infer_tensor(request_id, shard, x, state)
-        return self._output(given, state, "infer_tensor")
-
-    def _output(self, given: Any, state: Any, name: str) -> Any:
-        if not isinstance(given, tuple) or len(given) != 2:
-            raise BrokenError(f"{name}() gives {shorten(given)}, not an array and the state")
-        array, back = given
+        made = await getattr(engine, name)(request_id, shard, given, state)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise BrokenError(f"{name}() gives {shorten(made)}, not an array and the state")
+        array, back = made
         if back or state:
             text = f"inference_state comes back as {shorten(back or state)}, not as it was: empty"
             raise BrokenError(text)
@@ -110,7 +95,7 @@ class Driver:
             raise BrokenError(f"{name}() gives {shorten(array)}, no array")
         return array
 
-    async def pick(self, engine: Any, shard: Any, result: Any) -> tuple[Any, int]:
+    async def _pick(self, engine: Any, shard: Any, result: Any) -> tuple[Any, int]:
         """Sample on the last node, as exo does; `item()` wants exactly one element."""
         token = await engine.sample(result, temp=0.0)
         await engine.ensure_shard(shard)
@@ -145,13 +130,6 @@ class Driver:
     async def first_engine(self) -> Any:
         return (await self._asked(1))[1]
 
-    async def backend(self) -> Any:
-        """The class that the engine computes with, in the template's contract."""
-        found = getattr(type(await self.first_engine()), "backend", None)
-        if not isinstance(found, type):
-            raise NotRunError("the engine's class names no backend of the template's contract")
-        return found
-
     def _asked(self, count: int) -> "asyncio.Future[tuple[Answer, Any]]":
         async def work() -> tuple[Answer, Any]:
             engines = [self.make() for _ in range(count)]
@@ -162,7 +140,13 @@ class Driver:
             self._answers[count] = asyncio.ensure_future(work())
         return self._answers[count]
 
+    async def loaded(self) -> tuple[Any, Any]:
+        """Another engine with the whole model, and its shard."""
+        engine, [shard] = self.make(), self.shards(1)
+        await self.nodes(1)
+        await self.run("loading a model", engine.ensure_shard(shard))
+        return engine, shard
 
-def broken_tokens(driver: Driver) -> Any:
-    """Ids that no vocabulary has: what a step fails on where the device can't be made to."""
-    return driver.np.full((1, 1), 2**40, dtype=driver.np.int64)
+    def broken_tokens(self) -> Any:
+        """Ids that no vocabulary has: a step fails on them where the device can't be made to."""
+        return self.np.full((1, 1), 2**40, dtype=self.np.int64)

@@ -1,7 +1,6 @@
 """The host: the exo of this Python, else the stand-in; with this plugin and no other."""
 
 import contextlib
-import copy
 import importlib
 import importlib.metadata
 import importlib.util
@@ -45,17 +44,11 @@ def only_this_plugin(request: dict[str, Any]) -> None:
 
 
 class Exo:
-    """exo's modules, its own cards, and the cards that it has with the plugin's."""
+    """exo's modules, imported with the plugin's models."""
 
     def __init__(self) -> None:
         load: Any = importlib.import_module
-        with silenced():
-            self.discovery = load("exo.inference.plugin_discovery")
-            with_plugins = self.discovery.discover_models
-            self.discovery.discover_models = dict
-            self.own_cards = copy.deepcopy(load("exo.models").model_cards)
-            del sys.modules["exo.models"]
-            self.discovery.discover_models = with_plugins
+        self.discovery = load("exo.inference.plugin_discovery")
         self.models = load("exo.models")
         self.shard = load("exo.inference.shard").Shard
         self.downloads = load("exo.download.shard_download")

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import host
 from .core import NotRunError
-from .drive import Driver, broken_tokens
+from .drive import Driver
 
 SECONDS = 4.0  # within which an answer has to end
 
@@ -36,23 +36,11 @@ class Peer:
     def id(self) -> str:
         return "other"
 
-    def addr(self) -> str:
-        return "127.0.0.1:9"
-
-    def description(self) -> str:
-        return "check"
-
-    async def is_connected(self) -> bool:
+    async def is_connected(self, *_: Any, **__: Any) -> bool:
         return self.reached
 
-    async def health_check(self) -> bool:
-        return self.reached
-
-    async def connect(self) -> None:
-        return
-
-    async def disconnect(self) -> None:
-        return
+    addr = description = id
+    health_check = connect = disconnect = is_connected
 
     async def take(self, *given: Any, **_: Any) -> None:
         if not self.reached:
@@ -62,14 +50,13 @@ class Peer:
     send_prompt = send_tensor = send_result = send_opaque_status = take
 
 
-class Discovery:
-    """Finds the peers that it is given."""
+def finding(*peers: Peer) -> Any:
+    """A discovery that finds these."""
 
-    def __init__(self, *found: Peer) -> None:
-        self.found = list(found)
+    async def discover_peers(wait_for_peers: int = 0) -> list[Peer]:
+        return list(peers)
 
-    async def discover_peers(self, wait_for_peers: int = 0) -> list[Peer]:
-        return list(self.found)
+    return SimpleNamespace(discover_peers=discover_peers)
 
 
 class Heard:
@@ -101,22 +88,16 @@ async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: boo
     await driver.nodes(1)
     node_class, parts = driver.exo.load(host.NODE).Node, Parts()
     engine = driver.make()
-    node = node_class("node", None, engine, Discovery(), engine.shard_downloader, parts, limit)
+    node = node_class("node", None, engine, finding(), engine.shard_downloader, parts, limit)
     node.peers, parts.node, parts.is_last = list(peers), node, is_last
-    node.collect_topology = _nothing  # the real one asks the peers
+    node.collect_topology = Peer().connect  # the real one asks the peers
     return node
 
 
-async def _nothing(*_: Any, **__: Any) -> None:
-    return
-
-
 async def start(driver: Driver, node: Any, prompt: str = "") -> Heard:
-    """Ask a node for an answer, as exo's API does."""
+    """Ask a node for an answer, as exo's API does: with the first layer alone (models.py:263)."""
     heard, whole = Heard(node, driver.request_id()), driver.shards(1)[0]
-    asked = type(whole)(
-        whole.model_id, 0, 0, whole.n_layers
-    )  # the first layer alone (models.py:263)
+    asked = type(whole)(whole.model_id, 0, 0, whole.n_layers)
     await node.process_prompt(asked, prompt or driver.device.prompt, heard.request_id, {})
     return heard
 
@@ -142,7 +123,7 @@ async def failing(driver: Driver, step: int) -> AsyncIterator[tuple[Heard, bool]
 
         async def fail(tensor: Any) -> Any:
             if device.fail is None:
-                return broken_tokens(driver)
+                return driver.broken_tokens()
             device.fail()
             return tensor
 

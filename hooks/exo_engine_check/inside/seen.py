@@ -88,7 +88,7 @@ class Seen:
         base: Any = self.exo.downloads.NoopShardDownloader
 
         async def ensure_shard(_: Any, shard: Any, inference_engine_name: str) -> Any:
-            return self.driver.folder
+            return self.driver.device.folder
 
         downloader = type("Local", (base,), {"ensure_shard": ensure_shard})()
         load = functools.partial(self.exo.discovery.load_inference_engine, name, downloader)
@@ -112,12 +112,10 @@ class Seen:
     @once
     def driver(self) -> Driver:
         """Drives engines on the plugin's device as nodes of exo do."""
-        if not (self.request["device"] or self.request["tiny-model"]):
-            raise NotRunError(
-                "[tool.exo-engine] names no device and no tiny-model to answer with (README)"
-            )
+        if not self.request["device"]:
+            raise NotRunError("[tool.exo-engine] names no device to answer with (README)")
         try:
             cards = self.cards
         except (NotRunError, BrokenError):
             cards = {}  # a device may need none
-        return Driver(self.report, self.exo, self.make, type(self.engine).__name__, cards)
+        return Driver(self.report, self.exo, self.make, cards)

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from ..core import CannotError, Check, Share
+from ..core import CannotError, Check, NotRunError, Share
 from ..drive import Driver
 from ..nodes import make_node, start
 
@@ -22,10 +22,8 @@ TEXTS = (
 )
 
 
-class EX821(Check):
+class EX821(Check, row="lossless text"):
     "Text comes back from the ids as it was"
-
-    row = "lossless text"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Share]:
@@ -41,10 +39,8 @@ class EX821(Check):
         yield Share(good, len(TEXTS))
 
 
-class EX822(Check):
+class EX822(Check, row="sampling"):
     "exo's temperature counts"
-
-    row = "sampling"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -60,10 +56,8 @@ class EX822(Check):
             yield "sample() with a temperature of 0 gives one token and then another"
 
 
-class EX823(Check):
+class EX823(Check, row="split by layers"):
     "Two nodes split the layers"
-
-    row = "split by layers"
 
     @staticmethod
     async def check(driver: Driver) -> None:
@@ -73,10 +67,8 @@ class EX823(Check):
             raise CannotError("no hidden states travel: one node computes the whole model")
 
 
-class EX824(Check):
+class EX824(Check, row="whole model in a cluster"):
     "One node of a cluster answers with the whole model"
-
-    row = "whole model in a cluster"
 
     @staticmethod
     async def check(driver: Driver) -> None:
@@ -86,10 +78,8 @@ class EX824(Check):
             raise CannotError("the layers are split over the nodes")
 
 
-class EX825(Check):
+class EX825(Check, row="precision"):
     "The logits of two nodes are those of one, to the bit"
-
-    row = "precision"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[Share]:
@@ -103,17 +93,15 @@ class EX825(Check):
         )
 
 
-class EX826(Check):
+class EX826(Check, row="batching"):
     "Requests in flight are computed together"
-
-    row = "batching"
 
     @staticmethod
     async def check(driver: Driver) -> None:
         """exo never batches: each request is a task of its own (node.py:152). A backend of the
         template's contract computes several at once by `step_batch()`, or answers several at
         once."""
-        backend, most = await driver.backend(), [0]
+        backend, most = await _backend(driver), [0]
         if hasattr(backend, "step_batch"):
             around = wrapped(backend, "step_batch", lambda plain: _counted_steps(plain, most))
         elif hasattr(backend, "answer"):
@@ -128,16 +116,14 @@ class EX826(Check):
             raise CannotError("four requests at once are computed one after another")
 
 
-class EX827(Check):
+class EX827(Check, row="reuse"):
     "What an earlier request computed is used again"
-
-    row = "reuse"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """A chat's every turn is a new request with all of its history. A backend of the template's
         contract begins it with what the turn before has computed, by `reuse()`."""
-        backend, lengths = await driver.backend(), list[int]()
+        backend, lengths = await _backend(driver), list[int]()
         if not hasattr(backend, "reuse"):
             raise CannotError("the backend has no reuse()")
 
@@ -171,6 +157,15 @@ def wrapped(owner: type, name: str, make: Callable[[Any], Any]) -> Iterator[None
             delattr(owner, name)
         else:
             setattr(owner, name, own)
+
+
+async def _backend(driver: Driver) -> Any:
+    """The class that the engine computes with, in the template's contract."""
+    await driver.nodes(1)
+    found = getattr(type(driver.make()), "backend", None)
+    if not isinstance(found, type):
+        raise NotRunError("the engine's class names no backend of the template's contract")
+    return found
 
 
 def _counted_steps(plain: Any, most: list[int]) -> Any:

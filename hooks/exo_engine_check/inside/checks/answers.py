@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import BrokenError, Check, describe, shorten
-from ..drive import REQUEST, Driver, broken_tokens
+from ..drive import REQUEST, Driver
 from ..kept import Growth
 
 
@@ -84,7 +84,7 @@ class EX806(Check):
         """exo's API takes an id of 0 for none (chatgpt_api.py:416,481), and the engine must not do
         the same: its answers would never end. Compare with None: `if eos_token_id is None`."""
         before = await driver.nodes(1)
-        with _end_of_zero(driver.folder) as changed:
+        with _end_of_zero(driver.device.folder) as changed:
             engine = driver.make()
             with driver.report.step("loading a model whose end token is 0"):
                 await engine.ensure_shard(driver.shards(1)[0])
@@ -137,10 +137,8 @@ class EX807(Check):
             yield f"the event loop waits for {what}"
 
 
-class EX808(Check):
+class EX808(Check, row="faults"):
     "An error in the first step is told"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -148,15 +146,14 @@ class EX808(Check):
         Exception that says what to do, and let the next request be answered as before."""
         before = await driver.nodes(1)
         with driver.new_device() as device:
-            engine, shard = driver.make(), driver.shards(1)[0]
-            await driver.run("loading a model", engine.ensure_shard(shard))
+            engine, shard = await driver.loaded()
             try:
                 if device.fail is not None:
                     device.fail()
                     await asyncio.wait_for(driver.first(engine, shard, driver.request_id()), 8)
                     yield "the device fails, and the first step does not"
                 else:
-                    x = broken_tokens(driver)
+                    x = driver.broken_tokens()
                     await asyncio.wait_for(
                         engine.infer_tensor(driver.request_id(), shard, x, {}), 8
                     )
@@ -177,9 +174,7 @@ class EX809(Check):
         """Nobody tells an engine that a request has ended: not after the last token, not when a
         client goes away (node.py:144-149). What is kept for each of them grows until the node dies.
         Bound it: the least recently used goes, or newcomers are refused."""
-        await driver.nodes(1)
-        engine, shard = driver.make(), driver.shards(1)[0]
-        await driver.run("loading a model", engine.ensure_shard(shard))
+        engine, shard = await driver.loaded()
         answered = await _wave(driver, engine, shard)
         growth = Growth(driver.device.handle)
         answered += await _wave(driver, engine, shard)
@@ -207,10 +202,8 @@ async def _wave(driver: Driver, engine: Any, shard: Any) -> int:
     return answered
 
 
-class EX810(Check):
+class EX810(Check, row="metrics"):
     "No metric has a label of a request"
-
-    row = "metrics"
 
     @staticmethod
     async def check(driver: Driver, collectors: list[Any]) -> AsyncIterator[str]:

@@ -13,10 +13,8 @@ from ..kept import settle
 from ..nodes import SECONDS, Peer, ask_api, held, make_node
 
 
-class EX911(Check):
+class EX911(Check, row="lossless text"):
     "Clients see whole characters, and no closing mark"
-
-    row = "lossless text"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -39,7 +37,7 @@ def shown_text(driver: Driver, ids: list[int]) -> str:
         return bytes(known).decode("utf-8", "replace") + "<end>" * (len(ids) - len(known))
 
     tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=256)
-    chat, shown = SimpleNamespace(model=driver.first_model), ""
+    chat, shown = SimpleNamespace(model=driver.device.first), ""
     api, request_id = driver.exo.load(host.API), driver.request_id()
     for n, token in enumerate(ids, 1):
         finish = "stop" if n == len(ids) else None
@@ -48,10 +46,8 @@ def shown_text(driver: Driver, ids: list[int]) -> str:
     return shown
 
 
-class EX912(Check):
+class EX912(Check, row="faults"):
     "A first step that fails elsewhere is an error to the client"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -66,10 +62,8 @@ class EX912(Check):
             yield "the first step fails on another node, and the client gets HTTP 200"
 
 
-class EX913(Check):
+class EX913(Check, row="cancel"):
     "The answer of a client that goes away ends"
-
-    row = "cancel"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -86,10 +80,8 @@ class EX913(Check):
             yield "a client has gone away, and its answer goes on"
 
 
-class EX915(Check):
+class EX915(Check, row="streaming"):
     "A client gets an answer as it comes"
-
-    row = "streaming"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -101,10 +93,8 @@ class EX915(Check):
                 yield "the first token is there, and a client gets nothing until the answer's end"
 
 
-class EX914(Check):
+class EX914(Check, row="faults"):
     "The end of the node ends its answers"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:

@@ -18,10 +18,8 @@ class EX952(Check):
         yield from ()  # the parent has read it
 
 
-class EX953(Check):
+class EX953(Check, row="metrics"):
     "The engine's module can be imported twice"
-
-    row = "metrics"
 
     @staticmethod
     def check(report: Report, engines: dict[str, Any]) -> Iterator[str]:

@@ -25,10 +25,8 @@ class EX602(Check):
             yield f"shard is {shorten(engine.shard)} before the first one, not None"
 
 
-class EX605(Check):
+class EX605(Check, row="metrics"):
     "Metrics carry the plugin's own prefix"
-
-    row = "metrics"
 
     @staticmethod
     def check(engine: Any, collectors: list[Any], request: dict[str, Any]) -> Iterator[str]:

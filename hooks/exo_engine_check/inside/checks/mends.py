@@ -9,25 +9,14 @@ from .. import host
 from ..core import CannotError, Check, NotRunError
 from ..drive import Driver
 from ..kept import settle, states_of
-from ..nodes import (
-    SECONDS,
-    Discovery,
-    Heard,
-    Peer,
-    before_step,
-    failing,
-    make_node,
-    start,
-)
+from ..nodes import SECONDS, Heard, Peer, before_step, failing, finding, make_node, start
 from .clients import shown_text
 
 HALF = "a step on the first half of the layers"
 
 
-class EX901(Check):
+class EX901(Check, row="faults"):
     "The engine stays when the cluster changes"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -42,10 +31,8 @@ class EX901(Check):
             yield f"exo has put {type(node.inference_engine).__name__} in the engine's place"
 
 
-class EX902(Check):
+class EX902(Check, row="faults"):
     "A request is let go when exo's node has ended it"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -62,10 +49,8 @@ class EX902(Check):
             yield f"an answer has ended at exo's limit, and {kept} is still kept for it"
 
 
-class EX903(Check):
+class EX903(Check, row="faults"):
     "An error after the first token ends the answer"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -80,10 +65,8 @@ class EX903(Check):
                     yield f"the device fails at step {step}, and the answer ends {heard.ends} times"
 
 
-class EX904(Check):
+class EX904(Check, row="faults"):
     "A peer that can't be reached ends the answer"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -96,10 +79,8 @@ class EX904(Check):
             yield "the next node can't be reached, and the answer never ends"
 
 
-class EX905(Check):
+class EX905(Check, row="faults"):
     "A change of the cluster ends the answers in flight, or waits for them"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -110,7 +91,7 @@ class EX905(Check):
         node = await make_node(driver)
 
         async def join(tensor: Any) -> Any:
-            node.discovery = Discovery(Peer(reached=True))
+            node.discovery = finding(Peer(reached=True))
             await driver.run("exo's look at its peers", node.update_peers())
             return tensor
 
@@ -122,17 +103,15 @@ class EX905(Check):
         node = await make_node(driver, peer)
         heard = await start(driver, node)
         await settle(1.0, lambda: bool(peer.taken))
-        node.discovery = Discovery()
+        node.discovery = finding()
         await driver.run("exo's look at its peers", node.update_peers())
         # An engine of whole models needs nobody's layers.
         if any(part.dtype.kind == "f" for part in peer.taken) and not await heard.within():
             yield "a node has left the cluster, and the answer that needed it never ends"
 
 
-class EX906(Check):
+class EX906(Check, row="split by layers"):
     "Hidden states that nobody can use are refused"
-
-    row = "split by layers"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -154,10 +133,8 @@ class EX906(Check):
         yield "hidden states are taken for a prompt by an engine with all layers"
 
 
-class EX907(Check):
+class EX907(Check, row="split by layers"):
     "A step for other layers is refused"
-
-    row = "split by layers"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -177,10 +154,8 @@ class EX907(Check):
             yield "a node computes a step that was meant for other layers than it has"
 
 
-class EX908(Check):
+class EX908(Check, row="faults"):
     "Looks at the ring don't overtake each other"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -204,10 +179,8 @@ class EX908(Check):
             yield "two looks at the ring run at once, and the older one may win"
 
 
-class EX920(Check):
+class EX920(Check, row="faults"):
     "An exo without the faults is left alone"
-
-    row = "faults"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
