@@ -84,24 +84,20 @@ def as_json(report: Report) -> str:
 
 def as_github(report: Report) -> str:
     """Annotations of a GitHub workflow, one a fault, and the summary."""
-    lines = []
-    checks = all_checks()
+    checks, lines = all_checks(), list[str]()
     for name, finding in report.faults:
-        place = finding.place
-        fields = {"file": place.path, "line": str(place.line or "")}
+        fields = {"file": finding.place.path, "line": str(finding.place.line or "")}
         fields["title"] = f"{name} {title(checks[name])}"
-        given = ",".join(f"{k}={_property(v)}" for k, v in fields.items() if v)
-        lines.append(f"::error {given}::{_data(printable(finding.message))}")
-    lines += [f"::notice::{_data(printable(note))}" for note in report.notes]
+        given = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value)
+        lines.append(f"::error {given}::{_escaped(printable(finding.message))}")
+    lines += [f"::notice::{_escaped(printable(note))}" for note in report.notes]
     return "\n".join([*lines, summary(report)]) + "\n"
 
 
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _escaped(text: str, more: str = "") -> str:
+    for character in f"%\r\n{more}":
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
 
 
 def table() -> str:

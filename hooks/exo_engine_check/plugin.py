@@ -1,5 +1,6 @@
 """The fixture that every static check gets: a plugin's metadata and source."""
 
+import ast
 import functools
 import re
 from collections.abc import Iterator
@@ -13,8 +14,6 @@ from .findings import Finding, Place
 from .source import Class, Package
 
 _PURE_BACKENDS = words("flit flit_core hatchling pdm poetry setuptools uv_build")
-# What a build may do to packages: compile them, run code, take them from another folder.
-_BUILDS = ("ext-modules", "package-dir", "force-include", ".sources", "hooks.custom", "packages.to")
 
 
 def table_of(data: Any, *keys: str) -> dict[str, Any]:
@@ -89,6 +88,17 @@ class Plugin:
         return table_of(self.pyproject, "tool", "exo-engine")
 
     @functools.cached_property
+    def ignores(self) -> list[tuple[str, str, str]]:
+        """What the project ignores: the table, the id, and the reason that it gives."""
+        found = []
+        for table in ("exo-engine", "repo-review"):
+            ignore = table_of(self.pyproject, "tool", table).get("ignore", {})
+            told = dict.fromkeys(map(str, ignore), "") if isinstance(ignore, list) else ignore
+            for name, why in told.items() if isinstance(told, dict) else ():
+                found.append((table, name, " ".join(why.split()) if isinstance(why, str) else ""))
+        return found
+
+    @functools.cached_property
     def concerns_exo(self) -> bool:
         """Whether the project has to do with exo at all: plain repo-review runs on any project."""
         named = any(group.startswith("exo") for group in self.groups)
@@ -117,23 +127,20 @@ class Plugin:
         folder = self.root.joinpath(self.bases.get(module.partition(".")[0], ""), *above)
         return module in self.package.modules or any(folder.glob(f"{name}.*so"))
 
-    def may_be_built(self, module: str) -> bool:
-        """Whether the build may make a module, or find it in another folder."""
+    def may_be_built(self) -> bool:
+        """Whether the build may make a module: compile it, or run code."""
         named = table_of(self.pyproject, "build-system").get("build-backend", "setuptools")
         pure = isinstance(named, str) and re.split(r"[.:]", named)[0] in _PURE_BACKENDS
-        files = any(is_file(self.root / name) for name in ("setup.py", "pdm_build.py"))
-        told = any(word in self.text for word in _BUILDS) or module.endswith("version")
-        return not self.is_wheel and (not pure or files or told)
+        return not self.is_wheel and (not pure or is_file(self.root / "setup.py"))
 
     @functools.cached_property
     def engines(self) -> list[Class]:
         """The engines' classes that can be found, each once."""
-        return list(
-            dict.fromkeys(filter(None, map(self._class, self.in_group(host.GROUP_ENGINES))))
-        )
-
-    def _class(self, entry: EntryPoint) -> Class | None:
-        return self.package.classes(entry.module, entry.attribute)
+        entries = self.in_group(host.GROUP_ENGINES)
+        found = [self.package.find(entry.module, entry.attribute) for entry in entries]
+        nodes = {place[1]: place[0] for place in found if not isinstance(place, str)}
+        classes = [(m, node) for node, m in nodes.items() if isinstance(node, ast.ClassDef)]
+        return [Class(self.package, module, node) for module, node in classes]
 
     def followed(self) -> Iterator[EntryPoint]:
         """The entry points of exo's groups that lead to a name."""

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import capabilities
@@ -38,17 +38,6 @@ def expand(selectors: list[str]) -> set[str]:
     return found
 
 
-def ignores(plugin: Plugin) -> dict[str, str]:
-    """Whole ids that the project ignores, with the reasons that it gives."""
-    found: dict[str, str] = {}
-    for table in ("repo-review", "exo-engine"):
-        ignore = table_of(plugin.pyproject, "tool", table).get("ignore", {})
-        listed = dict.fromkeys(map(str, ignore), "") if isinstance(ignore, list) else ignore
-        for name, text in listed.items() if isinstance(listed, dict) else ():
-            found[name] = " ".join(text.split()) if isinstance(text, str) else ""
-    return {name: found[name] for name in sorted(found) if name in all_checks()}
-
-
 def check(path: Path, options: Options) -> Report:
     """Check a project's folder or a wheel. Raises CannotRunError."""
     if options.report and (options.static or options.select or options.ignore):
@@ -70,7 +59,7 @@ def check(path: Path, options: Options) -> Report:
         _leave_out_ignored(plugin, chosen, report)
         report.results.sort(key=lambda result: result.id)
     _judge(report, options, running)
-    return report if plugin.is_wheel else _from_here(report, path)
+    return report
 
 
 def _again(path: Path, python: str) -> str:
@@ -113,7 +102,7 @@ def _compare(plugin: Plugin, report: Report, path: Path | None) -> None:
 
 def _leave_out_ignored(plugin: Plugin, chosen: set[str], report: Report) -> None:
     """What is ignored was looked at all the same: a reason that is no longer one has to go."""
-    report.ignored = {name: why for name, why in ignores(plugin).items() if name in chosen}
+    report.ignored = {name: why for _, name, why in sorted(plugin.ignores) if name in chosen}
     stale = []
     for result in [r for r in report.results if r.id in report.ignored]:
         report.results.remove(result)
@@ -140,17 +129,3 @@ def _judge(report: Report, options: Options, running: set[str]) -> None:
     if not report.faults and not (ran & running if running else ran):
         why = next((r.why for r in report.results if r.why), "nothing was asked for")
         report.nothing_ran = f"nothing of the plugin was run: {why}"
-
-
-def _from_here(report: Report, project: Path) -> Report:
-    """Paths from the working folder, as GitHub wants them, where the project is in it."""
-    try:
-        inside = project.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return report
-    for result in report.results:
-        for n, found in enumerate(result.findings):
-            if found.place.path:
-                place = replace(found.place, path=(inside / found.place.path).as_posix())
-                result.findings[n] = replace(found, place=place)
-    return report

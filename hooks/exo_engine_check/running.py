@@ -4,14 +4,12 @@ import re
 import shutil
 import sys
 import time
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 from . import child, host
 from .checks import running_checks
-from .checks.dependencies import FRAMEWORKS, declared_modules
-from .checks.packaging import project_of
+from .checks.dependencies import declared_modules, distributions, required
 from .files import CannotRunError
 from .findings import CANNOT, CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Finding, Place, Report, Result
 from .plugin import EntryPoint, Plugin
@@ -77,7 +75,6 @@ class Run:
             "entry_points": [{"group": e.group, "name": e.name, "value": e.value} for e in entries],
             "packages": list(dict.fromkeys([*tops, project, engine])),
             "required": sorted(declared_modules(plugin)),
-            "heavy": sorted(FRAMEWORKS),
             "model_ids": sorted(host.MODEL_IDS),
             "device": device if isinstance(device, str) else "",
         }
@@ -147,10 +144,7 @@ class Run:
                 f"{message}; the stand-in for exo has no more than an engine needs. Name a Python "
                 f"that has exo with --python ({host.GET_EXO})"
             )
-        found = {top.replace("_", "-").lower(), *packages_distributions().get(top, [])}
-        required = {project_of(t) for t, extra, _ in self.plugin.metadata.requirements if not extra}
-        known = {project_of(name) for name in found} & (required | {"numpy"})
-        if known or top in declared_modules(self.plugin):
+        if distributions(top) & {*required(self.plugin), "numpy"}:
             raise CannotRunError(
                 f"{self.python} has no {top}, which the plugin requires: install the plugin there, "
                 "name another Python with --python, or only read the plugin with --static"

@@ -137,7 +137,6 @@ class Package:
 
     def __init__(self) -> None:
         self.modules: dict[str, Module] = {}
-        self._classes: dict[tuple[str, str], Class] = {}
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self.modules.values())
@@ -154,16 +153,6 @@ class Package:
             [alias] = [a for a in node.names if (a.asname or a.name) == attribute]
             name, attribute = module.absolute(node), alias.name
         return f"{name}.{attribute}"
-
-    def classes(self, module: str, name: str) -> "Class | None":
-        """The class of this name, once."""
-        found = self.find(module, name)
-        if isinstance(found, str) or not isinstance(found[1], ast.ClassDef):
-            return None
-        key = (found[0].name, found[1].name)
-        if key not in self._classes:
-            self._classes[key] = Class(self, found[0], found[1])
-        return self._classes[key]
 
     def loaded_with(self, names: list[str]) -> list[Module]:
         """The modules that importing these brings, of the package."""
@@ -187,11 +176,12 @@ class Class:
         self.methods: dict[str, tuple[Module, ast.stmt]] = {}
         self.is_engine = False
         self.is_open = False  # a base of somebody else's may have any method
-        self.classes: list[tuple[Module, ast.ClassDef]] = []
+        self._nodes: dict[ast.ClassDef, list[tuple[Module, ast.AST]]] = {}
         self._take(package, module, node)
 
     def _take(self, package: Package, module: Module, node: ast.ClassDef) -> None:
-        self.classes.append((module, node))
+        functions = [part for part in node.body if isinstance(part, Function)]
+        self._nodes[node] = [(module, part) for f in functions for part in ast.walk(f)]
         self.is_open |= bool(node.keywords or node.decorator_list)
         for statement, _, _ in _statements(node.body):
             for name in _bound(statement):
@@ -200,7 +190,7 @@ class Class:
             dotted = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
             found = package.find(module.name, dotted)
             if not isinstance(found, str) and isinstance(found[1], ast.ClassDef):
-                if found not in self.classes:
+                if found[1] not in self._nodes:
                     self._take(package, found[0], found[1])
             elif dotted.endswith("InferenceEngine"):
                 self.is_engine = True
@@ -213,8 +203,15 @@ class Class:
         module, node = self.methods.get(name, (None, None))
         return (module, node) if module and isinstance(node, Function) else None
 
-    def walk(self, kind: type[ast.AST]) -> Iterator[tuple[Module, ast.AST]]:
-        """Every such node in the methods of the class and of its own bases."""
-        for module, node in self.classes:
-            for function in [part for part in node.body if isinstance(part, Function)]:
-                yield from ((module, n) for n in ast.walk(function) if isinstance(n, kind))
+    @cached_property
+    def calls(self) -> list[tuple[Module, ast.Call]]:
+        """All calls in its methods and in those of its own bases."""
+        nodes = [each for of_class in self._nodes.values() for each in of_class]
+        return [(module, node) for module, node in nodes if isinstance(node, ast.Call)]
+
+    @cached_property
+    def stored(self) -> set[str]:
+        """The attributes that its methods assign."""
+        nodes = [node for of_class in self._nodes.values() for _, node in of_class]
+        stores = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+        return {node.attr for node in stores}

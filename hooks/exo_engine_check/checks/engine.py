@@ -1,7 +1,9 @@
 """EX3: the shape of the engine's class, as its source spells it."""
 
 import ast
+import copy
 import difflib
+import inspect
 from collections.abc import Iterator
 
 from .. import host
@@ -20,6 +22,10 @@ def _methods(plugin: Plugin, *names: str) -> Iterator[tuple[str, Module, Functio
         for name in names:
             if (found := engine.method(name)) is not None:
                 yield name, *found
+
+
+def _decorators(node: Function) -> set[str]:
+    return {getattr(d, "id", "") for d in node.decorator_list}
 
 
 class EX301(Engine):
@@ -62,10 +68,15 @@ class EX303(Engine):
         TypeError. Write `async def`. An async generator can't be awaited either: return, don't
         yield."""
         for name, module, node in _methods(exo_plugin, *host.CALLS.keys() - {"__init__"}):
-            yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own(node))
-            if isinstance(node, ast.AsyncFunctionDef) and yields:
-                yield Finding(module.place(node), f"{name}() yields, and exo awaits it")
-            elif isinstance(node, ast.FunctionDef) and not _gives_awaitable(node):
+            inside = list(_own(node))
+            if isinstance(node, ast.AsyncFunctionDef):
+                if any(isinstance(part, ast.Yield | ast.YieldFrom) for part in inside):
+                    yield Finding(module.place(node), f"{name}() yields, and exo awaits it")
+                continue
+            # It may hand on what another one gives, and a decorator may make anything of it.
+            made = _decorators(node) - {"staticmethod"}
+            handed = [getattr(p, "value", None) for p in inside if isinstance(p, ast.Return)]
+            if not made and not (len(node.body) == 1 and isinstance(handed[0], ast.Call)):
                 yield Finding(module.place(node), f"{name}() is not async, and exo awaits it")
 
 
@@ -77,17 +88,6 @@ def _own(node: Function) -> Iterator[ast.AST]:
         yield part
         if not isinstance(part, Function | ast.Lambda):
             pending += ast.iter_child_nodes(part)
-
-
-def _gives_awaitable(node: ast.FunctionDef) -> bool:
-    """A plain function may hand on what another one gives; the run sees whether it can be awaited.
-
-    Decorators may make anything of it.
-    """
-    values = [part.value for part in _own(node) if isinstance(part, ast.Return)]
-    named = {"property", "staticmethod"} & {getattr(d, "id", "") for d in node.decorator_list}
-    calls = bool(values) and all(isinstance(value, ast.Call) for value in values)
-    return bool(node.decorator_list and not named) or (calls and len(node.body) == 1)
 
 
 class EX304(Engine):
@@ -102,31 +102,27 @@ class EX304(Engine):
         first token: give what exo does not pass a default."""
         for name, module, node in _methods(exo_plugin, *host.CALLS):
             count, keywords, where = host.CALLS[name]
-            takes = _takes(node)
-            if takes is None:
+            made = _decorators(node)
+            if made - {"staticmethod", "classmethod", "override", "abstractmethod"}:
                 continue
-            if not takes[0] <= count <= takes[1]:
-                told = takes[0] if takes[0] == takes[1] else f"{takes[0]} to {takes[1]:g}"
-                message = f"{name}() takes {told} arguments, and exo gives {count} ({where})"
+            given = [None] * (count + ("staticmethod" not in made))
+            try:
+                _signature(node).bind(*given, **dict.fromkeys(keywords))
+            except TypeError as error:
+                message = f"{name}() does not take what exo gives ({where}): {error}"
                 yield Finding(module.place(node), message)
-            named = {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
-            for keyword in keywords - named if node.args.kwarg is None else ():
-                yield Finding(module.place(node), f"{name}() takes no {keyword} ({where})")
 
 
-def _takes(node: Function) -> tuple[int, float] | None:
-    """How few and how many positional arguments a method takes; None: who knows."""
-    kinds = {getattr(d, "id", "") for d in node.decorator_list}
-    if "property" in kinds:
-        return 0, 0
-    if kinds - {"staticmethod", "classmethod", "override", "abstractmethod"}:
-        return None
-    arguments = node.args
-    bound = 0 if "staticmethod" in kinds else 1
-    most = len(arguments.posonlyargs) + len(arguments.args) - bound
-    keywords = [d for d in arguments.kw_defaults if d is None]
-    least = most - len(arguments.defaults) + (1000 if keywords else 0)
-    return max(least, 0), float("inf") if arguments.vararg else most
+def _signature(node: Function) -> inspect.Signature:
+    """Its parameters alone: of defaults and annotations nothing is run."""
+    arguments = copy.deepcopy(node.args)
+    for part in ast.walk(arguments):
+        if isinstance(part, ast.arg):
+            part.annotation = None
+    nothing = ast.Constant(None)
+    arguments.defaults = [nothing] * len(arguments.defaults)
+    arguments.kw_defaults = [default and nothing for default in arguments.kw_defaults]
+    return inspect.signature(eval(f"lambda {ast.unparse(arguments)}: None"))
 
 
 class EX307(Engine):
@@ -138,18 +134,12 @@ class EX307(Engine):
         (shard_download.py:11): with one it is a TypeError at the first request. Write `await
         self.shard_downloader.ensure_shard(shard, type(self).__name__)`."""
         for engine in exo_plugin.engines:
-            for module, call in engine.walk(ast.Call):
-                if isinstance(call, ast.Call) and _asks_downloader(call):
+            for module, call in engine.calls:
+                if ast.unparse(call.func).endswith("downloader.ensure_shard"):
                     given = len(call.args) + len(call.keywords)
                     if given != 2 and not any(isinstance(a, ast.Starred) for a in call.args):
-                        noun = "argument" if given == 1 else "arguments"
-                        message = f"the downloader gets {given} {noun}; it takes 2 arguments"
+                        message = f"the downloader gets {given}, and takes 2 arguments"
                         yield Finding(module.place(call), message)
-
-
-def _asks_downloader(call: ast.Call) -> bool:
-    asked = ast.unparse(call.func)
-    return asked.endswith("downloader.ensure_shard")
 
 
 class EX309(Engine):
@@ -161,12 +151,10 @@ class EX309(Engine):
         (inference_engine.py:237-277) is an AttributeError at the first request that comes there.
         Write the method, or mend the name."""
         for engine in exo_plugin.engines:
-            known = {*engine.methods, *host.CALLS}
-            known |= {n.attr for _, n in engine.walk(ast.Attribute) if isinstance(n.ctx, ast.Store)}  # type: ignore[attr-defined]
-            for module, call in engine.walk(ast.Call) if not engine.is_open else ():
-                called = getattr(call, "func", None)
-                name = called.attr if isinstance(called, ast.Attribute) else "__"
-                own = getattr(getattr(called, "value", None), "id", "") == "self"
+            known = {*engine.methods, *engine.stored, *host.CALLS}
+            for module, call in engine.calls if not engine.is_open else ():
+                name = getattr(call.func, "attr", "__")
+                own = getattr(getattr(call.func, "value", None), "id", "") == "self"
                 if not own or name in known or name.startswith("__"):
                     continue
                 known.add(name)

@@ -80,7 +80,7 @@ class EX106(EntryPoints):
         misspelt one is an ImportError, without a word for models and detectors. Name the module as
         the package has it, and build the wheel with it."""
         for entry in exo_plugin.followed():
-            if not exo_plugin.is_here(entry.module) and not exo_plugin.may_be_built(entry.module):
+            if not exo_plugin.is_here(entry.module) and not exo_plugin.may_be_built():
                 top = entry.module.partition(".")[0]
                 kind, name = (
                     ("module", entry.module) if top in exo_plugin.bases else ("package", top)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import host
-from ..files import UnreadableError, is_file, read_text
+from ..files import is_file
 from ..findings import Check, Finding, Place, reports
-from ..plugin import Plugin, table_of
+from ..plugin import Plugin
 
 
 class Packaging(Check):
@@ -135,58 +135,3 @@ class EX206(Packaging):
                 and not is_file(marker)
             ):
                 yield Finding(Place(folder.as_posix()), "py.typed is missing")
-
-
-class EX207(Packaging):
-    "copier's answers and the package agree"
-
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """`copier update` renders the template with the stored answers: where they differ from what
-        the project is called now, it brings the old names back. exo finds the plugin by the names
-        in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
-        change by an update. For other names, render a new plugin."""
-        path = exo_plugin.root / ".copier-answers.yml"
-        if exo_plugin.is_wheel or exo_plugin.problems or not is_file(path):
-            return
-        try:
-            lines = read_text(path).splitlines()
-        except UnreadableError as error:
-            yield Finding(Place(path.name), f"the file {error}")
-            return
-        engines = exo_plugin.in_group(host.GROUP_ENGINES)
-        actual = {
-            "project_name": {str(exo_plugin.metadata.name)},
-            "engine_name": {entry.name for entry in engines},
-            "engine_class": {entry.attribute for entry in engines},
-        }
-        for number, line in enumerate(lines, 1):
-            match = re.match(r"""(\w+): *["']?([\w.-]+)["']?\s*$""", line)
-            values = actual.get(match[1]) if match else None
-            if match and values and match[2] not in values:
-                now = ", ".join(sorted(values))
-                message = f"the answer {match[1]} is {match[2]}, but the project has {now}"
-                yield Finding(Place(path.name, number), message)
-
-
-class EX208(Packaging):
-    "The wheel takes in the package"
-
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """The wheel holds what the build tool is told. A folder that was renamed is left out, and
-        exo then fails to import it (plugin_discovery.py:184). Name the package's folder in
-        `[tool.hatch.build.targets.wheel] packages`; check the wheel itself too."""
-        keys = ("tool", "hatch", "build", "targets", "wheel")
-        told = table_of(exo_plugin.pyproject, *keys).get("packages")
-        if exo_plugin.is_wheel or not isinstance(told, list) or exo_plugin.may_be_built(""):
-            return
-        place = exo_plugin.line("[tool.hatch.build.targets.wheel]", "packages")
-        folders = [Path(str(name).strip("/")) for name in told]
-        gone = [folder for folder in folders if not (exo_plugin.root / folder).is_dir()]
-        for folder in gone:
-            yield Finding(place, f"the wheel's package {folder.as_posix()} is not here")
-        for name in (
-            exo_plugin.bases.keys() - {folder.name for folder in folders} if not gone else ()
-        ):
-            yield Finding(place, f"the package {name} is not among the wheel's packages")

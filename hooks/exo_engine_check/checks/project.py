@@ -65,13 +65,9 @@ class EX003(Project):
         from . import all_checks
 
         known = all_checks()
-        for table in ("exo-engine", "repo-review"):
-            ignore = table_of(exo_plugin.pyproject, "tool", table).get("ignore", {})
-            listed = ignore if isinstance(ignore, list) else []
-            reasons = ignore if isinstance(ignore, dict) else dict.fromkeys(map(str, listed), "")
-            for name, reason in reasons.items():
-                place = exo_plugin.line(f"[tool.{table}", "ignore", name)
-                if table == "exo-engine" and name not in known:
-                    yield Finding(place, f"there is no check {name}")
-                elif name in known and not (isinstance(reason, str) and reason.strip()):
-                    yield Finding(place, f"{name} is ignored without a reason")
+        for table, name, why in exo_plugin.ignores:
+            place = exo_plugin.line(f"[tool.{table}", "ignore", name)
+            if table == "exo-engine" and name not in known:
+                yield Finding(place, f"there is no check {name}")
+            elif name in known and not why:
+                yield Finding(place, f"{name} is ignored without a reason")

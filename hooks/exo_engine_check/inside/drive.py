@@ -59,7 +59,7 @@ class Driver:
         received = self.np.frombuffer(array.tobytes(), dtype=self.np.dtype(str(array.dtype)))
         return received.reshape(array.shape)
 
-    async def answer(self, *engines: Any, steps: int = STEPS, read_only: bool = False) -> Answer:
+    async def answer(self, *engines: Any, steps: int = STEPS) -> Answer:
         """One answer over as many nodes as there are engines."""
         request_id, shards, ids = self.request_id(), self.shards(len(engines)), Answer()
         loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
@@ -74,8 +74,7 @@ class Driver:
             ids.append(number)
             if number == engines[-1].tokenizer.eos_token_id or len(ids) >= steps:
                 return ids
-            x = token.reshape(1, -1)
-            x = self.wire(x) if read_only else x
+            x = token.reshape(1, -1) if len(engines) == 1 else self.wire(token.reshape(1, -1))
             x = await self.step(engines[0], "infer_tensor", request_id, shards[0], x)
 
     async def first(self, engine: Any, shard: Any, request_id: str) -> Any:

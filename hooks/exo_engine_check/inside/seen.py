@@ -1,6 +1,5 @@
 """What checks get by parameter name: the plugin as this process sees it, each thing made once."""
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -44,11 +43,6 @@ class Seen:
         named = [e["value"].rpartition(":")[0] for g in groups for e in entries if e["group"] == g]
         return list(dict.fromkeys(named))
 
-    @once
-    def exo(self) -> host.Exo:
-        found: host.Exo = self.imported.exo
-        return found
-
     def _values(self, group: str) -> dict[str, Any]:
         """What each entry point of a group names."""
         found: dict[str, Any] = {}
@@ -85,17 +79,17 @@ class Seen:
     def make(self) -> Callable[[], Any]:
         """Make the first engine as exo does."""
         name = next(iter(self.engines))
-        base: Any = self.exo.downloads.NoopShardDownloader
+        base: Any = self.imported.exo.downloads.NoopShardDownloader
 
         async def ensure_shard(_: Any, shard: Any, inference_engine_name: str) -> Any:
             return self.driver.device.folder
 
         downloader = type("Local", (base,), {"ensure_shard": ensure_shard})()
-        load = functools.partial(self.exo.discovery.load_inference_engine, name, downloader)
+        load = self.imported.exo.discovery.load_inference_engine
 
         def make() -> Any:
             with self.report.step(f"loading the engine {name}"):
-                return load()
+                return load(name, downloader)
 
         return make
 
@@ -118,4 +112,4 @@ class Seen:
             cards = self.cards
         except (NotRunError, BrokenError):
             cards = {}  # a device may need none
-        return Driver(self.report, self.exo, self.make, cards)
+        return Driver(self.report, self.imported.exo, self.make, cards)

@@ -37,17 +37,15 @@ class EX702(Check):
 
 
 class EX703(Check):
-    "Discovery's imports are quick and light"
+    "Discovery's imports are quick"
 
     @staticmethod
-    def check(imported: Imported, request: dict[str, Any]) -> Iterator[Any]:
+    def check(imported: Imported) -> Iterator[Any]:
         """Every start of exo imports the models and detectors of every installed plugin, whichever
         engine is used (plugin_discovery.py:109-112, 133-136). Import libraries inside the functions
         that need them."""
         if imported.seconds > SECONDS:
             yield f"models and detectors take {imported.seconds:.1f} s to import"
-        for name in sorted(imported.brought & set(request["heavy"])):
-            yield f"models and detectors import {name}"
 
 
 class EX704(Check):

@@ -4,22 +4,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..core import Check, describe, shorten
-from ..host import Exo
+from ..importing import Imported
 
 
 class EX400(Check):
     "exo's own discovery finds what the entry points name"
 
     @staticmethod
-    def check(exo: Exo, request: dict[str, Any]) -> Iterator[str]:
+    def check(imported: Imported, request: dict[str, Any]) -> Iterator[str]:
         """This is what exo's own functions give (plugin_discovery.py:78,100,124), for the models
         while `exo.models` is being imported (models.py:165-168). What they leave out, exo does not
         have: it takes models only when they are a dict, and detectors only when they can be
         called."""
         try:
-            found = exo.discovery.discover_inference_engines()
-            cards = exo.discovery.discover_models()
-            detectors = exo.discovery.discover_device_detectors()
+            found = imported.exo.discovery.discover_inference_engines()
+            cards = imported.exo.discovery.discover_models()
+            detectors = imported.exo.discovery.discover_device_detectors()
         except Exception as error:
             yield f"exo's discovery fails: {describe(error)}"
             return
