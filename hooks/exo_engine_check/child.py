@@ -83,41 +83,34 @@ def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> E
 
 
 def _watch(process: subprocess.Popen[bytes], files: dict[str, Path], limits: Limits) -> Ended:
-    """Follow what a process says, and look at its size and the clock, until it ends."""
-    ended = Ended()
+    """Look at what a process says, at its size and the clock, until it ends; then read it all."""
+    ended, said = Ended(), 0
     heard = weighed = time.monotonic()
-    with files["events"].open("rb") as events:
-        while not ended.how:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.05)
-            code, now = process.returncode, time.monotonic()
-            new = [event for event in map(_event, _lines(events)) if event]
-            ended.events += new
-            heard = now if new else heard
-            if any("done" in event for event in new):
-                break
-            if code is not None:
-                ended.how = f"crashed with {_code(code)}"
-            elif now - heard > limits.silence or now > limits.deadline:
-                ended.how = f"hung for {now - heard:.0f} s"
-            elif now - weighed > WEIGH:
-                weighed = now
-                ended.how = _too_much(process.pid, files, limits)
-    for name in ("stdout", "stderr"):
-        with files[name].open("rb") as file:
-            setattr(ended, name, file.read(10_000).decode("utf-8", "replace").strip())
+    while not ended.how and process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+        before, said, now = said, files["events"].stat().st_size, time.monotonic()
+        heard = now if said != before else heard
+        if now - heard > limits.silence or now > limits.deadline:
+            ended.how = f"hung for {now - heard:.0f} s"
+        elif now - weighed > WEIGH:
+            weighed = now
+            ended.how = _too_much(process.pid, files, limits)
+    texts = {name: _read(files[name]) for name in ("events", "stdout", "stderr")}
+    ended.events = [event for event in map(_event, texts.pop("events").splitlines()) if event]
+    for name, text in texts.items():
+        setattr(ended, name, text[:10_000].decode("utf-8", "replace").strip())
+    if not ended.how and not any("done" in event for event in ended.events):
+        ended.how = f"crashed with {_code(process.returncode)}"
     return ended
 
 
-def _lines(events: Any) -> list[bytes]:
-    """The whole lines that have come since."""
-    here = events.tell()
-    data = events.read(MAX_OUTPUT)
-    whole = data.rfind(b"\n") + 1
-    events.seek(here + whole)
-    return bytes(data[:whole]).splitlines()
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_OUTPUT)
 
 
+_NUMBERS = words("line good of")
 _TEXTS = words("step begin end state why check message path host missing")
 
 
@@ -129,9 +122,8 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict):
         return None
-    if any(type(event.get(key, 0)) is not int for key in ("line", "good", "of")):
-        return None
-    return event if all(isinstance(event[key], str) for key in _TEXTS & event.keys()) else None
+    texts = all(isinstance(event[key], str) for key in _TEXTS & event.keys())
+    return event if texts and all(type(event.get(key, 0)) is int for key in _NUMBERS) else None
 
 
 def _too_much(pid: int, files: dict[str, Path], limits: Limits) -> str:

@@ -98,12 +98,3 @@ def _escaped(text: str, more: str = "") -> str:
     for character in f"%\r\n{more}":
         text = text.replace(character, f"%{ord(character):02X}")
     return text
-
-
-def table() -> str:
-    """The README's table of checks, from the classes."""
-    lines = ["| id | check | why, and how to mend it |", "| --- | --- | --- |"]
-    for name, check in all_checks().items():
-        text = " ".join(manual(check).split()).replace("|", "\\|")
-        lines.append(f'| <a id="{name}"></a>{name} | {title(check)} | {text} |')
-    return "\n".join(lines) + "\n"

@@ -9,15 +9,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from .files import (
-    CannotRunError,
-    UnreadableError,
-    is_file,
-    python_files,
-    read_bytes,
-    read_text,
-    words,
-)
+from . import files
+from .files import CannotRunError, UnreadableError, is_file, words
 from .findings import Finding, Place
 from .plugin import EntryPoint, Metadata, Plugin, table_of
 from .source import Module
@@ -28,23 +21,25 @@ _NO_PACKAGES = words("build dist doc docs env example examples exo node_modules 
 
 def read_plugin(root: Path) -> Plugin:
     """Read a project's folder or an opened wheel. Raises CannotRunError."""
-    info = next(root.glob("*.dist-info"), None)
+    info, plugin = next(root.glob("*.dist-info"), None), Plugin(root)
     if is_file(root / "pyproject.toml"):
-        plugin = _read_tree(root)
+        project = _project_of_tree(plugin)
     elif info is not None:
-        plugin = _read_wheel(root, info)
+        plugin.is_wheel, plugin.config = True, f"{info.name}/METADATA"
+        project = _project_of_wheel(plugin, info)
     elif any(is_file(root / name) for name in ("setup.py", "setup.cfg")):
         raise CannotRunError(f"there is no pyproject.toml; {_BUILD}")
     else:
         raise CannotRunError("there is neither a pyproject.toml nor a wheel's .dist-info here")
+    plugin.metadata = _metadata_of(plugin, project)
+    _add_entry_points(plugin, project)
     _read_package(plugin)
     return plugin
 
 
-def _read_tree(root: Path) -> Plugin:
-    plugin = Plugin(root)
+def _project_of_tree(plugin: Plugin) -> dict[str, Any]:
     try:
-        plugin.text = read_text(root / plugin.config)
+        plugin.text = files.read_text(plugin.root / plugin.config)
         plugin.pyproject = tomllib.loads(plugin.text)
     except UnreadableError as error:
         plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
@@ -55,22 +50,41 @@ def _read_tree(root: Path) -> Plugin:
     project = table_of(plugin.pyproject, "project")
     if not plugin.problems and not project:
         raise CannotRunError(f"pyproject.toml has no [project]; {_BUILD}")
-    plugin.metadata = _metadata_of_tree(plugin, project)
-    if "entry-points" in plugin.metadata.dynamic:
-        raise CannotRunError(f"only the build knows the entry points; {_BUILD}")
-    for group, entries in table_of(project, "entry-points").items():
-        plugin.groups[group] = plugin.line("entry-points", group)
-        for name, value in entries.items() if isinstance(entries, dict) else ():
-            place = plugin.line("entry-points", group, name)
-            if isinstance(value, dict):
-                message = f'the group has to be in quotes: [project.entry-points."{group}.{name}"]'
-                plugin.problems.append(Finding(place, message))
-            else:
-                plugin.entry_points.append(EntryPoint(group, name, str(value), place))
-    return plugin
+    return project
 
 
-def _metadata_of_tree(plugin: Plugin, project: dict[str, Any]) -> Metadata:
+def _project_of_wheel(plugin: Plugin, info: Path) -> dict[str, Any]:
+    """What its metadata says, in the form of `[project]`."""
+    from importlib.metadata import Distribution
+
+    distribution = Distribution.at(info)
+    try:
+        plugin.text = files.read_text(info / "METADATA")
+        entries = list(distribution.entry_points)
+    except (UnreadableError, ValueError) as error:
+        plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
+        return {}
+    message: Any = distribution.metadata
+    project: dict[str, Any] = {
+        "name": message["Name"],
+        "requires-python": message["Requires-Python"],
+        "readme": str(message.get_payload()).strip() or message["Description"],
+        "license": message["License-Expression"] or message["License"],
+        "classifiers": message.get_all("Classifier"),
+        "dependencies": [],
+        "optional-dependencies": {},
+        "entry-points": {},
+    }
+    for text in distribution.requires or []:
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", text)
+        of_extra = project["optional-dependencies"].setdefault(extra[1] if extra else "", [])
+        (of_extra if extra else project["dependencies"]).append(text)
+    for entry in entries:
+        project["entry-points"].setdefault(entry.group, {})[entry.name] = entry.value
+    return project
+
+
+def _metadata_of(plugin: Plugin, project: dict[str, Any]) -> Metadata:
     found = Metadata(plugin.line("[project]"), _text(project.get("name")))
     found.dynamic = frozenset(_texts(project.get("dynamic")))
     found.requires_python = _text(project.get("requires-python"))
@@ -84,11 +98,25 @@ def _metadata_of_tree(plugin: Plugin, project: dict[str, Any]) -> Metadata:
     classified = any(t.startswith("License ::") for t in _texts(project.get("classifiers")))
     found.has["README"] = bool(readme) or "readme" in found.dynamic
     found.has["licence"] = bool(licence) or "license" in found.dynamic or classified
-    files = [readme, table_of(readme).get("file"), table_of(licence).get("file")]
-    for name in _texts(files) + _texts(project.get("license-files")):
+    named = [readme, table_of(readme).get("file"), table_of(licence).get("file")]
+    for name in _texts(named) + _texts(project.get("license-files")) if not plugin.is_wheel else ():
         if not any(c in name for c in "*?[") and not is_file(plugin.root / name):
             found.missing.append((name, plugin.line("[project]", name)))
     return found
+
+
+def _add_entry_points(plugin: Plugin, project: dict[str, Any]) -> None:
+    if "entry-points" in plugin.metadata.dynamic:
+        raise CannotRunError(f"only the build knows the entry points; {_BUILD}")
+    for group, entries in table_of(project, "entry-points").items():
+        plugin.groups[group] = plugin.line("entry-points", group)
+        for name, value in entries.items() if isinstance(entries, dict) else ():
+            place = plugin.line("entry-points", group, name)
+            if isinstance(value, dict):
+                message = f'the group has to be in quotes: [project.entry-points."{group}.{name}"]'
+                plugin.problems.append(Finding(place, message))
+            else:
+                plugin.entry_points.append(EntryPoint(group, name, str(value), place))
 
 
 def _text(value: Any) -> str | None:
@@ -97,35 +125,6 @@ def _text(value: Any) -> str | None:
 
 def _texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _read_wheel(root: Path, info: Path) -> Plugin:
-    from importlib.metadata import Distribution
-
-    distribution, plugin = Distribution.at(info), Plugin(root, is_wheel=True)
-    plugin.config = f"{info.name}/METADATA"
-    try:
-        plugin.text = read_text(info / "METADATA")
-        entries = list(distribution.entry_points)
-    except (UnreadableError, ValueError) as error:
-        plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
-        return plugin
-    message: Any = distribution.metadata
-    place = Place(plugin.config)
-    found = Metadata(place, message["Name"], requires_python=message["Requires-Python"])
-    found.has["README"] = bool(str(message.get_payload()).strip() or message["Description"])
-    licensed = [message["License-Expression"], message["License"]]
-    licensed += [t for t in message.get_all("Classifier") or [] if t.startswith("License ::")]
-    found.has["licence"] = any(licensed)
-    for text in distribution.requires or []:
-        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", text)
-        found.requirements.append((text, extra[1] if extra else "", place))
-    plugin.metadata = found
-    for entry in entries:
-        listed = Place(f"{info.name}/entry_points.txt")
-        plugin.groups[entry.group] = listed
-        plugin.entry_points.append(EntryPoint(entry.group, entry.name, entry.value, listed))
-    return plugin
 
 
 def _read_package(plugin: Plugin) -> None:
@@ -140,20 +139,14 @@ def _read_package(plugin: Plugin) -> None:
 
 def _add_package(plugin: Plugin, name: str) -> None:
     """Wherever packages may lie, whatever the build tool is told."""
-    for pattern in (
-        name,
-        f"src/{name}",
-        f"*/{name}",
-        f"*/*/{name}",
-        f"{name}.py",
-        f"src/{name}.py",
-    ):
+    places = (name, f"src/{name}", f"*/{name}", f"*/*/{name}", f"{name}.py", f"src/{name}.py")
+    for pattern in places:
         for folder in sorted(plugin.root.glob(pattern)):
             base = folder.relative_to(plugin.root).parent
             if _NO_PACKAGES & set(base.parts) or any(p.startswith(".") for p in base.parts):
                 continue
             plugin.bases[name] = base.as_posix().removeprefix(".")
-            for path in [folder] if folder.suffix else python_files(folder):
+            for path in [folder] if folder.suffix else files.python_files(folder):
                 _add_module(plugin, base, path)
             return
 
@@ -162,7 +155,7 @@ def _add_module(plugin: Plugin, base: Path, path: Path) -> None:
     inside = path.relative_to(plugin.root / base).with_suffix("").as_posix().replace("/", ".")
     module = Module(inside.removesuffix(".__init__"), path.relative_to(plugin.root).as_posix())
     try:
-        module.data = read_bytes(path)
+        module.data = files.read_bytes(path)
     except UnreadableError as error:
         module.problem = str(error)
     plugin.package.modules[module.name] = module

@@ -11,7 +11,7 @@ import yaml
 from checking import PLUGINS, found, plugin, run
 from exo_engine_check.checks import all_checks
 from exo_engine_check.findings import manual, title
-from exo_engine_check.table import with_table
+from table import with_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,7 +128,7 @@ def test_every_check_is_its_own_manual() -> None:
 
 def test_the_readmes_table_is_that_of_the_classes() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_table(text) == text, "python -m exo_engine_check.table README.md"
+    assert with_table(text) == text, "python tests/check/table.py"
 
 
 def test_the_hook_runs_no_code() -> None:
