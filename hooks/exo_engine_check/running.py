@@ -14,6 +14,7 @@ from .files import CannotRunError
 from .findings import CANNOT, CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Finding, Place, Report, Result
 from .plugin import EntryPoint, Plugin
 
+ANSWER_SECONDS = 4.0  # in which an answer has to end, or an error has to end it
 CHECK_SECONDS = 10.0  # for which a check may say nothing; more, where more is given to all
 
 
@@ -76,6 +77,7 @@ class Run:
             "packages": list(dict.fromkeys([*tops, project, engine])),
             "required": sorted(declared_modules(plugin)),
             "model_ids": sorted(host.MODEL_IDS),
+            "seconds": ANSWER_SECONDS,
             "device": device if isinstance(device, str) else "",
         }
 

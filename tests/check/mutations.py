@@ -143,7 +143,7 @@ DETECTORS = [
     row("a program that is missing", "EX503", "missing", (DETECTION, "except (OSError, subprocess.SubprocessError):", "except subprocess.SubprocessError:")),
     row("a detector that sleeps", "EX502", "takes", (DETECTION, ASK, f"    import time\n\n    time.sleep(1.2)\n{ASK}")),
     row("a detector that hangs", "EX502", "has not answered", (DETECTION, ASK, f"    import time\n\n    time.sleep(600)\n{ASK}")),
-    row("a program without a limit", "EX503", "programs hang", (DETECTION, ", timeout=1", ""), (DETECTION, '["steps-smi"]', '["true"]')),
+    row("a program without a limit", "EX503", "programs hang", (DETECTION, ", timeout=0.2", ""), (DETECTION, '["steps-smi"]', '["true"]')),
 ]  # fmt: skip
 
 IMPORTS = [

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from checking import PLUGINS, found, plugin, run
+from checking import PLUGINS, SHORT, found, plugin, run
 from exo_engine_check.run import Options, Report, check
 
 ENGINE, DETECTION = "exo_steps/engine.py", "exo_steps/detection.py"
@@ -46,7 +46,7 @@ ENDS = {
 def test_an_engine_that_ends_the_process(tmp_path: Path, name: str) -> None:
     line, state, says = ENDS[name]
     copy = with_line(tmp_path, line)
-    report = check(copy, Options(memory=0.5))
+    report = check(copy, Options(select=SHORT, memory=0.5))
     assert states(report)["EX701"] == state
     [finding] = (finding for _, finding in report.faults)
     assert says in finding.message

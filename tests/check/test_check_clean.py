@@ -11,7 +11,7 @@ from pathlib import Path
 
 import guide_plugin as guide
 import pytest
-from checking import PLUGINS, found, plugin
+from checking import PLUGINS, SHORT, found, plugin
 from conftest import variants
 from exo_engine_check.run import Options, check
 
@@ -90,7 +90,7 @@ def in_src(folder: Path) -> Path:
 
 
 def test_a_package_below_src(tmp_path: Path) -> None:
-    assert found(in_src(tmp_path)) == {}
+    assert found(in_src(tmp_path), *SHORT) == {}
 
 
 def test_an_editable_install_is_there_once(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_editable_install_is_there_once(tmp_path: Path) -> None:
         "[exo.inference_engines]\nsteps = exo_steps.engine:Old\nother = gone.engine:Gone\n"
         "[exo.models]\nother = gone.models:MODELS\n"
     )
-    report = check(copy, Options(python=str(tmp_path / "venv" / "bin" / "python")))
+    report = check(copy, Options(select=SHORT, python=str(tmp_path / "venv" / "bin" / "python")))
     assert report.faults == []
 
 
@@ -129,7 +129,7 @@ def test_an_engine_that_is_made_elsewhere(tmp_path: Path, text: str) -> None:
     config = copy / "pyproject.toml"
     content = config.read_text(encoding="utf-8")
     config.write_text(content.replace("exo_steps.engine:", "exo_steps.public:"), encoding="utf-8")
-    assert found(copy) == {}
+    assert found(copy, *SHORT) == {}
 
 
 def test_an_engine_of_ten_lines_over_another_one(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_engine_of_ten_lines_over_another_one(tmp_path: Path) -> None:
     (package / "engine.py").write_text(
         "from .kit.fork import Fork\n\n\nclass StepsInferenceEngine(Fork):\n    pass\n"
     )
-    assert found(copy) == {}
+    assert found(copy, *SHORT) == {}
 
 
 def test_a_device_by_a_path(tmp_path: Path) -> None:

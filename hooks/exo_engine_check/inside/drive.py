@@ -34,6 +34,7 @@ class Driver:
         self, report: Report, exo: Any, make: Callable[[], Any], cards: dict[str, Any]
     ) -> None:
         self.report, self.exo, self.make = report, exo, make
+        self.seconds: float = report.request["seconds"]  # within which an answer has to end
         self.new_device = functools.partial(device.start, report, exo, type(make()).__name__, cards)
         self._stack = contextlib.ExitStack()  # it ends with the process
         self.device = self._stack.enter_context(self.new_device())

@@ -10,8 +10,6 @@ from . import host
 from .core import NotRunError
 from .drive import Driver
 
-SECONDS = 4.0  # within which an answer has to end
-
 
 class Parts:
     """Splits a model's layers evenly over a node and its peers."""
@@ -62,7 +60,8 @@ def finding(*peers: Peer) -> Any:
 class Heard:
     """What a node tells its listeners of one request, or of the only one."""
 
-    def __init__(self, node: Any, request_id: str = "") -> None:
+    def __init__(self, driver: Driver, node: Any, request_id: str = "") -> None:
+        self.seconds = driver.seconds
         self.request_id, self.ids, self.ends = request_id, list[int](), 0
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         node.on_token.register(f"check-{id(self)}").on_next(self.hear)
@@ -75,9 +74,9 @@ class Heard:
                 self.ends += 1
                 self.ended.set()
 
-    async def within(self, seconds: float = SECONDS, event: asyncio.Event | None = None) -> bool:
+    async def within(self, seconds: float = 0, event: asyncio.Event | None = None) -> bool:
         try:
-            await asyncio.wait_for((event or self.ended).wait(), seconds)
+            await asyncio.wait_for((event or self.ended).wait(), seconds or self.seconds)
         except TimeoutError:
             return False
         return True
@@ -96,7 +95,7 @@ async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: boo
 
 async def start(driver: Driver, node: Any, prompt: str = "") -> Heard:
     """Ask a node for an answer, as exo's API does: with the first layer alone (models.py:263)."""
-    heard, whole = Heard(node, driver.request_id()), driver.shards(1)[0]
+    heard, whole = Heard(driver, node, driver.request_id()), driver.shards(1)[0]
     asked = type(whole)(whole.model_id, 0, 0, whole.n_layers)
     await node.process_prompt(asked, prompt or driver.device.prompt, heard.request_id, {})
     return heard
@@ -179,7 +178,7 @@ async def ask_api(driver: Driver, node: Any) -> tuple[Client, "asyncio.Task[Any]
 @contextlib.asynccontextmanager
 async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]:
     """A client's answer that is held before its second step; it goes on after the block."""
-    heard, go = Heard(node), asyncio.Event()
+    heard, go = Heard(driver, node), asyncio.Event()
 
     async def hold(tensor: Any) -> Any:
         await go.wait()
@@ -193,5 +192,5 @@ async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]
         yield client, heard
     finally:
         go.set()
-        await asyncio.sleep(0.2)
+        await heard.within(0.2)
         answer.cancel()

@@ -10,7 +10,7 @@ from .. import host
 from ..core import Check
 from ..drive import Driver
 from ..kept import settle
-from ..nodes import SECONDS, Peer, ask_api, held, make_node
+from ..nodes import Peer, ask_api, held, make_node
 
 
 class EX911(Check, row="lossless text"):
@@ -56,7 +56,7 @@ class EX912(Check, row="faults"):
         for the first token, and raise what has ended the answer."""
         driver.shards(2)
         _, answer = await ask_api(driver, await make_node(driver, Peer()))
-        done, _ = await asyncio.wait({answer}, timeout=SECONDS)
+        done, _ = await asyncio.wait({answer}, timeout=driver.seconds)
         if not done or answer.result().status < 400:
             answer.cancel()
             yield "the first step fails on another node, and the client gets HTTP 200"

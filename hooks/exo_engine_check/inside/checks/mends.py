@@ -9,7 +9,7 @@ from .. import host
 from ..core import CannotError, Check, NotRunError
 from ..drive import Driver
 from ..kept import settle, states_of
-from ..nodes import SECONDS, Heard, Peer, before_step, failing, finding, make_node, start
+from ..nodes import Heard, Peer, before_step, failing, finding, make_node, start
 from .clients import shown_text
 
 HALF = "a step on the first half of the layers"
@@ -127,7 +127,7 @@ class EX906(Check, row="split by layers"):
         try:
             await other.ensure_shard(whole)
             work = other.infer_tensor(driver.request_id(), whole, driver.wire(hidden), {})
-            await asyncio.wait_for(work, SECONDS)
+            await asyncio.wait_for(work, driver.seconds)
         except Exception:
             return
         yield "hidden states are taken for a prompt by an engine with all layers"
@@ -147,7 +147,7 @@ class EX907(Check, row="split by layers"):
         x = await driver.run(HALF, driver.first(driver.make(), before, driver.request_id()))
         if x.dtype.kind != "f":
             raise CannotError("the engine runs whole models and sends no hidden states")
-        heard = Heard(node, driver.request_id())
+        heard = Heard(driver, node, driver.request_id())
         with contextlib.suppress(Exception):
             await node.process_tensor(others, driver.wire(x), heard.request_id, {})
         if heard.ids and not heard.ended.is_set():
