@@ -52,7 +52,7 @@ class Run:
             limits = child.Limits(max(CHECK_SECONDS, self.seconds / 6), self.deadline, self.memory)
             asked = request | {"checks": pending, "avoid": self.avoid}
             ended = child.run(self.python, asked, self.folder, limits)
-            if not ended.events:
+            if not ended.events and not ended.how.startswith("hung"):
                 words = ended.stderr.splitlines()
                 raise CannotRunError(f"{self.python} can't start: {words[-1] if words else '?'}")
             pending = self._take(ended, pending)

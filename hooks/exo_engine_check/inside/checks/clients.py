@@ -74,7 +74,7 @@ class EX913(Check, row="cancel"):
         node = await make_node(driver)
         async with held(driver, node) as (client, heard):
             client.closed = True
-            await heard.within(1.0)
+            await heard.within()
             before = len(heard.ids)
         if len(heard.ids) > before + 1:
             yield "a client has gone away, and its answer goes on"
@@ -112,7 +112,7 @@ class EX914(Check, row="faults"):
                     server, loop = SimpleNamespace(node=node), asyncio.get_running_loop()
                     stop = module.__dict__["shutdown"]("SIGTERM", loop, server)
                     await driver.run("exo's shutdown()", stop)
-                    if not await heard.within(1.0):
+                    if not await heard.within():
                         yield f"exo is {what} to stop, and the answer in flight is not ended"
         finally:
             del sys.modules["exo.main"]
