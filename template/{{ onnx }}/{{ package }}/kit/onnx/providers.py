@@ -8,7 +8,6 @@ from typing import Any
 
 import onnxruntime as ort
 
-from .builds import the_one
 from .plan import Plan
 from .tensorrt import compiled
 
@@ -95,8 +94,7 @@ def available() -> list[str]:
 
 
 def chosen(plan: Plan, plugin: str = "") -> Provider:
-    """The provider that is asked for, or the best one here. Raises ProviderError, BuildError."""
-    the_one()
+    """The provider that is asked for, or the best one here. Raises ProviderError."""
     register(plugin)
     here = available()
     if plan.provider:
