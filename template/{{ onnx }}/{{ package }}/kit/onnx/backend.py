@@ -108,7 +108,8 @@ class OnnxBackend:
         precision = plan.precision or ("float16" if provider.half else "float32")
         threads = f"{plan.threads or 'all'} threads"
         here = ", ".join(providers.available())
-        return f"{build}, {provider.name}, {precision}, {threads}; nodes: {nodes}; here: {here}"
+        what = f"{provider.name}, checkpoints in {precision}, {threads}"
+        return f"{build}, {what}; nodes: {nodes}; here: {here}"
 
 
 def _part(name: str) -> Any:
