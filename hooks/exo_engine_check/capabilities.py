@@ -1,104 +1,78 @@
-"""--report: what the plugin can do, on the stand-in and on exo itself, as runs have shown it."""
+"""CAPABILITIES.md: what the plugin can do, on each host, as the checks of a run have shown it."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from .checks import running_checks
 from .files import CannotRunError, UnreadableError, is_file, read_text, reason
-from .findings import NOT_RUN, PASSED, printable
-from .plugin import Plugin
-from .run import Report
-from .tables import table_of
+from .findings import NOT_RUN, Report, Result, printable
 
-# What a contract with exo has, and the checks that see it; what has none is measured by the child.
-ROWS: dict[str, tuple[str, ...]] = {
-    "answers": ("EX801", "EX802", "EX803", "EX807"),
-    "lossless text": (),
-    "interleaved requests": ("EX805",),
-    "sampling": (),
-    "split by layers": (),
-    "two nodes": ("EX804",),
-    "bounded state": ("EX809", "EX902"),
-    "metrics": ("EX605", "EX810"),
-    "faults of the device": ("EX808", "EX903"),
-    "faults of the cluster": ("EX901", "EX904", "EX905", "EX906"),
-    "a mended exo": ("EX907",),
-    "faults of the machine": ("EX502", "EX503", "EX504"),
-}
-HOSTS = {"stand-in": "stand-in", "real": "exo"}
-_HEAD = "| what | stand-in | exo |"
-_RANK = {"yes": 2, "partly": 1}
+ROWS = (
+    *("lossless text", "streaming", "cancel", "sampling", "split by layers"),
+    *("whole model in a cluster", "batching", "reuse", "precision", "metrics", "faults"),
+)
+_COLUMNS = {"the stand-in for exo": 0, "exo itself": 1}
+_HEAD = """\
+# What this plugin can do
+
+`exo-engine check --report CAPABILITIES.md` has seen it; with `--python`, on exo itself. A row that
+says more than a run shows is a fault: where less is right, take the row out.
+
+| what | stand-in | exo | why not |
+| --- | --- | --- | --- |
+"""
 
 
-def of_run(report: Report) -> dict[str, str]:
+def cells(results: list[Result]) -> dict[str, str]:
     """Each row's cell: yes, partly with numbers, no, or not run."""
-    states = {result.id: result.state for result in report.results}
-    cells = {}
-    for row, checks in ROWS.items():
-        ran = [states[name] for name in checks if states.get(name, NOT_RUN) != NOT_RUN]
-        good = ran.count(PASSED)
-        cells[row] = (
-            report.measured.get(row, "not run")
-            if not checks
-            else (
-                "not run"
-                if not ran
-                else "yes"
-                if good == len(ran)
-                else f"partly ({good} of {len(ran)})"
-                if good
-                else "no"
-            )
-        )
-    return cells
+    checks = running_checks()
+    rows: dict[str, list[Result]] = {row: [] for row in ROWS}
+    for result in results:
+        if row := getattr(checks.get(result.id), "row", ""):
+            rows[row].append(result)
+    return {row: _cell(of_row) for row, of_row in rows.items()}
 
 
-def write(report: Report, plugin: Plugin, path: Path) -> list[str]:
-    """Write the table of this run beside the other host's column; what it lost, in sentences.
+def _cell(results: list[Result]) -> str:
+    if all(result.state == NOT_RUN for result in results):
+        return NOT_RUN
+    good, of = sum(r.good for r in results), sum(r.of for r in results)
+    return "yes" if good == of else f"partly ({good} of {of})" if good else "no"
 
-    A table that says more than the run is not replaced: the plugin has become worse, or the table
-    was written by hand. Raises CannotRunError.
-    """
-    if report.host not in HOSTS:
+
+def worth(cell: str) -> float:
+    """How much a cell says that the plugin can, from 0 to 1."""
+    share = re.fullmatch(r"partly \((\d+) of ([1-9]\d*)\)", cell)
+    return int(share[1]) / int(share[2]) if share else float(cell == "yes")
+
+
+def write(report: Report, path: Path) -> Iterator[str]:
+    """Write a run's column; where the table said more, tell what and leave it. CannotRunError."""
+    if report.host not in _COLUMNS:
         raise CannotRunError("--report: nothing of the plugin was run")
-    column = list(HOSTS).index(report.host)
-    old, now = _read(path), of_run(report)
-    reasons = table_of(plugin.pyproject, "tool", "exo-engine", "cannot")
-    lost = [
-        f"{path.name} says that {row} is {cells[column]}, and the run says {now[row]}"
-        for row, cells in old.items()
-        if row in now and _rank(cells[column]) > _rank(now[row])
-    ]
-    for row, why in reasons.items():
-        if row not in ROWS:
-            lost.append(f"[tool.exo-engine.cannot] names {row}, which is no row of the table")
-        elif now[row] == "yes":
-            lost.append(f"{row} is declared as what the plugin can't do ({why}), and it can")
+    column, old = _COLUMNS[report.host], _read(path)
+    lines, lost = [], list[str]()
+    for row, cell in report.can.items():
+        before = old.get(row, [NOT_RUN, NOT_RUN])
+        if worth(before[column]) > worth(cell):
+            lost.append(f"{row} is said to be {before[column]}, and the run says {cell}")
+        before[column] = cell
+        why = printable(report.cannot.get(row, "")).replace("|", "\\|")
+        lines.append(" ".join(f"| {row} | {' | '.join(before)} | {why} |".split()) + "\n")
     if not lost:
-        lines = [_HEAD, "| --- | --- | --- |"]
-        for row, cell in now.items():
-            cells = [*old.get(row, ["not run", "not run"])]
-            cells[column] = cell
-            note = f": {printable(reasons[row])}" if row in reasons else ""
-            lines.append(f"| {row} | {' | '.join(c + note * (c != 'yes') for c in cells)} |")
-        text = "What this plugin can do; written by `exo-engine check --report`.\n\n"
         try:
-            path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+            path.write_text(_HEAD + "".join(lines), encoding="utf-8")
         except OSError as error:
             raise CannotRunError(f"{path}: {reason(error)}") from error
-    return lost
-
-
-def _rank(cell: str) -> int:
-    return _RANK.get(cell.split(" ")[0], 0)
+    yield from lost
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """The cells of a table that was written before, without the reasons."""
-    if not is_file(path):
-        return {}
+    """The cells of the table that is there, of both columns, by row."""
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(path).splitlines() if is_file(path) else []
     except UnreadableError as error:
         raise CannotRunError(f"{path} {error}") from error
-    rows = [re.split(r"\s*\|\s*", line.strip().strip("|").strip()) for line in lines if "|" in line]
-    return {row[0]: [c.partition(":")[0] for c in row[1:]] for row in rows if len(row) == 3}
+    rows = [[part.strip() for part in line.split("|")[1:]] for line in lines if "|" in line]
+    return {row[0]: row[1:3] for row in rows if len(row) > 2}

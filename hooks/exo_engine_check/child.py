@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -15,10 +14,10 @@ from typing import Any
 
 from .files import CannotRunError, reason, words
 
-START = Path(__file__).parent / "inside" / "start.py"
-MAX_EVENTS = 2_000_000  # bytes
-MAX_WORDS = 10_000  # bytes kept of stdout and of stderr
-POLL, WEIGH = 0.05, 0.2  # seconds
+START = Path(__file__).parent / "inside"
+MAX_OUTPUT = 100_000_000  # bytes of stdout, stderr or events, each in a file
+MAX_MEMBERS = 1000  # processes and threads; a test server may have a thread a connection
+WEIGH = 0.2  # seconds
 # What a plugin may know of whoever runs the check: no credentials are among it.
 PASSED_ON = words(
     """PATH LANG LC_ALL LC_CTYPE TZ TMPDIR TEMP SYSTEMROOT VIRTUAL_ENV PYTHONPATH LD_LIBRARY_PATH
@@ -30,7 +29,7 @@ PASSED_ON = words(
 class Limits:
     """How long a check may be silent, all of them together, and how much memory they may hold."""
 
-    check: float
+    silence: float
     deadline: float  # of time.monotonic()
     memory: int  # bytes
 
@@ -40,26 +39,21 @@ class Ended:
     """How a process has ended, and what it said."""
 
     how: str = ""  # empty: well; else "crashed with …" or "hung for …"
-    hung: bool = False
     events: list[dict[str, Any]] = field(default_factory=list)
-    stdout: bytes = b""
-    stderr: bytes = b""
-
-    def last_words(self) -> str:
-        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
-        return f": {lines[-1].strip()}" if lines else ""
+    stdout: str = ""
+    stderr: str = ""
 
 
 def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> Ended:
     """Run the checks of a request in a process of its own. Raises CannotRunError."""
     if os.name != "posix":
         raise CannotRunError("a plugin is run on Linux and macOS alone: use --static")
-    _adopt_orphans()
-    before = set(_parents())
-    asked = folder / f"request-{len(request['checks'])}-{request['faultless']}.json"
-    asked.write_text(json.dumps(request), encoding="utf-8")
-    read, write = os.pipe()
-    command = [python, str(START), str(write), str(asked)]
+    if sys.platform == "linux":  # what leaves the child's session becomes a child of ours
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    before = set(_processes())
+    files = {name: folder / name for name in ("request", "events", "stdout", "stderr")}
+    files["request"].write_text(json.dumps(request | {"events": str(files["events"])}))
+    files["events"].write_bytes(b"")
     environment = {k: os.environ[k] for k in PASSED_ON if k in os.environ} | {
         "EXO_HOME": request["home"],
         "HOME": str(folder),
@@ -69,109 +63,55 @@ def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> E
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
+    with files["stdout"].open("wb") as stdout, files["stderr"].open("wb") as stderr:
+        try:
+            process = subprocess.Popen(
+                [python, str(START), str(files["request"])],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CannotRunError(f"--python {python}: {reason(error)}") from error
     try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(write,),
-        )
-    except OSError as error:
-        os.close(read)
-        raise CannotRunError(f"--python {python}: {reason(error)}") from error
-    finally:
-        os.close(write)
-    _ours.add(process.pid)
-    try:
-        return _Watch(process, read, limits).until_the_end()
+        return _watch(process, files, limits)
     finally:
         _kill(process, before)
-        _ours.discard(process.pid)
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
-            stream.close()
-        os.close(read)
 
 
-class _Watch:
-    """Reads what a process says, and looks at its memory and the clock."""
-
-    def __init__(self, process: subprocess.Popen[bytes], events: int, limits: Limits) -> None:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self.process, self.limits = process, limits
-        self.said: dict[int, bytearray] = {}
-        self.outputs = (events, process.stdout.fileno(), process.stderr.fileno())
-        self.selector = selectors.DefaultSelector()
-        for number in self.outputs:
-            os.set_blocking(number, False)
-            self.said[number] = bytearray()
-            self.selector.register(number, selectors.EVENT_READ)
-        self.read = 0  # bytes of events that are understood
-        self.ended = Ended()
-        self.weighed = time.monotonic()
-
-    def until_the_end(self) -> Ended:
-        heard = time.monotonic()
-        while not self.ended.how:
-            if self._listen():
-                heard = time.monotonic()
-            now = time.monotonic()
-            code = self.process.poll()
-            if code is not None or self._is_done():
-                while self._listen():
-                    pass
-                if not self._is_done():
-                    self.ended.how = f"crashed with {_code(code or 0)}"
-                break
-            if now - heard > self.limits.check or now > self.limits.deadline:
-                silent = min(self.limits.check, now - heard)
-                self.ended.how, self.ended.hung = f"hung for {silent:.0f} s", True
-            elif self._holds_too_much(now):
-                limit = self.limits.memory / 2**30
-                self.ended.how = f"crashed with more than {limit:.1f} GiB of memory (--memory)"
-        self.ended.stdout = bytes(self.said[self.outputs[1]])
-        self.ended.stderr = bytes(self.said[self.outputs[2]])
-        return self.ended
-
-    def _holds_too_much(self, now: float) -> bool:
-        if now - self.weighed < WEIGH:
-            return False
-        self.weighed = now
-        return _resident(self.process.pid) > self.limits.memory
-
-    def _is_done(self) -> bool:
-        return any("done" in event for event in self.ended.events)
-
-    def _listen(self) -> bool:
-        """Take what is there; whether there was an event. What is too much is read and dropped."""
-        for key, _ in self.selector.select(POLL):
-            try:
-                data = os.read(key.fd, 65536)
-            except BlockingIOError:
-                continue
-            if not data:
-                self.selector.unregister(key.fd)
-            limit = MAX_EVENTS if key.fd == self.outputs[0] else MAX_WORDS
-            said = self.said[key.fd]
-            said += data[: max(0, limit - len(said))]
-        return self._understand()
-
-    def _understand(self) -> bool:
-        said = self.said[self.outputs[0]]
-        end = said.rfind(b"\n") + 1
-        lines = bytes(said[self.read : end]).splitlines()
-        self.read = max(end, self.read)
-        events = [event for event in map(_event, lines) if event is not None]
-        self.ended.events += events
-        return bool(events)
+def _watch(process: subprocess.Popen[bytes], files: dict[str, Path], limits: Limits) -> Ended:
+    """Look at what a process says, at its size and the clock, until it ends; then read it all."""
+    ended, said = Ended(), 0
+    heard = weighed = time.monotonic()
+    while not ended.how and process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+        before, said, now = said, files["events"].stat().st_size, time.monotonic()
+        heard = now if said != before else heard
+        if now - heard > limits.silence or now > limits.deadline:
+            ended.how = f"hung for {now - heard:.0f} s"
+        elif now - weighed > WEIGH:
+            weighed = now
+            ended.how = _too_much(process.pid, files, limits)
+    texts = {name: _read(files[name]) for name in ("events", "stdout", "stderr")}
+    ended.events = [event for event in map(_event, texts.pop("events").splitlines()) if event]
+    for name, text in texts.items():
+        setattr(ended, name, text[:10_000].decode("utf-8", "replace").strip())
+    if not ended.how and not any("done" in event for event in ended.events):
+        ended.how = f"crashed with {_code(process.returncode)}"
+    return ended
 
 
-_TEXTS = words("step begin end state why check message path host missing can value")
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_OUTPUT)
+
+
+_NUMBERS = words("line good of")
+_TEXTS = words("step begin end state why check message path host missing")
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
@@ -182,53 +122,42 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict):
         return None
-    texts = all(isinstance(event[key], str) for key in _TEXTS if key in event)
-    numbers = all(type(event[key]) is int for key in ("line", "answered") if key in event)
-    return event if texts and numbers else None
+    texts = all(isinstance(event[key], str) for key in _TEXTS & event.keys())
+    return event if texts and all(type(event.get(key, 0)) is int for key in _NUMBERS) else None
+
+
+def _too_much(pid: int, files: dict[str, Path], limits: Limits) -> str:
+    """What a process and its own hold too much of: pages that are there, no reserved addresses."""
+    processes, family = _processes(), {pid}
+    while more := {child for child, (of, *_) in processes.items() if of in family} - family:
+        family |= more
+    held = [processes[member] for member in family if member in processes]
+    if sum(pages for *_, pages in held) * os.sysconf("SC_PAGE_SIZE") > limits.memory:
+        return f"crashed with more than {limits.memory / 2**30:.1f} GiB of memory (--memory)"
+    if sum(threads for _, threads, _ in held) > MAX_MEMBERS:
+        return f"crashed with more than {MAX_MEMBERS} threads and processes"
+    if any(file.stat().st_size > MAX_OUTPUT for file in files.values()):
+        return f"crashed with more than {MAX_OUTPUT // 1_000_000} MB of output"
+    return ""
 
 
 def _code(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
     try:
-        return f"signal {signal.Signals(-code).name}"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     except ValueError:
         return f"signal {-code}"
 
 
-def _parents() -> dict[int, int]:
-    """Every process of this machine that can be seen, and its parent (Linux)."""
+def _processes() -> dict[int, tuple[int, int, int]]:
+    """Every process that can be seen: its parent, its threads and its resident pages (Linux)."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            found[int(path.parent.name)] = int(fields[1])
+            found[int(path.parent.name)] = int(fields[1]), int(fields[17]), int(fields[21])
         except (OSError, ValueError, IndexError):
             continue  # it has ended
     return found
-
-
-def _resident(pid: int) -> int:
-    """The memory that a process and its own hold: pages that are there, no reserved addresses."""
-    parents, family = _parents(), {pid}
-    while more := {child for child, of in parents.items() if of in family} - family:
-        family |= more
-    pages = 0
-    for member in family:
-        try:
-            pages += int(Path(f"/proc/{member}/statm").read_text().split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _adopt_orphans() -> None:
-    """What leaves the session of a child becomes a child of ours when its parent ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-
-_ours: set[int] = set()  # processes that run now
 
 
 def _kill(process: subprocess.Popen[bytes], before: set[int]) -> None:
@@ -238,7 +167,7 @@ def _kill(process: subprocess.Popen[bytes], before: set[int]) -> None:
     process.wait()
     me = os.getpid()
     for _ in range(100):  # each one that ends leaves us its own children
-        left = {pid for pid, parent in _parents().items() if parent == me} - before - _ours
+        left = {pid for pid, (parent, *_) in _processes().items() if parent == me} - before
         for pid in left:
             with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

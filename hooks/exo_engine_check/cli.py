@@ -6,9 +6,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
-FORMATS = ("text", "json", "sarif", "github")
+from .files import CannotRunError
+from .findings import printable
+
+FORMATS = ("text", "json", "github")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,14 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     add("path", nargs="?", type=Path, default=Path(), help="a project's folder or a wheel")
     add("--static", action="store_true", help="run no code of the plugin")
     add("--python", default=sys.executable, help="run the plugin with this Python, on its exo")
+    add("--report", type=Path, help="write what the plugin can do: CAPABILITIES.md")
     add("--format", choices=FORMATS, default="text", help="how the report is written")
     add("--select", action="append", default=[], help="only checks that begin so: EX3,EX401")
     add("--ignore", action="append", default=[], help="leave out checks: EX503")
     add("--timeout", type=_positive, default=60.0, help="seconds for all of it (60)")
     add("--memory", type=_positive, default=4.0, help="GiB that the plugin may hold (4)")
-    add("--report", type=Path, metavar="FILE", help="write what the plugin can do, as a table")
-    add("--fix", action="store_true", help="mend what has one right answer")
-    add("--diff", action="store_true", help="show what --fix would do")
     return parser
 
 
@@ -47,65 +47,44 @@ def _positive(text: str) -> float:
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command, and end with its exit code."""
-    sys.exit(main(_parser().parse_args(arguments)))
-
-
-def main(given: argparse.Namespace) -> int:
-    from .files import CannotRunError
-    from .findings import printable
-
+    given = vars(_parser().parse_args(arguments))
+    del given["command"]
     try:
-        return _check(given)
+        sys.exit(_check(given.pop("path"), given.pop("format"), given))
     except (CannotRunError, TimeoutError) as error:
         _write(f"exo-engine: {printable(error)}\n", sys.stderr)
-        return 2
+        sys.exit(2)
 
 
-def _check(given: argparse.Namespace) -> int:
+def _check(path: Path, form: str, given: dict[str, object]) -> int:
     from . import formats
-    from .findings import printable
     from .run import Options, check
 
-    with _deadline(given.timeout):
-        if given.fix or given.diff:
-            from .fixes import apply
-
-            shown = apply(given.path, write=given.fix and not given.diff)
-            if given.diff:
-                _write(shown)
-                return 1 if shown else 0
-        options = Options(
-            given.select,
-            given.ignore,
-            given.static,
-            given.python,
-            given.timeout,
-            given.memory,
-            given.report,
-        )
-        report = check(given.path, options)
-    colour = given.format == "text" and sys.stdout.isatty()
-    _write(formats.write(report, given.format, colour))
+    options = Options(**given)  # type: ignore[arg-type]  # the parser's own types
+    with _deadline(options.timeout):
+        report = check(path, options)
+    _write(formats.write(report, form))
     if report.nothing_ran:
         _write(f"exo-engine: {printable(report.nothing_ran)}\n", sys.stderr)
-    return 1 if report.faults or report.lost else 2 if report.nothing_ran else 0
+    return 1 if report.faults else 2 if report.nothing_ran else 0
 
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
     """End reading, too, when the time is over; the plugin's process is ended a little before."""
 
-    def over(_: int, __: FrameType | None) -> None:
+    def over(*_: object) -> None:
         raise TimeoutError(f"the check was not done after {seconds:g} s (--timeout)")
 
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, over)
-        signal.setitimer(signal.ITIMER_REAL, seconds + 2)
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds + 2)
     try:
         yield
     finally:
-        if hasattr(signal, "SIGALRM"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _write(text: str, stream: object = None) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 README = "https://github.com/org/exo-engine-template"
-PASSED, FAILED, CRASHED, HUNG, NOT_RUN = "passed", "failed", "crashed", "hung", "not run"
+PASSED, FAILED, CRASHED, HUNG = "passed", "failed", "crashed", "hung"
+NOT_RUN, CANNOT = "not run", "can't"
 
 
 def printable(text: object) -> str:
@@ -47,7 +48,30 @@ class Result:
     id: str
     state: str
     findings: list[Finding] = field(default_factory=list)
-    why: str = ""  # it was not run, or ignored
+    why: str = ""  # it was not run, or the plugin can't
+    good: int = 0
+    of: int = 1  # of so many things that were tried
+
+
+@dataclass
+class Report:
+    """What became of every check, in the order of the ids."""
+
+    results: list[Result] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)  # ids, with the reasons given
+    notes: list[str] = field(default_factory=list)
+    host: str = ""  # which exo
+    can: dict[str, str] = field(default_factory=dict)  # rows of CAPABILITIES.md, with their cells
+    cannot: dict[str, str] = field(default_factory=dict)  # rows, with the reasons given
+    nothing_ran: str = ""  # why: it ends with 2
+    again: str = "exo-engine check"  # the command that made it
+
+    def with_state(self, state: str) -> list[Result]:
+        return [result for result in self.results if result.state == state]
+
+    @property
+    def faults(self) -> list[tuple[str, Finding]]:
+        return [(r.id, finding) for r in self.results for finding in r.findings]
 
 
 def reports(find: Callable[..., Iterable[Finding]]) -> Any:

@@ -1,27 +1,14 @@
-"""A report as text for people, and as JSON, SARIF and GitHub annotations."""
+"""A report as text for people, and as JSON and GitHub annotations."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
-from .capabilities import of_run
 from .checks import all_checks
-from .findings import FAILED, NOT_RUN, PASSED, README, Finding, manual, printable, title
-from .run import Report
-
-SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_COLOURS = {"bold": "1", "red": "1;31", "green": "1;32", "cyan": "36", "dim": "2"}
+from .findings import CANNOT, FAILED, NOT_RUN, PASSED, README, Report, manual, printable, title
 
 
-def write(report: Report, form: str, colour: bool = False) -> str:
+def write(report: Report, form: str) -> str:
     """A report in one of the forms."""
-    if form != "text":
-        return str(globals()[f"as_{form}"](report))
-    pieces = (
-        f"\033[{_COLOURS[style]}m{text}\033[0m" if colour and style else text
-        for text, style in _pieces(report)
-    )
-    return "".join(pieces)
+    return {"text": as_text, "json": as_json, "github": as_github}[form](report)
 
 
 def summary(report: Report) -> str:
@@ -29,9 +16,9 @@ def summary(report: Report) -> str:
     count = len(report.faults)
     faults = f"{count} fault{'' if count == 1 else 's'}" if count else "no fault"
     passed = len(report.with_state(PASSED))
-    missing = len(report.with_state(NOT_RUN))
     parts = [faults, f"{passed} check{'' if passed == 1 else 's'} passed"]
-    parts += [f"{missing} not run"] if missing else []
+    for state in (CANNOT, NOT_RUN):
+        parts += [f"{missing} {state}"] if (missing := len(report.with_state(state))) else []
     parts += [f"{len(report.ignored)} ignored"] if report.ignored else []
     return ", ".join(parts)
 
@@ -40,36 +27,29 @@ def url(name: str) -> str:
     return f"{README}#{name}"
 
 
-def _pieces(report: Report) -> Iterator[tuple[str, str]]:
-    """The text in pieces, each with its style."""
-    checks = all_checks()
-    for result in report.results:
-        if not result.findings:
-            continue
+def as_text(report: Report) -> str:
+    """What a person reads."""
+    checks, lines = all_checks(), list[str]()
+    for result in [result for result in report.results if result.findings]:
         state = "" if result.state == FAILED else f" ({result.state})"
-        yield f"{result.id} ", "red"
-        yield f"{title(checks[result.id])}{state}\n", "bold"
+        lines.append(f"{result.id} {title(checks[result.id])}{state}")
         for finding in result.findings:
-            place = printable(finding.place)
-            yield "  ", ""
-            yield place, "cyan" if place else ""
-            yield f"{': ' if place else ''}{printable(finding.message)}\n", ""
-        yield "".join(f"    {line}\n" for line in manual(checks[result.id]).splitlines()), ""
-        yield f"    alone: {report.again} --select {result.id}\n    {url(result.id)}\n\n", "dim"
-    for why, names in _not_run(report).items():
-        yield f"{', '.join(names)} not run: {printable(why)}\n", ""
+            place = f"{printable(finding.place)}: " if finding.place.path else ""
+            lines.append(f"  {place}{printable(finding.message)}")
+        lines += [f"    {line}" for line in manual(checks[result.id]).splitlines()]
+        lines += [f"    alone: {report.again} --select {result.id}", f"    {url(result.id)}", ""]
+    for state in (CANNOT, NOT_RUN):
+        for why, names in _by_why(report, state).items():
+            lines.append(f"{', '.join(names)} {state}: {printable(why)}")
     for name, reason in report.ignored.items():
-        yield f"{name} ignored: {printable(reason) or 'no reason given'}\n", ""
-    for note in report.notes:
-        yield f"note: {printable(note)}\n", ""
-    for sentence in report.lost:
-        yield f"--report: {printable(sentence)}\n", "red"
-    yield f"{summary(report)}\n", "red" if report.faults or report.nothing_ran else "green"
+        lines.append(f"{name} ignored: {printable(reason) or 'no reason given'}")
+    lines += [f"note: {printable(note)}" for note in report.notes]
+    return "\n".join([*lines, summary(report)]) + "\n"
 
 
-def _not_run(report: Report) -> dict[str, list[str]]:
+def _by_why(report: Report, state: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for result in report.with_state(NOT_RUN):
+    for result in report.with_state(state):
         found.setdefault(result.why, []).append(result.id)
     return found
 
@@ -92,95 +72,29 @@ def as_json(report: Report) -> str:
     content = {
         "faults": faults,
         "states": {result.id: result.state for result in report.results},
-        "not_run": {r.id: printable(r.why) for r in report.with_state(NOT_RUN)},
-        "capabilities": of_run(report),
-        "lost": report.lost,
+        "why": {r.id: printable(r.why) for r in report.results if r.why},
         "ignored": report.ignored,
+        "capabilities": report.can,
+        "cannot": report.cannot,
         "passed": len(report.with_state(PASSED)),
         "notes": [printable(note) for note in report.notes],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_sarif(report: Report) -> str:
-    """SARIF 2.1.0, for GitHub's code scanning and editors."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("exo-engine-template")
-    except PackageNotFoundError:
-        number = "0"
-    checks = all_checks()
-    names = sorted({name for name, _ in report.faults})
-    driver = {
-        "name": "exo-engine",
-        "version": number,
-        "informationUri": README,
-        "rules": [
-            {
-                "id": name,
-                "shortDescription": {"text": title(checks[name])},
-                "fullDescription": {"text": manual(checks[name]) or title(checks[name])},
-                "helpUri": url(name),
-            }
-            for name in names
-        ],
-    }
-    run = {
-        "tool": {"driver": driver},
-        "columnKind": "unicodeCodePoints",
-        "results": [
-            _sarif_result(name, finding, names.index(name)) for name, finding in report.faults
-        ],
-    }
-    content = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _sarif_result(name: str, finding: Finding, index: int) -> dict[str, Any]:
-    from urllib.parse import quote
-
-    result: dict[str, Any] = {
-        "ruleId": name,
-        "ruleIndex": index,
-        "level": "error",
-        "message": {"text": printable(finding.message)},
-    }
-    place = finding.place
-    if place.path:
-        physical: dict[str, Any] = {"artifactLocation": {"uri": quote(place.path)}}
-        if place.line:
-            physical["region"] = {"startLine": place.line}
-        result["locations"] = [{"physicalLocation": physical}]
-    return result
-
-
 def as_github(report: Report) -> str:
     """Annotations of a GitHub workflow, one a fault, and the summary."""
-    lines = []
-    checks = all_checks()
+    checks, lines = all_checks(), list[str]()
     for name, finding in report.faults:
-        place = finding.place
-        fields = {"file": place.path, "line": str(place.line or "")}
+        fields = {"file": finding.place.path, "line": str(finding.place.line or "")}
         fields["title"] = f"{name} {title(checks[name])}"
-        given = ",".join(f"{k}={_property(v)}" for k, v in fields.items() if v)
-        lines.append(f"::error {given}::{_data(printable(finding.message))}")
-    lines += [f"::notice::{_data(printable(note))}" for note in report.notes]
+        given = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value)
+        lines.append(f"::error {given}::{_escaped(printable(finding.message))}")
+    lines += [f"::notice::{_escaped(printable(note))}" for note in report.notes]
     return "\n".join([*lines, summary(report)]) + "\n"
 
 
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def table() -> str:
-    """The README's table of checks, from the classes."""
-    lines = ["| id | check | why, and how to mend it |", "| --- | --- | --- |"]
-    for name, check in all_checks().items():
-        text = " ".join(manual(check).split()).replace("|", "\\|")
-        lines.append(f'| <a id="{name}"></a>{name} | {title(check)} | {text} |')
-    return "\n".join(lines) + "\n"
+def _escaped(text: str, more: str = "") -> str:
+    for character in f"%\r\n{more}":
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

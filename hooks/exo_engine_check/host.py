@@ -19,11 +19,12 @@ BUILT_IN_ENGINES = {
     "tinygrad": "TinygradDynamicShardInferenceEngine",
 }
 
-# What a node calls, and the arguments that it gives: (positional, keywords, where).
+# What a node calls: how many arguments by position, those by name, and where.
 CALLS: dict[str, tuple[int, tuple[str, ...], str]] = {
+    "__init__": (1, (), "plugin_discovery.py:189"),
     "encode": (2, (), "inference_engine.py:270"),
     "decode": (2, (), "inference_engine.py:249"),
-    "sample": (1, (), "node.py:128"),
+    "sample": (1, ("temp",), "node.py:128"),
     "infer_tensor": (4, (), "node.py:382"),
     "load_checkpoint": (2, (), "inference_engine.py:257"),
     "ensure_shard": (1, (), "node.py:129"),
@@ -33,45 +34,22 @@ CALLS: dict[str, tuple[int, tuple[str, ...], str]] = {
     "clear_session": (0, (), "inference_engine.py:266"),
 }
 REQUIRED = ("encode", "decode", "sample", "infer_tensor", "load_checkpoint", "ensure_shard")
-INHERITED = ("infer_prompt", "save_checkpoint", "save_session", "clear_session")
-ATTRIBUTES = {
-    "shard": "main.py:186",
-    "shard_downloader": "chatgpt_api.py:657",
-    "tokenizer": "node.py:131",
-}
 
 # exo's setup.py, and what follows from it for transformers' own requirements.
-PINS = {
-    "aiofiles": "24.1.0",
-    "aiohttp": "3.10.11",
-    "aiohttp-cors": "0.7.0",
-    "grpcio": "1.68.0",
-    "grpcio-tools": "1.68.0",
-    "huggingface-hub": "0.26.5",
-    "jinja2": "3.1.4",
-    "nuitka": "2.5.1",
-    "numpy": "2.0.0",
-    "nvidia-ml-py": "12.560.30",
-    "opencv-python": "4.10.0.84",
-    "pillow": "10.4.0",
-    "prometheus-client": "0.20.0",
-    "protobuf": "5.28.1",
-    "psutil": "6.0.0",
-    "pydantic": "2.9.2",
-    "requests": "2.32.3",
-    "rich": "13.7.1",
-    "safetensors": "0.4.5",
-    "scapy": "2.6.1",
-    "tokenizers": "0.20.3",
-    "tqdm": "4.66.4",
-    "transformers": "4.46.3",
-    "uvloop": "0.21.0",
-}
+PINS = dict(
+    pin.split("==")
+    for pin in words(
+        """aiofiles==24.1.0 aiohttp==3.10.11 aiohttp-cors==0.7.0 grpcio==1.68.0 grpcio-tools==1.68.0
+        huggingface-hub==0.26.5 jinja2==3.1.4 nuitka==2.5.1 numpy==2.0.0 nvidia-ml-py==12.560.30
+        opencv-python==4.10.0.84 pillow==10.4.0 prometheus-client==0.20.0 protobuf==5.28.1
+        psutil==6.0.0 pydantic==2.9.2 requests==2.32.3 rich==13.7.1 safetensors==0.4.5 scapy==2.6.1
+        tokenizers==0.20.3 tqdm==4.66.4 transformers==4.46.3 uvloop==0.21.0"""
+    )
+)
 PYTHONS = ("3.11", "3.12")  # numpy 2.0.0 has no wheel for 3.13
 
 # Newest release does not live with a pin of exo: what pip would do to exo's environment.
 BREAKS_PINS = {"typer": "rich 13.8 or newer, and exo pins 13.7.1"}
-
 MODEL_IDS = words(
     """
     deepseek-coder-v2-lite deepseek-coder-v2.5 deepseek-r1 deepseek-r1-1.5b-rkllm deepseek-r1-3bit

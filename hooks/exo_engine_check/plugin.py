@@ -3,17 +3,24 @@
 import ast
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import host
-from .files import is_file, names, words
+from .files import is_file, words
 from .findings import Finding, Place
-from .source import Class, Module, Package
-from .tables import lines_of, table_of, tables_of
+from .source import Class, Package
 
 _PURE_BACKENDS = words("flit flit_core hatchling pdm poetry setuptools uv_build")
+
+
+def table_of(data: Any, *keys: str) -> dict[str, Any]:
+    """A table inside a table; empty where there is none."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,8 @@ class Metadata:
     name: str | None = None
     requirements: list[tuple[str, str, Place]] = field(default_factory=list)  # text, extra, where
     requires_python: str | None = None
-    python_place: Place = field(default_factory=Place)
-    has: dict[str, bool] = field(default_factory=dict)  # a readme, a license
-    missing: dict[str, list[tuple[str, Place]]] = field(default_factory=dict)  # named, not there
+    has: dict[str, bool] = field(default_factory=dict)  # a README, a licence
+    missing: list[tuple[str, Place]] = field(default_factory=list)  # files: named, not there
     dynamic: frozenset[str] = frozenset()
 
 
@@ -62,7 +68,7 @@ class Plugin:
 
     root: Path
     is_wheel: bool = False
-    config: Place = field(default_factory=lambda: Place("pyproject.toml"))
+    config: str = "pyproject.toml"
     text: str = ""
     pyproject: dict[str, Any] = field(default_factory=dict)
     metadata: Metadata = field(default_factory=lambda: Metadata(Place("pyproject.toml")))
@@ -82,103 +88,60 @@ class Plugin:
         return table_of(self.pyproject, "tool", "exo-engine")
 
     @functools.cached_property
+    def ignores(self) -> list[tuple[str, str, str]]:
+        """What the project ignores: the table, the id, and the reason that it gives."""
+        found = []
+        for table in ("exo-engine", "repo-review"):
+            ignore = table_of(self.pyproject, "tool", table).get("ignore", {})
+            told = dict.fromkeys(map(str, ignore), "") if isinstance(ignore, list) else ignore
+            for name, why in told.items() if isinstance(told, dict) else ():
+                found.append((table, name, " ".join(why.split()) if isinstance(why, str) else ""))
+        return found
+
+    @functools.cached_property
     def concerns_exo(self) -> bool:
         """Whether the project has to do with exo at all: plain repo-review runs on any project."""
         named = any(group.startswith("exo") for group in self.groups)
         return named or any(i.top == "exo" for module in self.package for i in module.imports)
 
-    def in_group(self, group: str) -> list[EntryPoint]:
-        return [entry for entry in self.entry_points if entry.group == group]
+    def in_group(self, *groups: str) -> list[EntryPoint]:
+        return [entry for entry in self.entry_points if entry.group in groups]
 
     @functools.cached_property
-    def _lines(self) -> dict[tuple[str, ...], int]:
-        return lines_of(self.text)
-
-    @functools.cached_property
-    def _split(self) -> list[str]:
+    def lines(self) -> list[str]:
         return self.text.splitlines()
 
-    def line(self, *path: str, text: str = "") -> Place:
-        """Where a key of pyproject.toml is, or most of it; with `text`, the line that holds it."""
-        known = (path[:n] for n in range(len(path), 0, -1))
-        line = next((self._lines[part] for part in known if part in self._lines), 0)
-        if text:
-            lines = range(max(line, 1), len(self._split) + 1)
-            line = next((n for n in lines if text in self._split[n - 1]), line)
-        return Place(self.config.path, line)
+    def line(self, *texts: str) -> Place:
+        """The line of the last text that is there, each looked for from the one before."""
+        number = 0
+        for text in texts:
+            found = (
+                n for n in range(max(number, 1), len(self.lines) + 1) if text in self.lines[n - 1]
+            )
+            number = next(found, number)
+        return Place(self.config, number)
 
-    @functools.cached_property
-    def backend(self) -> str:
-        """The module of the build backend; setuptools where none is named."""
-        named = table_of(self.pyproject, "build-system").get("build-backend")
-        return re.split(r"[.:]", named)[0] if isinstance(named, str) else "setuptools"
+    def is_here(self, module: str) -> bool:
+        """Whether a module has a source, or the compiled form that Python imports."""
+        *above, name = module.split(".")
+        folder = self.root.joinpath(self.bases.get(module.partition(".")[0], ""), *above)
+        return module in self.package.modules or any(folder.glob(f"{name}.*so"))
 
-    @functools.cached_property
-    def build_adds_modules(self) -> bool:
-        """Whether the build compiles something, or runs code of the project's own."""
-        tool = table_of(self.pyproject, "tool")
-        hatch = table_of(tool, "hatch", "build")
-        hooks = table_of(hatch, "hooks") | table_of(hatch, "targets", "wheel", "hooks")
-        return bool(
-            self.backend not in _PURE_BACKENDS
-            or is_file(self.root.joinpath("setup.py"))
-            or table_of(tool, "setuptools").get("ext-modules")
-            or table_of(tool, "poetry").get("build")
-            or is_file(self.root.joinpath("pdm_build.py"))
-            or hooks.keys() - {"vcs", "version"}
-        )
-
-    @functools.cached_property
-    def build_moves_folders(self) -> bool:
-        """Whether a package may lie in a folder of another name."""
-        tool = table_of(self.pyproject, "tool")
-        hatch = table_of(tool, "hatch", "build")
-        lists = (hatch, table_of(hatch, "targets", "wheel"))
-        return bool(
-            any(table_of(tool, "setuptools", "package-dir"))
-            or is_file(self.root.joinpath("setup.cfg"))
-            or any(table.get(key) for table in lists for key in ("force-include", "sources"))
-            or any("to" in table for table in tables_of(table_of(tool, "poetry").get("packages")))
-        )
-
-    def may_be_built(self, module: str) -> bool:
-        """Whether a module without a Python source may be there all the same.
-
-        The build makes it (C, Rust, a version), or another distribution has it in a namespace.
-        """
-        top, _, below = module.rpartition(".")[0].partition(".")
-        name = module.rpartition(".")[2]
-        if not self.is_wheel and (
-            name in {"_version", "version", "__version__"}
-            or self.build_adds_modules
-            or (module.partition(".")[0] not in self.bases and self.build_moves_folders)
-        ):
-            return True
-        parts = module.split(".")
-        around = (".".join(parts[:count]) for count in range(1, len(parts)))
-        if parts[0] in self.bases and not any(part in self.package.modules for part in around):
-            return True  # a namespace, to which anyone may add
-        inside = [*self.bases.get(top, "").split("/"), top, *below.split(".")]
-        folder = self.root.joinpath(*filter(None, inside))
-        found = [path.name for path in names(folder) if path.name.startswith(f"{name}.")]
-        return any(not path.endswith((".py", ".pyi")) for path in found)
-
-    def target(self, entry: EntryPoint) -> tuple[Module, ast.stmt] | str | None:
-        """What an entry point leads to; a text: it is made elsewhere; None: it is not there."""
-        module = self.package.modules.get(entry.module) if entry.is_well_formed else None
-        return self.package.find(module, entry.attribute) if module else None
-
-    def class_of(self, entry: EntryPoint) -> Class | None:
-        found = self.target(entry)
-        if isinstance(found, tuple) and isinstance(found[1], ast.ClassDef):
-            return Class(self.package, found[0], found[1])
-        return None
+    def may_be_built(self) -> bool:
+        """Whether the build may make a module: compile it, or run code."""
+        named = table_of(self.pyproject, "build-system").get("build-backend", "setuptools")
+        pure = isinstance(named, str) and re.split(r"[.:]", named)[0] in _PURE_BACKENDS
+        return not self.is_wheel and (not pure or is_file(self.root / "setup.py"))
 
     @functools.cached_property
     def engines(self) -> list[Class]:
         """The engines' classes that can be found, each once."""
-        found: dict[int, Class] = {}
-        for entry in self.in_group(host.GROUP_ENGINES):
-            if (engine := self.class_of(entry)) is not None:
-                found.setdefault(id(engine.node), engine)
-        return list(found.values())
+        entries = self.in_group(host.GROUP_ENGINES)
+        found = [self.package.find(entry.module, entry.attribute) for entry in entries]
+        nodes = {place[1]: place[0] for place in found if not isinstance(place, str)}
+        classes = [(m, node) for node, m in nodes.items() if isinstance(node, ast.ClassDef)]
+        return [Class(self.package, module, node) for module, node in classes]
+
+    def followed(self) -> Iterator[EntryPoint]:
+        """The entry points of exo's groups that lead to a name."""
+        return (entry for entry in self.in_group(*host.GROUPS) if entry.is_well_formed)

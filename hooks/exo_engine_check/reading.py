@@ -4,107 +4,119 @@ Only what stands in `[project]` or in a wheel is read: what Poetry's own tables,
 setup.py make of it, the wheel that they build says.
 """
 
-import configparser
-import email.parser
-import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import (
-    SKIPPED,
-    CannotRunError,
-    UnreadableError,
-    is_file,
-    is_folder,
-    names,
-    python_files,
-    read_text,
-    words,
-)
+from . import files
+from .files import CannotRunError, UnreadableError, is_file, words
 from .findings import Finding, Place
-from .plugin import EntryPoint, Metadata, Plugin
-from .tables import table_of
+from .plugin import EntryPoint, Metadata, Plugin, table_of
+from .source import Module
 
 _BUILD = "build the wheel and check it: exo-engine check dist/*.whl"
-_NO_PACKAGES = SKIPPED | words("doc docs example examples exo scripts test tests")
-MAX_FOLDERS = 2_000
+_NO_PACKAGES = words("build dist doc docs env example examples exo node_modules test tests venv")
 
 
 def read_plugin(root: Path) -> Plugin:
     """Read a project's folder or an opened wheel. Raises CannotRunError."""
-    info = next((path for path in names(root) if path.name.endswith(".dist-info")), None)
+    info, plugin = next(root.glob("*.dist-info"), None), Plugin(root)
     if is_file(root / "pyproject.toml"):
-        plugin = _read_tree(root)
+        project = _project_of_tree(plugin)
     elif info is not None:
-        plugin = _read_wheel(root, info)
+        plugin.is_wheel, plugin.config = True, f"{info.name}/METADATA"
+        project = _project_of_wheel(plugin, info)
     elif any(is_file(root / name) for name in ("setup.py", "setup.cfg")):
         raise CannotRunError(f"there is no pyproject.toml; {_BUILD}")
     else:
         raise CannotRunError("there is neither a pyproject.toml nor a wheel's .dist-info here")
+    plugin.metadata = _metadata_of(plugin, project)
+    _add_entry_points(plugin, project)
     _read_package(plugin)
     return plugin
 
 
-def _read_tree(root: Path) -> Plugin:
-    plugin = Plugin(root)
+def _project_of_tree(plugin: Plugin) -> dict[str, Any]:
     try:
-        plugin.text = read_text(root / "pyproject.toml")
+        plugin.text = files.read_text(plugin.root / plugin.config)
         plugin.pyproject = tomllib.loads(plugin.text)
     except UnreadableError as error:
-        plugin.problems.append(Finding(plugin.config, f"the file {error}"))
+        plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         number = re.search(r"line (\d+)", str(error))
-        place = Place(plugin.config.path, int(number[1]) if number else 0)
+        place = Place(plugin.config, int(number[1]) if number else 0)
         plugin.problems.append(Finding(place, f"this is no TOML: {error}"))
     project = table_of(plugin.pyproject, "project")
     if not plugin.problems and not project:
         raise CannotRunError(f"pyproject.toml has no [project]; {_BUILD}")
-    plugin.metadata = _metadata_of_tree(plugin, project)
+    return project
+
+
+def _project_of_wheel(plugin: Plugin, info: Path) -> dict[str, Any]:
+    """What its metadata says, in the form of `[project]`."""
+    from importlib.metadata import Distribution
+
+    distribution = Distribution.at(info)
+    try:
+        plugin.text = files.read_text(info / "METADATA")
+        entries = list(distribution.entry_points)
+    except (UnreadableError, ValueError) as error:
+        plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
+        return {}
+    message: Any = distribution.metadata
+    project: dict[str, Any] = {
+        "name": message["Name"],
+        "requires-python": message["Requires-Python"],
+        "readme": str(message.get_payload()).strip() or message["Description"],
+        "license": message["License-Expression"] or message["License"],
+        "classifiers": message.get_all("Classifier"),
+        "dependencies": [],
+        "optional-dependencies": {},
+        "entry-points": {},
+    }
+    for text in distribution.requires or []:
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", text)
+        of_extra = project["optional-dependencies"].setdefault(extra[1] if extra else "", [])
+        (of_extra if extra else project["dependencies"]).append(text)
+    for entry in entries:
+        project["entry-points"].setdefault(entry.group, {})[entry.name] = entry.value
+    return project
+
+
+def _metadata_of(plugin: Plugin, project: dict[str, Any]) -> Metadata:
+    found = Metadata(plugin.line("[project]"), _text(project.get("name")))
+    found.dynamic = frozenset(_texts(project.get("dynamic")))
+    found.requires_python = _text(project.get("requires-python"))
+    for text in _texts(project.get("dependencies")):
+        found.requirements.append((text, "", plugin.line("dependencies", text)))
+    for extra, needs in table_of(project, "optional-dependencies").items():
+        for text in _texts(needs):
+            place = plugin.line("optional-dependencies", extra, text)
+            found.requirements.append((text, extra, place))
+    readme, licence = project.get("readme"), project.get("license")
+    classified = any(t.startswith("License ::") for t in _texts(project.get("classifiers")))
+    found.has["README"] = bool(readme) or "readme" in found.dynamic
+    found.has["licence"] = bool(licence) or "license" in found.dynamic or classified
+    named = [readme, table_of(readme).get("file"), table_of(licence).get("file")]
+    for name in _texts(named) + _texts(project.get("license-files")) if not plugin.is_wheel else ():
+        if not any(c in name for c in "*?[") and not is_file(plugin.root / name):
+            found.missing.append((name, plugin.line("[project]", name)))
+    return found
+
+
+def _add_entry_points(plugin: Plugin, project: dict[str, Any]) -> None:
     if "entry-points" in plugin.metadata.dynamic:
         raise CannotRunError(f"only the build knows the entry points; {_BUILD}")
     for group, entries in table_of(project, "entry-points").items():
-        plugin.groups[group] = plugin.line("project", "entry-points", group)
+        plugin.groups[group] = plugin.line("entry-points", group)
         for name, value in entries.items() if isinstance(entries, dict) else ():
-            place = plugin.line("project", "entry-points", group, name)
+            place = plugin.line("entry-points", group, name)
             if isinstance(value, dict):
                 message = f'the group has to be in quotes: [project.entry-points."{group}.{name}"]'
                 plugin.problems.append(Finding(place, message))
             else:
                 plugin.entry_points.append(EntryPoint(group, name, str(value), place))
-    return plugin
-
-
-def _metadata_of_tree(plugin: Plugin, project: dict[str, Any]) -> Metadata:
-    def line(*path: str, text: str = "") -> Place:
-        return plugin.line("project", *path, text=text)
-
-    found = Metadata(line(), _text(project.get("name")))
-    found.dynamic = frozenset(_texts(project.get("dynamic")))
-    found.requires_python = _text(project.get("requires-python"))
-    found.python_place = line("requires-python")
-    for text in _texts(project.get("dependencies")):
-        found.requirements.append((text, "", line("dependencies", text=text)))
-    for extra, needs in table_of(project, "optional-dependencies").items():
-        for text in _texts(needs):
-            place = line("optional-dependencies", extra, text=text)
-            found.requirements.append((text, extra, place))
-    for key in ("readme", "license"):
-        said = project.get(key)
-        inside = said.get("file") if isinstance(said, dict) else said if key == "readme" else None
-        files = _texts([inside]) + (_texts(project.get("license-files")) if key != "readme" else [])
-        plain = [name for name in files if not any(c in name for c in "*?[")]
-        where = line(key if key == "readme" else "license-files")
-        found.missing[key] = [(n, where) for n in plain if not is_file(plugin.root / n)]
-        found.has[key] = bool(said) or key in found.dynamic
-    found.has["license"] |= _names_license(_texts(project.get("classifiers")))
-    return found
-
-
-def _names_license(classifiers: Iterable[str]) -> bool:
-    return any(text.startswith("License ::") for text in classifiers)
 
 
 def _text(value: Any) -> str | None:
@@ -115,89 +127,35 @@ def _texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _read_wheel(root: Path, info: Path) -> Plugin:
-    plugin = Plugin(root, is_wheel=True, config=Place(f"{info.name}/METADATA"))
-    try:
-        plugin.text = read_text(info / "METADATA")
-    except UnreadableError as error:
-        plugin.problems.append(Finding(plugin.config, f"the file {error}"))
-    message = email.parser.HeaderParser().parsestr(plugin.text)
-    found = Metadata(plugin.config, message["Name"], requires_python=message["Requires-Python"])
-    found.python_place = plugin.config
-    body = message.get_payload()
-    found.has["readme"] = bool(str(body).strip() or message["Description"])
-    classifiers = map(str, message.get_all("Classifier") or [])
-    licensed = message["License-Expression"] or message["License"] or _names_license(classifiers)
-    found.has["license"] = bool(licensed)
-    for text in map(str, message.get_all("Requires-Dist") or []):
-        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", text)
-        found.requirements.append((text, extra[1] if extra else "", plugin.config))
-    plugin.metadata = found
-    if is_file(info / "entry_points.txt"):
-        _read_entry_points_txt(plugin, info / "entry_points.txt", f"{info.name}/entry_points.txt")
-    return plugin
-
-
-def _read_entry_points_txt(plugin: Plugin, path: Path, name: str) -> None:
-    parser = configparser.ConfigParser(interpolation=None, strict=False, delimiters=("=",))
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way
-    try:
-        text = read_text(path)
-        parser.read_string(text)
-    except (UnreadableError, configparser.Error) as error:
-        plugin.problems.append(Finding(Place(name), f"the file can't be read: {error}"))
-        return
-    lines: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        lines.setdefault(re.split("=", line)[0].strip(), number)
-    for group in parser.sections():
-        plugin.groups[group] = Place(name, lines.get(f"[{group}]", 0))
-        for key, value in parser[group].items():
-            place = Place(name, lines.get(key, 0))
-            plugin.entry_points.append(EntryPoint(group, key, value, place))
-
-
 def _read_package(plugin: Plugin) -> None:
     """Find the packages that the entry points name, else the one named after the project."""
     wanted = [entry.module.partition(".")[0] for entry in plugin.entry_points]
+    if plugin.metadata.name:
+        wanted.append(re.sub(r"[-.]+", "_", plugin.metadata.name).lower())
     for name in dict.fromkeys(wanted):
         if name.isidentifier() and name != "exo":
             _add_package(plugin, name)
-    if not plugin.package.modules and plugin.metadata.name:
-        _add_package(plugin, re.sub(r"[-.]+", "_", plugin.metadata.name).lower())
-
-
-def _folders(plugin: Plugin) -> Iterator[tuple[str, Path]]:
-    """Where packages may lie, whatever the build tool is told: the root, src, then any folder."""
-    pending = [("", plugin.root)]
-    for where, folder in itertools.islice(pending, MAX_FOLDERS):  # it grows
-        yield where, folder
-        if plugin.is_wheel or where.count("/") == 2:
-            continue
-        inside = [path for path in names(folder) if path.name not in _NO_PACKAGES]
-        for path in sorted(inside, key=lambda path: path.name not in {"src", "lib", "python"}):
-            hidden = path.name.startswith(".") or is_file(path / "__init__.py")
-            if not hidden and is_folder(path):
-                pending.append((f"{where}/{path.name}" if where else path.name, path))
 
 
 def _add_package(plugin: Plugin, name: str) -> None:
-    for where, folder in _folders(plugin):
-        prefix = f"{where}/{name}" if where else name
-        if is_folder(folder / name):
-            plugin.bases[name] = where
-            for path, file in sorted(python_files(folder / name, prefix)):
-                inside = path[len(where) + 1 if where else 0 :].removesuffix(".py")
-                _add_module(plugin, inside.replace("/", ".").removesuffix(".__init__"), path, file)
-            return
-        if is_file(folder / f"{name}.py"):
-            plugin.bases[name] = where
-            _add_module(plugin, name, f"{prefix}.py", folder / f"{name}.py")
+    """Wherever packages may lie, whatever the build tool is told."""
+    places = (name, f"src/{name}", f"*/{name}", f"*/*/{name}", f"{name}.py", f"src/{name}.py")
+    for pattern in places:
+        for folder in sorted(plugin.root.glob(pattern)):
+            base = folder.relative_to(plugin.root).parent
+            if _NO_PACKAGES & set(base.parts) or any(p.startswith(".") for p in base.parts):
+                continue
+            plugin.bases[name] = base.as_posix().removeprefix(".")
+            for path in [folder] if folder.suffix else files.python_files(folder):
+                _add_module(plugin, base, path)
             return
 
 
-def _add_module(plugin: Plugin, dotted: str, path: str, file: Path) -> None:
+def _add_module(plugin: Plugin, base: Path, path: Path) -> None:
+    inside = path.relative_to(plugin.root / base).with_suffix("").as_posix().replace("/", ".")
+    module = Module(inside.removesuffix(".__init__"), path.relative_to(plugin.root).as_posix())
     try:
-        plugin.package.add(dotted, path, read_text(file))
+        module.data = files.read_bytes(path)
     except UnreadableError as error:
-        plugin.package.add(dotted, path, error)
+        module.problem = str(error)
+    plugin.package.modules[module.name] = module

@@ -9,6 +9,8 @@ import pytest
 from exo_engine_check.cli import app
 from exo_engine_check.run import Options, check
 
+# Everything that a default run does before it drives nodes, and one answer.
+SHORT = [f"EX{n}" for n in range(8)] + ["EX801"]
 PLUGINS = Path(__file__).parent / "plugins"
 
 

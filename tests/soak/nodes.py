@@ -28,9 +28,14 @@ from test_rendered_plugin import run
 
 T = TypeVar("T")
 
-PACKAGE, ENGINE = "exo_numpy", "numpy"
+PACKAGE = "exo_numpy"
 MODEL, OTHER_MODEL = "smollm2-135m-instruct-numpy", "qwen3-0.6b-numpy"
 MODELS = {"HuggingFaceTB--SmolLM2-135M-Instruct": 30, "Qwen--Qwen3-0.6B": 28}
+# Of the variants whose device is a server: the engine, and where its model's tokenizer is.
+SERVERS = {
+    "rkllm": ("rkllama", "Qwen--Qwen2.5-1.5B-Instruct"),
+    "openai": ("openai", "HuggingFaceTB--SmolLM2-135M-Instruct"),
+}
 START_SECONDS = 60.0
 CAPABILITIES = {
     "model": "x",
@@ -104,15 +109,19 @@ class Client:
     """One chat completion, read as it comes."""
 
     def __init__(
-        self, api: str, question: str, *, stream: bool, model: str = MODEL, seconds: float = 60.0
+        self,
+        api: str,
+        question: str | list[dict[str, str]],
+        *,
+        stream: bool,
+        model: str = MODEL,
+        seconds: float = 60.0,
     ) -> None:
+        """question: a text, or the messages of a chat."""
         self._begun = time.monotonic()
         self._stream = stream
-        body = {
-            "model": model,
-            "stream": stream,
-            "messages": [{"role": "user", "content": question}],
-        }
+        asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        body = {"model": model, "stream": stream, "messages": asked}
         at = urlsplit(api)
         self._connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=seconds)
         headers = {"Content-Type": "application/json"}
@@ -210,6 +219,7 @@ class Node:
     command: list[str]
     settings: dict[str, str]
     folder: Path
+    package: str = PACKAGE
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     settings_now: dict[str, str] = field(default_factory=dict)
@@ -279,8 +289,8 @@ class Node:
             lines = get_text(f"{self.api}/metrics").splitlines()
         except OSError:
             return {}
-        found = (line.rsplit(" ", 1) for line in lines if line.startswith(PACKAGE))
-        return {name.removeprefix(f"{PACKAGE}_"): float(value) for name, value in found}
+        found = (line.rsplit(" ", 1) for line in lines if line.startswith(self.package))
+        return {name.removeprefix(f"{self.package}_"): float(value) for name, value in found}
 
     def outcomes(self) -> dict[str, int]:
         """How many requests ended how, whatever the cause."""
@@ -307,9 +317,14 @@ class World:
     """An environment with exo and the plugin, and nodes in it."""
 
     def __init__(
-        self, folder: Path, smollm2: Path | None = None, tokenizer: Path | None = None
+        self,
+        folder: Path,
+        smollm2: Path | None = None,
+        tokenizer: Path | None = None,
+        variant: str = "numpy",
+        played: bool = True,
     ) -> None:
-        """tokenizer: of the rkllm variant's first model; its device is a server, and not played."""
+        """tokenizer: of the first model of a variant whose device is a server, and not played."""
         if not EXO_PYTHON:
             raise SystemExit("EXO_PYTHON is not set to the Python of an environment with exo")
         self.folder = folder
@@ -319,16 +334,19 @@ class World:
             if source.is_file():
                 (template / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, template / name)
-        variant = "rkllm" if tokenizer else "numpy"
         plugin = render_into(template, folder / f"exo-{variant}", variant=variant)
         self.checkpoints = folder / "checkpoints"
-        self.engine = "rkllama" if tokenizer else ENGINE
+        self.package, self.engine = f"exo_{variant}", variant
         if tokenizer is not None:
             self.python = install(plugin, folder)
-            shutil.copytree(tokenizer, self.checkpoints / "Qwen--Qwen2.5-1.5B-Instruct")
+            self.engine, name = SERVERS[variant]
+            (self.checkpoints / name).mkdir(parents=True)
+            for path in tokenizer.glob("*.json"):
+                shutil.copy(path, self.checkpoints / name)
             return
-        with (plugin / PACKAGE / "backend.py").open("a", encoding="utf-8") as backend:
-            backend.write(PLAYED)
+        if played:
+            with (plugin / PACKAGE / "backend.py").open("a", encoding="utf-8") as backend:
+                backend.write(PLAYED)
         self.python = install(plugin, folder)
         code = (
             "import sys; from pathlib import Path; "
@@ -397,7 +415,7 @@ class World:
         command += ["--discovery-module", "manual", "--discovery-config-path", str(config)]
         command += ["--chatgpt-api-port", str(api), "--max-generate-tokens", str(tokens)]
         command += ["--chatgpt-api-response-timeout", "40"]
-        node = Node(name, f"http://127.0.0.1:{api}", command, {}, folder)
+        node = Node(name, f"http://127.0.0.1:{api}", command, {}, folder, self.package)
         node.settings = {
             "EXO_HOME": str(home),
             "TMPDIR": str(home / "tmp"),

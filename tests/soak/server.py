@@ -36,7 +36,7 @@ def main() -> int:
     options = parser.parse_args()
     table = Table()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        world = World(Path(name), tokenizer=options.tokenizer)
+        world = World(Path(name), tokenizer=options.tokenizer, variant="rkllm")
         took: dict[str, float] = {}
         for n, how in enumerate(("first", "idle", "stream", "whole", "last")):
             with world.ring(f"{n}-{how}", 1, RKLLM_SERVER_URL=options.url) as [node]:

@@ -16,13 +16,6 @@ FAMILIES = {
     "exo-packaging": "Packaging",
     "exo-dependencies": "Dependencies",
     "exo-engine": "The engine's class",
-    "exo-models": "Models, as exo merges them",
-    "exo-detection": "Device detection",
-    "exo-engine-made": "The engine, as exo makes it",
-    "exo-importing": "Importing",
-    "exo-answers": "Answers",
-    "exo-mends": "Mends of exo",
-    "exo-ending": "At the end",
 }
 
 

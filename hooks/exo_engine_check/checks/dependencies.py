@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .. import host
 from ..files import words
@@ -12,18 +12,13 @@ from ..source import Import, Module
 from .packaging import project_of
 
 # Modules whose distribution has another name.
-_CALLED = {
-    "cv2": "opencv-python",
-    "dateutil": "python-dateutil",
-    "google": "protobuf",
-    "grpc": "grpcio",
-    "PIL": "pillow",
-    "pynvml": "nvidia-ml-py",
-    "serial": "pyserial",
-    "sklearn": "scikit-learn",
-    "usb": "pyusb",
-    "yaml": "pyyaml",
-}
+_CALLED = dict(
+    pair.split("=")
+    for pair in words(
+        """cv2=opencv-python dateutil=python-dateutil google=protobuf grpc=grpcio PIL=pillow
+    pynvml=nvidia-ml-py serial=pyserial sklearn=scikit-learn usb=pyusb yaml=pyyaml"""
+    )
+)
 # Frameworks that take seconds to import, or bring up a device.
 FRAMEWORKS = words("jax keras mlx mlx_lm tensorflow tinygrad torch transformers triton vllm")
 
@@ -44,15 +39,15 @@ class EX210(Dependencies):
         from."""
         if exo_plugin.problems or "dependencies" in exo_plugin.metadata.dynamic:
             return
-        declared = {project_of(t) for t, extra, _ in exo_plugin.metadata.requirements if not extra}
+        declared = required(exo_plugin)
         extras = {project_of(t): extra for t, extra, _ in exo_plugin.metadata.requirements if extra}
         seen: set[str] = set()
         for module, found in _foreign(exo_plugin):
             top = found.top
-            if top in seen or found.tried or _names(top) & (declared | host.PINS.keys()):
+            if top in seen or found.tried or distributions(top) & (declared | host.PINS.keys()):
                 continue
             seen.add(top)
-            extra = next((extras[name] for name in _names(top) if name in extras), "")
+            extra = next((extras[name] for name in distributions(top) if name in extras), "")
             only = f"only the extra {extra} has it" if extra else "no requirement brings it"
             yield Finding(Place(module.path, found.line), f"{top} is imported here, and {only}")
 
@@ -67,24 +62,29 @@ def _foreign(plugin: Plugin) -> Iterator[tuple[Module, Import]]:
                 yield module, found
 
 
-def _names(top: str) -> set[str]:
+def distributions(top: str) -> set[str]:
     """The distributions that a module may be of: by custom, and as this Python has it."""
     plain = top.replace("_", "-").lower()
     found = {plain, f"python-{plain}", f"{plain}-python", _CALLED.get(top, plain)}
     return found | {project_of(name) for name in _installed().get(top, [])}
 
 
+def required(plugin: Plugin) -> set[str]:
+    """The projects that an installation without extras brings."""
+    return {project_of(t) for t, extra, _ in plugin.metadata.requirements if not extra}
+
+
 def declared_modules(plugin: Plugin) -> set[str]:
     """The modules that the package imports and its requirements bring."""
-    declared = {project_of(t) for t, extra, _ in plugin.metadata.requirements if not extra}
-    return {found.top for _, found in _foreign(plugin) if _names(found.top) & declared}
+    declared = required(plugin)
+    return {found.top for _, found in _foreign(plugin) if distributions(found.top) & declared}
 
 
 @functools.cache
-def _installed() -> dict[str, list[str]]:
+def _installed() -> Mapping[str, list[str]]:
     from importlib.metadata import packages_distributions
 
-    return dict(packages_distributions())
+    return packages_distributions()
 
 
 class EX211(Dependencies):
@@ -96,8 +96,8 @@ class EX211(Dependencies):
         (plugin_discovery.py:109-112,133-136), and the engine before it is chosen for a model. A
         framework takes seconds, and where it is missing the plugin is gone. Import it inside the
         function that needs it."""
-        entries = [e for group in host.GROUPS for e in exo_plugin.in_group(group)]
-        for module in exo_plugin.package.loaded_with([entry.module for entry in entries]):
+        entries = [entry.module for entry in exo_plugin.in_group(*host.GROUPS)]
+        for module in exo_plugin.package.loaded_with(entries):
             for found in module.imports:
                 if found.runs and found.top in FRAMEWORKS:
                     place = Place(module.path, found.line)

@@ -1,13 +1,15 @@
 """EX3: the shape of the engine's class, as its source spells it."""
 
 import ast
+import copy
 import difflib
+import inspect
 from collections.abc import Iterator
 
 from .. import host
 from ..findings import Check, Finding, reports
 from ..plugin import Plugin
-from ..source import Class, Function, Module
+from ..source import Function, Module
 
 
 class Engine(Check):
@@ -22,6 +24,10 @@ def _methods(plugin: Plugin, *names: str) -> Iterator[tuple[str, Module, Functio
                 yield name, *found
 
 
+def _decorators(node: Function) -> set[str]:
+    return {getattr(d, "id", "") for d in node.decorator_list}
+
+
 class EX301(Engine):
     "The engine has every method that exo calls"
 
@@ -34,7 +40,7 @@ class EX301(Engine):
             for name in host.REQUIRED:
                 if name not in engine.methods and not engine.is_open:
                     where = host.CALLS[name][2]
-                    message = f"{engine.node.name} has no {name}(), which exo calls ({where})"
+                    message = f"{engine.name} has no {name}(), which exo calls ({where})"
                     yield Finding(engine.place, message)
 
 
@@ -49,7 +55,7 @@ class EX302(Engine):
         `exo.inference.inference_engine`."""
         for engine in exo_plugin.engines:
             if not engine.is_engine and not engine.is_open:
-                message = f"{engine.node.name} does not extend exo's InferenceEngine"
+                message = f"{engine.name} does not extend exo's InferenceEngine"
                 yield Finding(engine.place, message)
 
 
@@ -61,11 +67,16 @@ class EX303(Engine):
         """exo awaits them (node.py:128-129, 214, 382): awaiting what a plain function returns is a
         TypeError. Write `async def`. An async generator can't be awaited either: return, don't
         yield."""
-        for name, module, node in _methods(exo_plugin, *host.CALLS):
-            yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own(node))
-            if isinstance(node, ast.AsyncFunctionDef) and yields:
-                yield Finding(module.place(node), f"{name}() yields, and exo awaits it")
-            elif isinstance(node, ast.FunctionDef) and not _gives_awaitable(node):
+        for name, module, node in _methods(exo_plugin, *host.CALLS.keys() - {"__init__"}):
+            inside = list(_own(node))
+            if isinstance(node, ast.AsyncFunctionDef):
+                if any(isinstance(part, ast.Yield | ast.YieldFrom) for part in inside):
+                    yield Finding(module.place(node), f"{name}() yields, and exo awaits it")
+                continue
+            # It may hand on what another one gives, and a decorator may make anything of it.
+            made = _decorators(node) - {"staticmethod"}
+            handed = [getattr(p, "value", None) for p in inside if isinstance(p, ast.Return)]
+            if not made and not (len(node.body) == 1 and isinstance(handed[0], ast.Call)):
                 yield Finding(module.place(node), f"{name}() is not async, and exo awaits it")
 
 
@@ -79,17 +90,6 @@ def _own(node: Function) -> Iterator[ast.AST]:
             pending += ast.iter_child_nodes(part)
 
 
-def _gives_awaitable(node: ast.FunctionDef) -> bool:
-    """A plain function may hand on what another one gives; the run sees whether it can be awaited.
-
-    Decorators may make anything of it.
-    """
-    values = [part.value for part in _own(node) if isinstance(part, ast.Return)]
-    named = {"property", "staticmethod"} & {getattr(d, "id", "") for d in node.decorator_list}
-    calls = bool(values) and all(isinstance(value, ast.Call) for value in values)
-    return bool(node.decorator_list and not named) or (calls and len(node.body) == 1)
-
-
 class EX304(Engine):
     "The methods take the arguments that exo gives"
 
@@ -97,58 +97,32 @@ class EX304(Engine):
     def check(exo_plugin: Plugin) -> Iterator[Finding]:
         """A node gives them by position: `infer_tensor(request_id, shard, tensor, state)`
         (node.py:382), `ensure_shard(shard)` (node.py:129), `encode(shard, prompt)`
-        (inference_engine.py:270). Another number of parameters is a TypeError at the first
-        token."""
+        (inference_engine.py:270), `sample(result, temp=…)` (node.py:128), and makes the engine with
+        `Class(shard_downloader)` (plugin_discovery.py:189). Other parameters are a TypeError at the
+        first token: give what exo does not pass a default."""
         for name, module, node in _methods(exo_plugin, *host.CALLS):
-            count, _, where = host.CALLS[name]
-            takes = _takes(node)
-            if takes is not None and not takes[0] <= count <= takes[1]:
-                told = takes[0] if takes[0] == takes[1] else f"{takes[0]} to {takes[1]:g}"
-                message = f"{name}() takes {told} arguments, and exo gives {count} ({where})"
+            count, keywords, where = host.CALLS[name]
+            made = _decorators(node)
+            if made - {"staticmethod", "classmethod", "override", "abstractmethod"}:
+                continue
+            given = [None] * (count + ("staticmethod" not in made))
+            try:
+                _signature(node).bind(*given, **dict.fromkeys(keywords))
+            except TypeError as error:
+                message = f"{name}() does not take what exo gives ({where}): {error}"
                 yield Finding(module.place(node), message)
 
 
-def _takes(node: Function) -> tuple[int, float] | None:
-    """How few and how many positional arguments a method takes; None: who knows."""
-    kinds = {getattr(d, "id", "") for d in node.decorator_list}
-    if "property" in kinds:
-        return 0, 0
-    if kinds - {"staticmethod", "classmethod", "override", "abstractmethod"}:
-        return None
-    arguments = node.args
-    bound = 0 if "staticmethod" in kinds else 1
-    most = len(arguments.posonlyargs) + len(arguments.args) - bound
-    keywords = [d for d in arguments.kw_defaults if d is None]
-    least = most - len(arguments.defaults) + (1000 if keywords else 0)
-    return max(least, 0), float("inf") if arguments.vararg else most
-
-
-class EX305(Engine):
-    "sample() takes a temperature"
-
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """A node calls `sample(result, temp=…)` (node.py:128), whatever the base class says
-        (inference_engine.py:245): without a parameter `temp` every answer is a TypeError. Write
-        `async def sample(self, x, temp=0.0, top_p=1.0)`."""
-        for _, module, node in _methods(exo_plugin, "sample"):
-            named = {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
-            if "temp" not in named and node.args.kwarg is None and _takes(node) is not None:
-                yield Finding(module.place(node), "sample() takes no temp")
-
-
-class EX306(Engine):
-    "The constructor takes the downloader and nothing else"
-
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """exo makes the engine with `Class(shard_downloader)`, one positional argument
-        (plugin_discovery.py:189). Give every other parameter a default."""
-        for _, module, node in _methods(exo_plugin, "__init__"):
-            takes = _takes(node)
-            if takes is not None and not takes[0] <= 1 <= takes[1]:
-                message = "__init__() can't be called with the downloader alone"
-                yield Finding(module.place(node), message)
+def _signature(node: Function) -> inspect.Signature:
+    """Its parameters alone: of defaults and annotations nothing is run."""
+    arguments = copy.deepcopy(node.args)
+    for part in ast.walk(arguments):
+        if isinstance(part, ast.arg):
+            part.annotation = None
+    nothing = ast.Constant(None)
+    arguments.defaults = [nothing] * len(arguments.defaults)
+    arguments.kw_defaults = [default and nothing for default in arguments.kw_defaults]
+    return inspect.signature(eval(f"lambda {ast.unparse(arguments)}: None"))
 
 
 class EX307(Engine):
@@ -160,20 +134,12 @@ class EX307(Engine):
         (shard_download.py:11): with one it is a TypeError at the first request. Write `await
         self.shard_downloader.ensure_shard(shard, type(self).__name__)`."""
         for engine in exo_plugin.engines:
-            for module, function in engine.functions():
-                for call in ast.walk(function):
-                    if isinstance(call, ast.Call) and _asks_downloader(call):
-                        given = len(call.args) + len(call.keywords)
-                        if given != 2 and not any(isinstance(a, ast.Starred) for a in call.args):
-                            noun = "argument" if given == 1 else "arguments"
-                            message = f"the downloader gets {given} {noun}; it takes 2 arguments"
-                            yield Finding(module.place(call), message)
-
-
-def _asks_downloader(call: ast.Call) -> bool:
-    if not isinstance(call.func, ast.Attribute) or call.func.attr != "ensure_shard":
-        return False
-    return ast.unparse(call.func.value).endswith("downloader")
+            for module, call in engine.calls:
+                if ast.unparse(call.func).endswith("downloader.ensure_shard"):
+                    given = len(call.args) + len(call.keywords)
+                    if given != 2 and not any(isinstance(a, ast.Starred) for a in call.args):
+                        message = f"the downloader gets {given}, and takes 2 arguments"
+                        yield Finding(module.place(call), message)
 
 
 class EX309(Engine):
@@ -185,50 +151,17 @@ class EX309(Engine):
         (inference_engine.py:237-277) is an AttributeError at the first request that comes there.
         Write the method, or mend the name."""
         for engine in exo_plugin.engines:
-            known = {*engine.methods, *host.CALLS, *_attributes(engine)}
-            seen: set[str] = set()
-            for module, call in _own_calls(engine):
-                assert isinstance(call.func, ast.Attribute)
-                name = call.func.attr
-                if name in known | seen or name.startswith("__") or engine.is_open:
+            known = {*engine.methods, *engine.stored, *host.CALLS}
+            for module, call in engine.calls if not engine.is_open else ():
+                name = getattr(call.func, "attr", "__")
+                own = getattr(getattr(call.func, "value", None), "id", "") == "self"
+                if not own or name in known or name.startswith("__"):
                     continue
-                seen.add(name)
+                known.add(name)
                 near = difflib.get_close_matches(name, engine.methods, 1, 0.7)
                 hint = f" (is {near[0]}() meant?)" if near else ""
-                message = f"{engine.node.name} calls its own{hint} {name}()"
+                message = f"{engine.name} calls its own{hint} {name}()"
                 yield Finding(module.place(call), message + ", which is not there")
-
-
-def _attributes(engine: Class) -> set[str]:
-    """What the class's methods set on the instance, by name or by setattr."""
-    nodes = [node for _, function in engine.functions() for node in ast.walk(function)]
-    return {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-
-
-def _own_calls(engine: Class) -> Iterator[tuple[Module, ast.Call]]:
-    for module, function in engine.functions():
-        for node in ast.walk(function):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and getattr(node.func.value, "id", "") == "self"
-            ):
-                yield module, node
-
-
-class EX310(Engine):
-    "The class has a name of its own"
-
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
-        """exo tells engines apart by the name of their class: model cards are keyed by it
-        (models.py:258), and `DummyInferenceEngine` has a meaning of its own (node.py:522). Choose a
-        name that no engine of exo has."""
-        for engine in exo_plugin.engines:
-            if engine.node.name in host.BUILT_IN_ENGINES.values():
-                yield Finding(
-                    engine.place, f"exo has an engine of its own called {engine.node.name}"
-                )
 
 
 class EX313(Engine):
@@ -240,9 +173,8 @@ class EX313(Engine):
         so hidden states come in and go out. Ask the shard: `is_first_layer()`, `is_last_layer()`,
         `start_layer`, `end_layer`. An engine that can only run whole models hands the input on
         where `shard.is_last_layer()` is false."""
-        asks = ("is_first_layer", "is_last_layer", "start_layer", "end_layer")
-        texts = [module.text for module in exo_plugin.package]
-        if any(ask in text for text in texts for ask in asks):
+        asks = (b"is_first_layer", b"is_last_layer", b"start_layer", b"end_layer")
+        if any(ask in module.data for module in exo_plugin.package for ask in asks):
             return
         for engine in exo_plugin.engines:
             if (found := engine.method("infer_tensor")) is not None and not engine.is_open:

@@ -1,12 +1,9 @@
 """EX0: the project can be read."""
 
-import platform
 from collections.abc import Iterator
 
 from ..findings import Check, Finding, Place, reports
-from ..plugin import Plugin
-from ..source import Module
-from ..tables import table_of
+from ..plugin import Plugin, table_of
 
 
 class Project(Check):
@@ -34,21 +31,27 @@ class EX002(Project):
         at its start (plugin_discovery.py:184). Mend the file, or take it out of the package."""
         for module in exo_plugin.package:
             _ = module.tree
-            if module.problem and not _is_for_newer(exo_plugin, module):
+            if module.problem:
                 yield Finding(Place(module.path, module.problem_line), module.problem)
 
 
-def _is_for_newer(plugin: Plugin, module: Module) -> bool:
-    """Whether a syntax that this Python doesn't know may be that of a newer one."""
-    wanted = plugin.metadata.requires_python
-    if not (wanted and module.problem.startswith("is no Python")):
-        return False
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+class EX004(Project):
+    "What the plugin is said to be able to do is so"
 
-    try:
-        return not SpecifierSet(wanted).contains(platform.python_version(), prereleases=True)
-    except InvalidSpecifier:
-        return False
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """Who chooses a plugin reads what it can do, and a promise that no longer holds is found by
+        its users. Where CAPABILITIES.md says more than a run shows, mend the plugin, or take the
+        row out. What it can't do by design has its reason in `[tool.exo-engine.cannot]`, as
+        `reuse = "the server keeps its own"`, which goes when it can."""
+        from ..capabilities import ROWS
+
+        for row, why in table_of(exo_plugin.settings, "cannot").items():
+            place = exo_plugin.line("[tool.exo-engine.cannot]", row)
+            if row not in ROWS:
+                yield Finding(place, f"{row} is no row of CAPABILITIES.md: {', '.join(ROWS)}")
+            elif not (isinstance(why, str) and why.strip()):
+                yield Finding(place, f"{row} is declared without a reason")
 
 
 class EX003(Project):
@@ -62,13 +65,9 @@ class EX003(Project):
         from . import all_checks
 
         known = all_checks()
-        for table in ("exo-engine", "repo-review"):
-            ignore = table_of(exo_plugin.pyproject, "tool", table).get("ignore", {})
-            listed = ignore if isinstance(ignore, list) else []
-            reasons = ignore if isinstance(ignore, dict) else dict.fromkeys(map(str, listed), "")
-            for name, reason in reasons.items():
-                place = exo_plugin.line("tool", table, "ignore", name)
-                if table == "exo-engine" and name not in known:
-                    yield Finding(place, f"there is no check {name}")
-                elif name in known and not (isinstance(reason, str) and reason.strip()):
-                    yield Finding(place, f"{name} is ignored without a reason")
+        for table, name, why in exo_plugin.ignores:
+            place = exo_plugin.line(f"[tool.{table}", "ignore", name)
+            if table == "exo-engine" and name not in known:
+                yield Finding(place, f"there is no check {name}")
+            elif name in known and not why:
+                yield Finding(place, f"{name} is ignored without a reason")

@@ -1,10 +1,12 @@
-"""What fixtures and checks of the child share: steps, and the two ways in which they end."""
+"""What the child's checks share: steps, and the ways in which they end."""
 
 import contextlib
 import json
 import os
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 MAX_TEXT = 600
@@ -14,42 +16,64 @@ class NotRunError(Exception):
     """A check can't be made; the text says why."""
 
 
+class CannotError(Exception):
+    """The plugin can't do what a check is about, which is no fault; the text says why."""
+
+
 class BrokenError(Exception):
     """Something of the plugin's fails that has to work; the text says what."""
 
 
-class Fault(str):
-    """A sentence, with the error that it is about."""
+@dataclass(frozen=True)
+class Share:
+    """How much of what a check tried went well, where less than all is no fault."""
 
-    error: BaseException | None = None
-
-    @classmethod
-    def of(cls, text: str, error: BaseException | None) -> "Fault":
-        fault = cls(text)
-        fault.error = error
-        return fault
+    good: int
+    of: int
 
 
 class Check:
-    """A check that runs the plugin: its fixtures come by parameter name."""
+    """A check that runs the plugin: what it needs comes by parameter name, from `seen.Seen`.
 
-    family: ClassVar[str] = ""
+    row: the line of CAPABILITIES.md that it proves.
+    """
+
+    row: ClassVar[str] = ""
     check: ClassVar[Any]
-    faultless: ClassVar[bool] = False  # on an exo whose faults somebody has mended
+
+    def __init_subclass__(cls, row: str = "") -> None:
+        cls.row = row
+
+
+def once(make: Callable[[Any], Any]) -> Any:
+    """A property that is made once; a failure is kept, too."""
+
+    def get(owner: Any) -> Any:
+        if make not in owner.kept:
+            try:
+                owner.kept[make] = make(owner), None
+            except (NotRunError, BrokenError) as error:
+                owner.kept[make] = None, error
+        found, failed = owner.kept[make]
+        if failed is not None:
+            raise failed
+        return found
+
+    return property(get)
 
 
 class Report:
-    """Writes events to the parent, one line of JSON each; knows the step under way."""
+    """Writes events to the parent, one line of JSON each."""
 
-    def __init__(self, pipe: int, request: dict[str, Any]) -> None:
-        self.pipe, self.request, self.process = pipe, request, os.getpid()
-        self.crowds: list[str] = []
-        self.roots = [os.path.realpath(folder) + os.sep for folder in request["roots"]]
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.request, self.process = request, os.getpid()
+        self.events = os.open(request["events"], os.O_WRONLY | os.O_APPEND)
+        self.root = os.path.realpath(request["project"]) + os.sep
 
     def write(self, **event: object) -> None:
         if os.getpid() != self.process:
             os._exit(0)  # a copy of this process that the plugin has forked
-        os.write(self.pipe, json.dumps(event).encode() + b"\n")
+        os.write(self.events, json.dumps(event).encode() + b"\n")
 
     def fault(self, check: str, text: str, error: BaseException | None = None) -> None:
         path, line = self._where(error)
@@ -57,22 +81,18 @@ class Report:
 
     def _where(self, error: BaseException | None) -> tuple[str, int]:
         """The last line of the plugin's own files that an error went through."""
-        seen: set[int] = set()
-        while error is not None and id(error) not in seen:
-            seen.add(id(error))
-            found = ("", 0)
-            for frame in traceback.extract_tb(error.__traceback__):
-                if self.owns(frame.filename):
-                    found = (frame.filename, frame.lineno or 0)
-            if isinstance(error, SyntaxError) and error.filename and self.owns(error.filename):
-                found = (error.filename, error.lineno or 0)
-            if found[0]:
-                return found
+        for _ in range(20):
+            if error is None:
+                break
+            frames = traceback.extract_tb(error.__traceback__)
+            places = [(frame.filename, frame.lineno or 0) for frame in frames]
+            if isinstance(error, SyntaxError) and error.filename:
+                places.append((error.filename, error.lineno or 0))
+            own = [place for place in places if os.path.realpath(place[0]).startswith(self.root)]
+            if own:
+                return own[-1]
             error = error.__cause__ or error.__context__
         return "", 0
-
-    def owns(self, file: str) -> bool:
-        return os.path.realpath(file).startswith(tuple(self.roots))
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -85,22 +105,36 @@ class Report:
         self.write(step=what)
         try:
             yield
-        except (NotRunError, BrokenError):
+        except (NotRunError, CannotError, BrokenError):
             raise
         except SystemExit as error:
-            text = f"{what} ends the process with sys.exit({error.code!r})"
-            raise BrokenError(text) from error
+            raise BrokenError(f"{what} ends the process with sys.exit({error.code!r})") from error
         except BaseException as error:
             raise BrokenError(f"{what} fails: {describe(error)}") from error
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """With stdout closed: what exo's own code prints is not the plugin's."""
+    sys.stdout.flush()
+    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(null)
 
 
 def describe(error: BaseException) -> str:
     """An error's kind and its first line."""
     try:
-        lines = str(error).strip().splitlines()
-    except Exception:
-        lines = []
-    return f"{type(error).__name__}: {lines[0]}"[:MAX_TEXT] if lines else type(error).__name__
+        first = f": {str(error).strip().splitlines()[0]}"
+    except Exception:  # it has no text, or can't say it
+        first = ""
+    return f"{type(error).__name__}{first}"[:MAX_TEXT]
 
 
 def shorten(value: object) -> str:

@@ -12,54 +12,46 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from .guards import Hook, auditing
+from .guards import PROGRAMS, auditing
 
 _FILES = {"open", "os.listdir", "os.scandir"}
-_PROGRAMS = {"subprocess.Popen", "os.posix_spawn", "os.system"}
-_OURS = tuple(
-    os.path.realpath(path)
-    for path in {sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), *sys.path}
-    if path
-)
+_PYTHONS = {sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), *filter(None, sys.path)}
+_OURS = tuple(map(os.path.realpath, _PYTHONS))
 
 
-def _is_system(path: Any, roots: tuple[str, ...]) -> bool:
+def _is_system(path: Any, root: str) -> bool:
     """Whether a file is the machine's, and no code of Python's or the plugin's."""
     try:
         real = os.path.realpath(os.fsdecode(path))
     except (TypeError, ValueError):
         return False
-    return not real.startswith((*_OURS, *roots)) and not real.endswith((".py", ".pyc", ".so"))
-
-
-def refusing(roots: tuple[str, ...], make: Callable[[], OSError], seen: set[str]) -> Hook:
-    """Files, folders and programs of the system can't be had."""
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _PROGRAMS:
-            seen.add("programs")
-            raise make()
-        if event == "ctypes.dlopen" and arguments[0]:
-            raise make()
-        if event in _FILES and _is_system(arguments[0], roots):
-            seen.add("files")
-            raise make()
-
-    return hook
+    return not real.startswith((*_OURS, root)) and not real.endswith((".py", ".pyc", ".so"))
 
 
 @contextlib.contextmanager
-def garbage(roots: tuple[str, ...]) -> Iterator[None]:
+def refusing(root: str, error: type[OSError]) -> Iterator[None]:
+    """Files, folders and programs of the system can't be had."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        library = event == "ctypes.dlopen" and arguments[0]
+        if event in PROGRAMS or library or (event in _FILES and _is_system(arguments[0], root)):
+            raise error(2 if error is FileNotFoundError else 13, "refused by the check")
+
+    with auditing(hook):
+        yield
+
+
+@contextlib.contextmanager
+def garbage(root: str) -> Iterator[None]:
     """Files of the system hold what nobody expects."""
     plain = io.open
 
     def opened(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
-        if not _is_system(file, roots) or set(mode) & set("wax+"):
+        if not _is_system(file, root) or set(mode) & set("wax+"):
             return plain(file, mode, *rest, **named)
         data = io.BytesIO(b"\xff\xfe\x00 99999 garbage \x80\n" * 3)
         if "b" in mode:
             return data
-        named.pop("buffering", None)
         return io.TextIOWrapper(data, named.get("encoding") or "utf-8", named.get("errors"))
 
     io.open = builtins.open = opened
@@ -86,69 +78,54 @@ def hanging_programs() -> Iterator[None]:
 
 
 class _Sdk(ModuleType):
-    """A module in which everything can be called."""
+    """A module, and all that it has: called, it raises or lies."""
 
-    answer: Callable[[], Any]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Part(self.answer)
-
-
-class _Part:
-    """Whatever an SDK has: called, it raises or lies."""
-
-    def __init__(self, answer: Callable[[], Any]) -> None:
-        self._answer = answer
+    def __init__(self, name: str, answer: Callable[[], Any]) -> None:
+        super().__init__(name)
+        self.__dict__["answer"] = answer
 
     def __call__(self, *_: Any, **__: Any) -> Any:
-        return self._answer()
+        return self.__dict__["answer"]()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Part(self._answer)
+        return _Sdk(name, self.__dict__["answer"])
 
 
-class Sdks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives a module of its own for every library that is neither Python's nor the plugin's."""
+class _Sdks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives a module of its own for every library that is not known; without an answer, none."""
 
     def __init__(self, known: set[str], answer: Callable[[], Any] | None) -> None:
-        self.known, self.answer, self.seen = known, answer, set[str]()
+        self.known, self.answer = known, answer
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name.partition(".")[0] in self.known:
             return None
-        self.seen.add(name)
         if self.answer is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: Any) -> ModuleType:
-        module = _Sdk(spec.name)
         assert self.answer is not None
-        module.answer = self.answer
-        return module
+        return _Sdk(spec.name, self.answer)
 
     def exec_module(self, module: ModuleType) -> None:
         return
 
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Hide what is loaded, too; all of it is back afterwards."""
-        kept = dict(sys.modules)
-        for name in kept:
-            if name.partition(".")[0] not in self.known:
-                del sys.modules[name]
-        sys.meta_path.insert(0, self)
-        try:
-            yield
-        finally:
-            sys.meta_path.remove(self)
-            for name in set(sys.modules) - set(kept):
-                del sys.modules[name]
-            sys.modules.update(kept)
 
-
-__all__ = ["Sdks", "auditing", "garbage", "hanging_programs", "refusing"]
+@contextlib.contextmanager
+def sdks(known: set[str], answer: Callable[[], Any] | None) -> Iterator[None]:
+    """Replace every library that is neither Python's nor the plugin's."""
+    finder, kept = _Sdks(known, answer), dict(sys.modules)
+    for name in kept:
+        if name.partition(".")[0] not in known:
+            del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in set(sys.modules) - set(kept):
+            del sys.modules[name]
+        sys.modules.update(kept)

@@ -1,16 +1,17 @@
 """The host: the exo of this Python, else the stand-in; with this plugin and no other."""
 
-import copy
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from .core import Report, describe
-from .guards import silenced
+from .core import NotRunError, Report, describe, silenced
 
-NODE = "exo.orchestration.node"
+NODE, API = "exo.orchestration.node", "exo.api.chatgpt_api"
 
 
 def put_on_path(report: Report) -> None:
@@ -24,7 +25,7 @@ def put_on_path(report: Report) -> None:
     if found is None:
         sys.path.insert(0, report.request["standin"])
         importlib.invalidate_caches()
-    report.write(host="real" if found else "stand-in")
+    report.write(host="exo itself" if found else "the stand-in for exo")
 
 
 def only_this_plugin(request: dict[str, Any]) -> None:
@@ -36,44 +37,51 @@ def only_this_plugin(request: dict[str, Any]) -> None:
         found = everything(**params)
         if not str(params.get("group", "")).startswith("exo."):
             return found
-        kept: dict[tuple[str, str], Any] = {}
-        for entry in found:
-            if (entry.group, entry.name, entry.value) in wanted:
-                kept.setdefault((entry.group, entry.name), entry)
-        return importlib.metadata.EntryPoints(kept.values())
+        kept = {(e.group, e.name, e.value): e for e in reversed(list(found))}
+        return importlib.metadata.EntryPoints(e for key, e in kept.items() if key in wanted)
 
     importlib.metadata.entry_points = entry_points
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(name)
-
-
 class Exo:
-    """exo's modules, its own cards, and the cards that it has with the plugin's."""
+    """exo's modules, imported with the plugin's models."""
 
     def __init__(self) -> None:
-        with silenced():
-            self.discovery = _module("exo.inference.plugin_discovery")
-            with_plugins = self.discovery.discover_models
-            self.discovery.discover_models = dict
-            self.own_cards = copy.deepcopy(_module("exo.models").model_cards)
-            del sys.modules["exo.models"]
-            self.discovery.discover_models = with_plugins
-        self.models = _module("exo.models")
-        self.shard = _module("exo.inference.shard").Shard
-        self.downloads = _module("exo.download.shard_download")
-        self.node: Any = None
-        self.no_node = ""
+        load: Any = importlib.import_module
+        self.discovery = load("exo.inference.plugin_discovery")
+        self.models = load("exo.models")
+        self.shard = load("exo.inference.shard").Shard
+        self.downloads = load("exo.download.shard_download")
+
+    def load(self, name: str) -> Any:
+        """A module of exo's that not every exo has, or can import here."""
         try:
             with silenced():
-                self.node = _module(NODE).Node
-        except Exception as error:  # an exo without all of its requirements
-            self.no_node = f"{NODE} can't be imported: {describe(error)}"
+                return importlib.import_module(name)
+        except Exception as error:
+            raise NotRunError(f"{name} can't be imported: {describe(error)}") from error
+
+    @contextlib.contextmanager
+    def anew(self) -> Iterator[None]:
+        """Node and API as no plugin has mended them yet."""
+        kept = {name: sys.modules.pop(name) for name in (NODE, API) if name in sys.modules}
+        try:
+            yield
+        finally:
+            sys.modules.update(kept)
+
+    @contextlib.contextmanager
+    def without_faults(self) -> Iterator[None]:
+        """Node and API anew, as they should be."""
+        with self.anew():
+            _mend_node(self.load(NODE).Node)
+            with contextlib.suppress(NotRunError):
+                _mend_api(self.load(API))
+            yield
 
 
-def mend_faults(node: Any) -> None:
-    """Make exo as it should be, before any plugin mends it: failed answers end by themselves."""
+def _mend_node(node: Any) -> None:
+    """Failed and cut answers end by themselves."""
     faulty, cut = node._process_tensor, node.forward_tensor
 
     def end(self: Any, request_id: Any) -> None:
@@ -82,20 +90,38 @@ def mend_faults(node: Any) -> None:
         self.trigger_on_token_callbacks(request_id, [], True)
 
     async def _process_tensor(
-        self: Any, base_shard: Any, tensor: Any, request_id: Any = None, state: Any = None
+        self: Any, base: Any, tensor: Any, request_id: Any = None, state: Any = None
     ) -> Any:
-        result = await faulty(self, base_shard, tensor, request_id, state)
+        result = await faulty(self, base, tensor, request_id, state)
         if result is None:
             end(self, request_id)
         return result
 
     async def forward_tensor(
-        self: Any, base_shard: Any, tensor: Any, request_id: Any, *rest: Any
+        self: Any, base: Any, tensor: Any, request_id: Any, *rest: Any
     ) -> None:
         try:
-            await cut(self, base_shard, tensor, request_id, *rest)
+            await cut(self, base, tensor, request_id, *rest)
         except Exception:
             end(self, request_id)
             raise
 
     node._process_tensor, node.forward_tensor = _process_tensor, forward_tensor
+
+
+def _mend_api(api: Any) -> None:
+    """Events have whole characters, and no closing mark."""
+    faulty, told = api.generate_completion, dict[str, list[int]]()
+    names = list(inspect.signature(faulty).parameters)
+
+    def generate_completion(*given: Any, **named: Any) -> Any:
+        asked = dict(zip(names, given, strict=False)) | named
+        decode, ids = asked["tokenizer"].decode, told.setdefault(asked["request_id"], [])
+        before = decode(ids).rstrip("\ufffd")
+        ids += [i for i in asked["tokens"] if i != asked["tokenizer"].eos_token_id]
+        done = faulty(**asked)
+        for key in {"message", "delta"} & done["choices"][0].keys():
+            done["choices"][0][key]["content"] = decode(ids).rstrip("\ufffd")[len(before) :]
+        return done
+
+    api.generate_completion = generate_completion

@@ -5,7 +5,7 @@ import enum
 import gc
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -21,22 +21,9 @@ def is_plain(value: object) -> bool:
 def states_of(request_id: str, node: Any) -> list[str]:
     """What is still kept under a request's id, by anybody but exo's own node."""
     exos = {id(value) for value in vars(node).values()}
-    found = []
-    for container in gc.get_objects():
-        if type(container).__module__ != "builtins" and not isinstance(container, dict):
-            continue
-        if isinstance(container, dict) and id(container) not in exos:
-            value = _get(container, request_id)
-            if value is not None and not is_plain(value):
-                found.append(type(value).__name__)
-    return sorted(found)
-
-
-def _get(container: dict[Any, Any], key: str) -> Any:
-    try:
-        return dict.get(container, key)
-    except Exception:  # keys that can't be compared
-        return None
+    dicts = [c for c in gc.get_objects() if isinstance(c, dict) and id(c) not in exos]
+    values = [dict.get(container, request_id) for container in dicts]
+    return sorted(type(value).__name__ for value in values if not is_plain(value))
 
 
 class Growth:
@@ -55,12 +42,11 @@ class Growth:
         gc.collect()
         found = []
         for container in self._all():
-            if container is self.sizes or id(container) not in self.sizes:
+            if len(container) - self.sizes.get(id(container), len(container)) < count:
                 continue
-            grown = len(container) - self.sizes[id(container)]
             values = container.values() if isinstance(container, dict) else container
             newest = list(values)[-count // 2 :]
-            if grown >= count and not all(map(is_plain, newest)):
+            if container is not self.sizes and not all(map(is_plain, newest)):
                 found.append(f"a {type(container).__name__} of {type(newest[-1]).__name__}")
         return sorted(found)
 
@@ -75,10 +61,10 @@ def _below(device: object) -> set[int]:
     return found
 
 
-async def settle(seconds: float, done: Any) -> bool:
+async def settle(seconds: float, done: Callable[[], bool]) -> bool:
     """Wait until something is so, or for a while."""
     for _ in range(int(seconds / 0.02)):
         if done():
             return True
         await asyncio.sleep(0.02)
-    return bool(done())
+    return done()

@@ -1,133 +1,196 @@
-"""Nodes of exo around a plugin's engine: where exo's faults are, and the plugin's mends."""
+"""Nodes of exo around a plugin's engine, and clients of their API: where exo's faults are."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
+from . import host
 from .core import NotRunError
 from .drive import Driver
 
-SECONDS = 4.0  # within which an answer has to end
-
 
 class Parts:
-    """Splits a model's layers evenly over nodes of these names."""
+    """Splits a model's layers evenly over a node and its peers."""
 
-    def __init__(self, *names: str) -> None:
-        self.names = names
+    node: Any
+    is_last = False
 
     def partition(self, topology: Any) -> list[Any]:
         from exo.topology.partitioning_strategy import Partition  # type: ignore[import-not-found]
 
-        count = len(self.names)
-        return [Partition(name, n / count, (n + 1) / count) for n, name in enumerate(self.names)]
+        names = ["node", *(peer.id() for peer in self.node.peers)]
+        names = names[:: -1 if self.is_last else 1]
+        return [Partition(n, i / len(names), (i + 1) / len(names)) for i, n in enumerate(names)]
 
 
-class Gone:
-    """A peer that is there no more, and the discovery that finds nobody."""
+class Peer:
+    """A node that can't be reached, or that takes everything and says nothing."""
+
+    def __init__(self, reached: bool = False) -> None:
+        self.reached, self.taken = reached, list[Any]()  # tensors
 
     def id(self) -> str:
-        return "gone"
+        return "other"
 
-    def addr(self) -> str:
-        return "127.0.0.1:9"
+    async def is_connected(self, *_: Any, **__: Any) -> bool:
+        return self.reached
 
-    async def is_connected(self) -> bool:
-        return False
+    addr = description = id
+    health_check = connect = disconnect = is_connected
 
-    async def discover_peers(self, wait_for_peers: int = 0) -> list[Any]:
-        return []
+    async def take(self, *given: Any, **_: Any) -> None:
+        if not self.reached:
+            raise OSError("connection refused")
+        self.taken += [part for part in given if hasattr(part, "dtype")]
 
-    async def send_tensor(self, *_: Any, **__: Any) -> None:
-        raise OSError("connection refused")
+    send_prompt = send_tensor = send_result = send_opaque_status = take
 
-    async def send_result(self, *_: Any, **__: Any) -> None:
-        raise OSError("connection refused")
 
-    async def send_opaque_status(self, *_: Any, **__: Any) -> None:
-        raise OSError("connection refused")
+def finding(*peers: Peer) -> Any:
+    """A discovery that finds these."""
 
-    async def disconnect(self) -> None:
-        return
+    async def discover_peers(wait_for_peers: int = 0) -> list[Peer]:
+        return list(peers)
+
+    return SimpleNamespace(discover_peers=discover_peers)
 
 
 class Heard:
-    """What a node tells its listeners of one request."""
+    """What a node tells its listeners of one request, or of the only one."""
 
-    def __init__(self, node: Any, request_id: str) -> None:
+    def __init__(self, driver: Driver, node: Any, request_id: str = "") -> None:
+        self.seconds = driver.seconds
         self.request_id, self.ids, self.ends = request_id, list[int](), 0
-        self.ended = asyncio.Event()
-        self.steps = 1
-        self.failed = False  # a step has raised
-        node.on_token.register(f"check-{request_id}").on_next(self.hear)
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+        node.on_token.register(f"check-{id(self)}").on_next(self.hear)
 
     def hear(self, request_id: str, ids: list[int], finished: bool) -> None:
-        if request_id == self.request_id:
+        if request_id == self.request_id or not self.request_id:
             self.ids += ids
+            self.begun.set()
             if finished:
                 self.ends += 1
                 self.ended.set()
 
-    async def within(self, seconds: float) -> bool:
+    async def within(self, seconds: float = 0, event: asyncio.Event | None = None) -> bool:
         try:
-            await asyncio.wait_for(self.ended.wait(), seconds)
+            await asyncio.wait_for((event or self.ended).wait(), seconds or self.seconds)
         except TimeoutError:
             return False
         return True
 
 
-async def make_node(driver: Driver, engine: Any, *others: str, limit: int = 100) -> Any:
-    """A node of exo's, connected to nothing; the others have the later layers."""
-    await driver.one_node()
-    exo = driver.exo
-    if exo.node is None:
-        raise NotRunError(exo.no_node)
-    downloader = driver.devices.downloader(exo)
-    parts = Parts("node", *others)
-    node = exo.node("node", None, engine, None, downloader, parts, limit)
-    node.peers = [Gone() for _ in others]
+async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: bool = False) -> Any:
+    """A node of exo's with an engine of its own; its peers have the later layers, or the others."""
+    await driver.nodes(1)
+    node_class, parts = driver.exo.load(host.NODE).Node, Parts()
+    engine = driver.make()
+    node = node_class("node", None, engine, finding(), engine.shard_downloader, parts, limit)
+    node.peers, parts.node, parts.is_last = list(peers), node, is_last
+    node.collect_topology = Peer().connect  # the real one asks the peers
     return node
 
 
-def asked(driver: Driver) -> Any:
-    """The first layer alone, as exo's API asks for a model (models.py:263)."""
-    whole = driver.shards(1)[0]
-    return type(whole)(whole.model_id, 0, 0, whole.n_layers)
-
-
-async def start(driver: Driver, node: Any, request_id: str) -> Heard:
-    """Ask a node for an answer, as exo's API does."""
-    heard = Heard(node, request_id)
-    await node.process_prompt(asked(driver), driver.device.prompt, request_id, {})
+async def start(driver: Driver, node: Any, prompt: str = "") -> Heard:
+    """Ask a node for an answer, as exo's API does: with the first layer alone (models.py:263)."""
+    heard, whole = Heard(driver, node, driver.request_id()), driver.shards(1)[0]
+    asked = type(whole)(whole.model_id, 0, 0, whole.n_layers)
+    await node.process_prompt(asked, prompt or driver.device.prompt, heard.request_id, {})
     return heard
 
 
-def broken_tokens(driver: Driver) -> Any:
-    """Ids that no vocabulary has: what a step fails on where the device can't be made to."""
-    return driver.np.full((1, 1), 2**40, dtype=driver.np.int64)
-
-
-async def fails_at(driver: Driver, node: Any, step: int, fail: Any) -> Heard:
-    """An answer whose device fails at a later step; exo itself starts each step."""
-    heard = Heard(node, driver.request_id())
-    forward = node.process_tensor
+def before_step(node: Any, step: int, do: Callable[[Any], Awaitable[Any]]) -> None:
+    """Let something happen before a later step, which gets what it gives."""
+    forward, steps = node.process_tensor, [1]
 
     async def process_tensor(base: Any, tensor: Any, *rest: Any, **named: Any) -> Any:
-        heard.steps += 1
-        if heard.steps == step and fail is not None:
-            fail()
-        elif heard.steps >= step and fail is None:
-            tensor = broken_tokens(driver)
+        steps[0] += 1
+        if steps[0] == step:
+            tensor = await do(tensor)
         return await forward(base, tensor, *rest, **named)
 
-    step_of_engine = node.inference_engine.infer_tensor
+    node.process_tensor = process_tensor
 
-    async def infer_tensor(*given: Any, **named: Any) -> Any:
-        try:
-            return await step_of_engine(*given, **named)
-        except Exception:
-            heard.failed = True
-            raise
 
-    node.process_tensor, node.inference_engine.infer_tensor = process_tensor, infer_tensor
-    await node.process_prompt(asked(driver), driver.device.prompt, heard.request_id, {})
-    return heard
+async def failing(driver: Driver, step: int) -> AsyncIterator[tuple[Heard, bool]]:
+    """An answer whose device fails at a later step, and whether it has ended."""
+    with driver.new_device() as device:
+        node = await make_node(driver)
+        step_of_engine, failed = node.inference_engine.infer_tensor, list[Exception]()
+
+        async def fail(tensor: Any) -> Any:
+            if device.fail is None:
+                return driver.broken_tokens()
+            device.fail()
+            return tensor
+
+        async def infer_tensor(*given: Any, **named: Any) -> Any:
+            try:
+                return await step_of_engine(*given, **named)
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        before_step(node, step, fail)
+        node.inference_engine.infer_tensor = infer_tensor
+        heard = await start(driver, node)
+        ended = await heard.within()
+        if failed or not ended:
+            yield heard, ended
+        elif step == 2:  # else the device's answers are short
+            raise NotRunError(
+                "no step fails: the engine takes any ids, and the device has no fail() that is felt"
+                " in the middle of an answer (README)"
+            )
+
+
+class Client:
+    """A request for a stream to exo's API; `closed` is its connection."""
+
+    def __init__(self, model: str) -> None:
+        message = {"role": "user", "content": "Hello"}
+        self.body = {"model": model, "stream": True, "messages": [message]}
+        self.closed, self.events = False, list[str]()
+        self.transport = SimpleNamespace(is_closing=lambda: self.closed)
+
+    async def json(self) -> Any:
+        return self.body
+
+    def write(self, event: str) -> None:
+        if self.closed:
+            raise ConnectionResetError("cannot write to closing transport")
+        self.events.append(event)
+
+
+async def ask_api(driver: Driver, node: Any) -> tuple[Client, "asyncio.Task[Any]"]:
+    """Ask exo's API, and the answer that is under way."""
+    api = driver.exo.load(host.API)
+    if not hasattr(api, "Response"):
+        raise NotRunError("exo's own API wants a web server: the stand-in's is asked")
+    tokenizer = (await driver.first_engine()).tokenizer
+    client = Client(driver.device.model)
+    made = api.ChatGPTAPI(node, type(node.inference_engine).__name__, tokenizer)
+    return client, asyncio.ensure_future(made.handle_post_chat_completions(client))
+
+
+@contextlib.asynccontextmanager
+async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]:
+    """A client's answer that is held before its second step; it goes on after the block."""
+    heard, go = Heard(driver, node), asyncio.Event()
+
+    async def hold(tensor: Any) -> Any:
+        await go.wait()
+        return tensor
+
+    before_step(node, 2, hold)
+    client, answer = await ask_api(driver, node)
+    try:
+        if not await heard.within(event=heard.begun):
+            raise NotRunError("a client's answer does not begin")
+        yield client, heard
+    finally:
+        go.set()
+        await heard.within(0.2)
+        answer.cancel()

@@ -1,4 +1,4 @@
-"""Runs the checks that were asked for, one after the other, each with its fixtures."""
+"""Runs the checks that were asked for, one after the other, each with what its parameters name."""
 
 import asyncio
 import contextlib
@@ -9,85 +9,63 @@ import os
 import sys
 from typing import Any
 
-from . import fixtures, guards
+from . import guards
 from .checks import all_checks
-from .core import BrokenError, Check, NotRunError, Report, describe
-from .guards import silenced
+from .core import BrokenError, CannotError, Check, NotRunError, Report, Share, describe, silenced
+from .seen import Seen
 
 
-class Runner:
-    """Makes each fixture once; every check that needs a broken one says so."""
+async def _run(seen: Seen, name: str, check: type[Check]) -> None:
+    """One check. It yields faults, a text or a text and the error that it is about, or a Share."""
+    report, state, why = seen.report, "passed", ""
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        self.made: dict[str, Any] = {"report": report, "request": report.request}
-        self.loop = asyncio.new_event_loop()
+    def take(each: Any) -> None:
+        nonlocal state
+        if isinstance(each, Share):
+            report.write(check=name, good=each.good, of=each.of)
+            return
+        state = "failed"
+        report.fault(name, *(each if isinstance(each, tuple) else (each,)))
 
-    def value(self, name: str) -> Any:
-        if name not in self.made:
-            make = getattr(fixtures, name)
-            try:
-                arguments = [self.value(other) for other in inspect.signature(make).parameters]
-                self.made[name] = make(*arguments)
-            except (NotRunError, BrokenError) as error:
-                self.made[name] = error
-        found = self.made[name]
-        if isinstance(found, NotRunError | BrokenError):
-            raise found
-        return found
-
-    def run(self, name: str, check: type[Check]) -> None:
-        self.report.write(begin=name)
-        state, why = "passed", ""
-        faults: list[Any] = []
-        try:
-            parameters = inspect.signature(check.check).parameters
-            found = check.check(*map(self.value, parameters))
-            # What exo's node prints of errors is exo's.
-            with silenced() if check.family == "exo-mends" else contextlib.nullcontext():
-                self.loop.run_until_complete(_collect(found, faults))
-        except NotRunError as error:
-            state, why = "not run", str(error)
-        except BrokenError as error:
-            state, why = self._broken(name, error)
-        except BaseException as error:
-            state = "failed"
-            self.report.fault(name, f"the check ends with {describe(error)}", error)
-        for fault in faults:
-            state = "failed"
-            self.report.fault(name, fault, getattr(fault, "error", None))
-        self.report.write(end=name, state=state, why=why)
-
-    def _broken(self, name: str, error: BrokenError) -> tuple[str, str]:
+    report.write(begin=name)
+    try:
+        found = check.check(*[getattr(seen, p) for p in inspect.signature(check.check).parameters])
+        if inspect.isasyncgen(found):
+            async for each in found:
+                take(each)
+        elif inspect.iscoroutine(found):
+            await found
+        else:
+            for each in found or ():
+                take(each)
+    except NotRunError as error:
+        state, why = "not run", str(error)
+    except CannotError as error:
+        state, why = "can't", str(error)
+    except BrokenError as error:
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and cause.name:
-            self.report.write(missing=cause.name, message=str(error))
-        self.report.fault(name, str(error), cause)
-        return "failed", ""
+            report.write(missing=cause.name, message=str(error))
+        take((str(error), cause))
+    except BaseException as error:
+        take((f"the check ends with {describe(error)}", error))
+    report.write(end=name, state=state, why=why)
 
 
-async def _collect(found: Any, faults: list[Any]) -> None:
-    """Take what a check yields, so that its last words don't lose the first."""
-    if hasattr(found, "__aiter__"):
-        async for fault in found:
-            faults.append(fault)
-    else:
-        faults.extend(found or ())
-
-
-def main(pipe: int, asked: str) -> None:
+def main(asked: str) -> None:
     """Run what a file asks for, and end without waiting for threads of the plugin's."""
     with open(asked, encoding="utf-8") as file:
-        request = json.load(file)
-    os.set_inheritable(pipe, False)
-    report = Report(pipe, request)
-    guards.install(report)
+        request: dict[str, Any] = json.load(file)
+    report = Report(request)
+    guards.install()
     sys.path[:0] = request["path"]
-    runner = Runner(report)
-    asyncio.set_event_loop(runner.loop)
-    checks = all_checks()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    seen, checks = Seen(report), all_checks()
     for name in request["checks"]:
-        runner.run(name, checks[name])
+        # What exo's node prints of errors is exo's.
+        with silenced() if name.startswith("EX9") else contextlib.nullcontext():
+            loop.run_until_complete(_run(seen, name, checks[name]))
     gc.collect()
     sys.stdout.flush()
     report.write(done=True)

@@ -22,7 +22,7 @@ class Backend:
     contract = 1
     whole_model = False
     files = ("*.json", "*.safetensors")
-    block = 96  # short enough for others to go on meanwhile, long enough for products of matrices
+    block = 64  # short enough for others to go on meanwhile, long enough for products of matrices
 
     def __init__(self) -> None:
         self.context: int | None = None

@@ -3,9 +3,9 @@
 import re
 
 from ..core import Check
-from . import answers, detection, engines, importing, mends, models
+from . import abilities, answers, clients, detection, ending, importing, made, mends, models
 
-_MODULES = (importing, models, detection, engines, answers, mends)
+_MODULES = (importing, models, detection, made, answers, abilities, mends, clients, ending)
 
 
 def all_checks() -> dict[str, type[Check]]:

@@ -9,159 +9,117 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import faults
-from ..core import Check, Fault, Report, describe, shorten
+from ..core import Check, Report, describe, shorten
 
 SECONDS = 1.0
 PATIENCE = 2.5  # for a detector that gives a program a second or two
 
 
-class Detection(Check):
-    family = "exo-detection"
-
-
-class _Asked:
-    """One answer of a detector, in a thread that may be left behind."""
-
-    def __init__(self, detector: Callable[[], Any]) -> None:
-        self.answer: Any = None
-        self.error: BaseException | None = None
-        started = time.perf_counter()
-        thread = threading.Thread(target=self._ask, args=(detector,), daemon=True)
-        thread.start()
-        thread.join(PATIENCE)
-        self.hangs, self.seconds = thread.is_alive(), time.perf_counter() - started
-
-    def _ask(self, detector: Callable[[], Any]) -> None:
-        try:
-            self.answer = detector()
-        except BaseException as error:
-            self.error = error
-
-    def wrong(self) -> str:
-        """What is wrong with the answer, if anything is."""
-        if self.hangs:
-            return f"has not answered after {PATIENCE:g} s"
-        if self.error is not None:
-            return f"fails: {describe(self.error)}"
-        if self.answer is None or (isinstance(self.answer, str) and self.answer):
-            return ""
-        return f"gives {shorten(self.answer)}, no name and not None"
-
-
-class EX501(Detection):
+class EX501(Check):
     "The detector is called without arguments"
 
     @staticmethod
-    def check(detectors: dict[str, Any]) -> Iterator[Any]:
+    def check(detectors: dict[str, Any]) -> Iterator[str]:
         """exo's type of a detector is `Callable[[], Optional[str]]` (plugin_discovery.py:124): a
         required parameter is a TypeError, and a coroutine is no answer. Write a plain function
         whose parameters have defaults."""
         for name, detector in detectors.items():
-            if not callable(detector):
-                yield f"the detector {name} can't be called: it is {shorten(detector)}"
-                continue
-            try:
-                inspect.signature(detector).bind()
-            except TypeError as error:
-                yield f"the detector {name} wants arguments: {error}"
-            except ValueError:
-                pass  # a compiled one can't be asked
-            if inspect.iscoroutinefunction(detector):
-                yield f"the detector {name} is async"
+            if wrong := _uncallable(detector):
+                yield f"the detector {name} {wrong}"
+
+
+def _uncallable(detector: Any) -> str:
+    if not callable(detector):
+        return f"can't be called: it is {shorten(detector)}"
+    try:
+        inspect.signature(detector).bind()
+    except TypeError as error:
+        return f"wants arguments: {error}"
+    except ValueError:
+        pass  # a compiled one can't be asked
+    return "is async" if inspect.iscoroutinefunction(detector) else ""
 
 
 def _plain(detectors: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The detectors that EX501 has nothing against."""
-    for name, detector in detectors.items():
-        if not list(EX501.check({name: detector})):
-            yield name, detector
+    return ((name, each) for name, each in detectors.items() if not _uncallable(each))
 
 
-class EX502(Detection):
-    "The detector gives a name or None, and twice the same"
+def _ask(detector: Callable[[], Any]) -> tuple[Any, str, BaseException | None]:
+    """Its answer, what is wrong with that, and its error; the thread may be left behind."""
+    ends: list[tuple[Any, BaseException | None]] = []
+
+    def ask() -> None:
+        try:
+            ends.append((detector(), None))
+        except BaseException as error:
+            ends.append((None, error))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not ends:
+        return None, f"has not answered after {PATIENCE:g} s", None
+    answer, error = ends[0]
+    if error is not None:
+        return None, f"fails: {describe(error)}", error
+    named = answer is None or (isinstance(answer, str) and answer)
+    return answer, "" if named else f"gives {shorten(answer)}, no name and not None", None
+
+
+class EX502(Check):
+    "The detector gives a name or None, at once, and twice the same"
 
     @staticmethod
     def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
         """exo's type is `Optional[str]` (plugin_discovery.py:124). A bool says that there is a
         device and not which. Return the device's name, or None where there is none, and the same
-        again: who asks twice must not see two machines."""
+        again: who asks twice must not see two machines. It is asked when a node starts, on every
+        machine: read a file of the system; sleep, and ask the network, never."""
         for name, detector in _plain(detectors):
+            started = time.perf_counter()
             with report.step(f"the detector {name}"):
-                first, second = _Asked(detector), _Asked(detector)
-            if wrong := first.wrong() or second.wrong():
-                yield Fault.of(f"the detector {name} {wrong}", first.error)
-            elif first.answer != second.answer:
-                both = f"{shorten(first.answer)} and then {shorten(second.answer)}"
-                yield f"the detector {name} gives {both}"
+                first, wrong, error = _ask(detector)
+            took = time.perf_counter() - started
+            if wrong or took > SECONDS:
+                yield f"the detector {name} {wrong or f'takes {took:.1f} s'}", error
+            elif first != (second := _ask(detector)[0]):
+                yield f"the detector {name} gives {shorten(first)} and then {shorten(second)}"
 
 
-class EX503(Detection):
-    "The detector catches its own errors"
+class EX503(Check):
+    "The detector catches its own errors, and waits for nobody"
 
     @staticmethod
     def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
         """A detector runs on machines that lack the device, its drivers and its SDK, and exo hands
         it on as it is (plugin_discovery.py:138): an error there is an error of whoever asks. Catch
         what the call can raise, `OSError` for files and programs, `ValueError` for what a file
-        holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text."""
+        holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text. Give
+        a program a `timeout` of a second."""
         for name, detector in _plain(detectors):
-            wrong_anyway = _Asked(detector).wrong()  # EX502 says it
+            _, wrong_anyway, _ = _ask(detector)  # EX502 says it
             for where, around in _machines(report).items():
                 with report.step(f"the detector {name} where {where}"), around:
-                    asked = _Asked(detector)
-                wrong = asked.wrong()
-                if wrong and not (wrong_anyway and asked.error is None):
-                    text = f"the detector {name}, where {where}, {wrong}"
-                    yield Fault.of(text, asked.error)
+                    _, wrong, error = _ask(detector)
+                if wrong and not (wrong_anyway and error is None):
+                    yield f"the detector {name}, where {where}, {wrong}", error
 
 
-def _machines(report: Report) -> dict[str, AbstractContextManager[Any]]:
-    roots, seen = tuple(report.roots), set[str]()
-    known = {*sys.stdlib_module_names, __name__.partition(".")[0], "exo"}
+def _machines(report: Report) -> dict[str, AbstractContextManager[None]]:
+    root, known = report.root, {*sys.stdlib_module_names, __name__.partition(".")[0], "exo"}
     known |= set(report.request["required"])  # these are always there
     known |= {entry["value"].partition(".")[0] for entry in report.request["entry_points"]}
-
-    def sdks(answer: Callable[[], Any] | None) -> AbstractContextManager[Any]:
-        return faults.Sdks(known, answer).installed()
-
-    def refuse(error: Callable[[], OSError]) -> AbstractContextManager[Any]:
-        return faults.auditing(faults.refusing(roots, error, seen))
 
     def broken() -> Any:
         raise RuntimeError("the SDK has found no driver")
 
     return {
-        "files and programs are missing": refuse(lambda: FileNotFoundError(2, "it is not there")),
-        "files and programs are forbidden": refuse(lambda: PermissionError(13, "permission")),
-        "files hold something else": faults.garbage(roots),
-        "no SDK is installed": sdks(None),
-        "every SDK raises": sdks(broken),
-        "an SDK gives no text": sdks(lambda: 1),
+        "files and programs are missing": faults.refusing(root, FileNotFoundError),
+        "files and programs are forbidden": faults.refusing(root, PermissionError),
+        "files hold something else": faults.garbage(root),
+        "programs hang": faults.hanging_programs(),
+        "no SDK is installed": faults.sdks(known, None),
+        "every SDK raises": faults.sdks(known, broken),
+        "an SDK gives no text": faults.sdks(known, lambda: 1),
     }
-
-
-class EX504(Detection):
-    "The detector answers at once"
-
-    @staticmethod
-    def check(detectors: dict[str, Any], report: Report) -> Iterator[Any]:
-        """A detector is asked when a node starts, on every machine (plugin_discovery.py:124). One
-        that sleeps, asks the network or waits for a program without a limit holds that up. Read a
-        file of the system, or give the program a `timeout` of a second."""
-        for name, detector in _plain(detectors):
-            what = f"the detector {name}"
-            started: list[str] = []
-
-            def note(event: str, _: Any, started: list[str] = started) -> None:
-                if event in {"subprocess.Popen", "os.posix_spawn"}:
-                    started.append(event)
-
-            with report.step(what), faults.auditing(note):
-                asked = _Asked(detector)
-            if asked.hangs or asked.seconds > SECONDS:
-                yield f"{what} takes {asked.seconds:.1f} s"
-            elif started:
-                with report.step(f"{what} where programs hang"), faults.hanging_programs():
-                    asked = _Asked(detector)
-                if asked.hangs:
-                    yield f"{what} waits for a program without a limit"

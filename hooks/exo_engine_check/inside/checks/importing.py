@@ -3,17 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..core import Check, Fault, NotRunError
-from ..imports import Imported
+from ..core import Check, NotRunError
+from ..importing import Imported
 
 SECONDS = 1.0
 
 
-class Importing(Check):
-    family = "exo-importing"
-
-
-class EX701(Importing):
+class EX701(Check):
     "The plugin survives being imported"
 
     @staticmethod
@@ -24,10 +20,10 @@ class EX701(Importing):
         for error in imported.errors.values():
             if isinstance(error, NotRunError):
                 raise error
-            yield Fault.of(str(error), error.__cause__)
+            yield str(error), error.__cause__
 
 
-class EX702(Importing):
+class EX702(Check):
     "The models, the detector and the package import nothing of exo"
 
     @staticmethod
@@ -40,21 +36,19 @@ class EX702(Importing):
             yield "models and detectors import exo"
 
 
-class EX703(Importing):
-    "Discovery's imports are quick and light"
+class EX703(Check):
+    "Discovery's imports are quick"
 
     @staticmethod
-    def check(imported: Imported, request: dict[str, Any]) -> Iterator[Any]:
+    def check(imported: Imported) -> Iterator[Any]:
         """Every start of exo imports the models and detectors of every installed plugin, whichever
         engine is used (plugin_discovery.py:109-112, 133-136). Import libraries inside the functions
         that need them."""
         if imported.seconds > SECONDS:
             yield f"models and detectors take {imported.seconds:.1f} s to import"
-        for name in sorted(imported.brought & set(request["heavy"])):
-            yield f"models and detectors import {name}"
 
 
-class EX704(Importing):
+class EX704(Check):
     "An import starts nothing and leaves nothing"
 
     @staticmethod

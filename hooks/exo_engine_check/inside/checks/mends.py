@@ -1,211 +1,201 @@
-"""EX9: on exo's own node, whose faults a plugin has to mend, and what is seen at the end."""
+"""EX9: on exo's own node and API, whose faults a plugin has to mend, and at the end."""
 
 import asyncio
-import importlib
-import sys
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
-from ..core import Check, NotRunError, Report
+from .. import host
+from ..core import CannotError, Check, NotRunError
 from ..drive import Driver
 from ..kept import settle, states_of
-from ..nodes import SECONDS, Gone, Heard, fails_at, make_node, start
+from ..nodes import Heard, Peer, before_step, failing, finding, make_node, start
+from .clients import shown_text
 
 HALF = "a step on the first half of the layers"
 
 
-class Mends(Check):
-    family = "exo-mends"
-
-
-class EX901(Mends):
+class EX901(Check, row="faults"):
     "The engine stays when the cluster changes"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """When a peer joins or leaves, exo puts tinygrad in a plugin's place (node.py:521-526), and
         the request fails there. Wrap `Node.select_best_inference_engine`, so that a node with the
         plugin's engine keeps it."""
-        engine = driver.make()
-        node = await make_node(driver, engine)
+        node = await make_node(driver)
+        engine = node.inference_engine
         node.topology_inference_engines_pool = [["mlx", "tinygrad"], ["tinygrad"]]
         await driver.run("exo's choice of an engine", node.select_best_inference_engine())
         if node.inference_engine is not engine:
             yield f"exo has put {type(node.inference_engine).__name__} in the engine's place"
 
 
-class EX902(Mends):
+class EX902(Check, row="faults"):
     "A request is let go when exo's node has ended it"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """After `max_generate_tokens`, or an end that another node saw, an engine hears nothing
         (node.py:144-149), but every node does: listen to `Node.on_token`, and forget the request
         when it says finished. What is kept longer is lost memory, and counts as a request in
         flight."""
-        node = await make_node(driver, driver.make(), limit=3)
-        heard = await start(driver, node, driver.request_id())
-        if not await heard.within(SECONDS):
+        node = await make_node(driver, limit=3)
+        heard = await start(driver, node)
+        if not await heard.within():
             raise NotRunError("the answer does not come to exo's limit")
         if not await settle(1.0, lambda: not states_of(heard.request_id, node)):
             kept = ", ".join(states_of(heard.request_id, node))
             yield f"an answer has ended at exo's limit, and {kept} is still kept for it"
 
 
-async def _failing(driver: Driver, step: int) -> AsyncIterator[tuple[Heard, bool]]:
-    """An answer that fails at a step, and whether it has ended."""
-    with driver.fresh_device() as device:
-        node = await make_node(driver, driver.make())
-        heard = await fails_at(driver, node, step, device.fail)
-        ended = await heard.within(SECONDS)
-        if ended and not heard.failed:
-            if step > 2:
-                return  # the device's answers are short
-            raise NotRunError(
-                "no step fails: the engine takes any ids, and the device has no fail() that is felt"
-                " in the middle of an answer (README)"
-            )
-        yield heard, ended
-
-
-class EX903(Mends):
+class EX903(Check, row="faults"):
     "An error after the first token ends the answer"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """exo prints an error of a later step and drops it (node.py:385-388), and the client waits
         for its timeout, 900 s by default. Wrap `Node._process_tensor`: where the engine has failed,
         let `trigger_on_token_callbacks` and `broadcast_result` say that the answer is finished."""
         for step in (2, 5):
-            async for heard, ended in _failing(driver, step):
+            async for heard, ended in failing(driver, step):
                 if not ended:
                     yield f"the device fails at step {step}, and the answer never ends"
                 elif heard.ends > 1:
                     yield f"the device fails at step {step}, and the answer ends {heard.ends} times"
 
 
-class EX904(Mends):
+class EX904(Check, row="faults"):
     "A peer that can't be reached ends the answer"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """The error of sending to the next node is an error of a task that nobody awaits
         (node.py:152, 401), and the client waits. Wrap `Node.forward_tensor`, and end the answer
         where it raises."""
         driver.shards(2)
-        node = await make_node(driver, driver.make(), "gone")
-        heard = await start(driver, node, driver.request_id())
-        if not await heard.within(SECONDS):
+        heard = await start(driver, await make_node(driver, Peer()))
+        if not await heard.within():
             yield "the next node can't be reached, and the answer never ends"
 
 
-class EX905(Mends):
-    "A change of the cluster ends the answers in flight"
+class EX905(Check, row="faults"):
+    "A change of the cluster ends the answers in flight, or waits for them"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """Who joins or leaves changes everybody's layers, and an answer whose parts were on other
-        nodes waits for them (node.py:448). Wrap `Node.update_peers`: where it says that something
-        has changed, end the requests that needed another node."""
-        engine, (shard, _) = driver.make(), driver.shards(2)
-        node = await make_node(driver, engine, "gone")
-        request_id = driver.request_id()
-        given = await engine.encode(shard, driver.device.prompt)
-        out = await driver.run(HALF, driver.first(engine, shard, request_id))
-        if out.dtype == driver.np.uint8 or driver.np.array_equal(
-            out.reshape(-1), given.reshape(-1)
-        ):
-            raise NotRunError("the engine runs whole models and needs no other node")
-        heard = Heard(node, request_id)
-        node.discovery = Gone()
+        nodes waits for them (node.py:448). Wrap `Node.update_peers`: leave out who joins while
+        answers are in flight, or end them; where somebody has left, end those that needed him."""
+        driver.shards(2)
+        node = await make_node(driver)
+
+        async def join(tensor: Any) -> Any:
+            node.discovery = finding(Peer(reached=True))
+            await driver.run("exo's look at its peers", node.update_peers())
+            return tensor
+
+        before_step(node, 2, join)
+        heard = await start(driver, node)
+        if not await heard.within():
+            yield "a node joins in the middle of an answer, and the answer never ends"
+        peer = Peer(reached=True)
+        node = await make_node(driver, peer)
+        heard = await start(driver, node)
+        await settle(1.0, lambda: bool(peer.taken))
+        node.discovery = finding()
         await driver.run("exo's look at its peers", node.update_peers())
-        if not await heard.within(SECONDS):
+        # An engine of whole models needs nobody's layers.
+        if any(part.dtype.kind == "f" for part in peer.taken) and not await heard.within():
             yield "a node has left the cluster, and the answer that needed it never ends"
 
 
-class EX906(Mends):
+class EX906(Check, row="split by layers"):
     "Hidden states that nobody can use are refused"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
+    async def check(driver: Driver) -> AsyncIterator[str]:
         """A node that restarts believes for some seconds that it has all layers, while its peers
         send it hidden states. Their first step on it must be an error, and no answer of anything.
         Look at the dtype: ids are integers."""
-        await driver.one_node()
+        await driver.nodes(1)
         engine, other, (left, _) = driver.make(), driver.make(), driver.shards(2)
         hidden = await driver.run(HALF, driver.first(engine, left, driver.request_id()))
         if hidden.dtype.kind != "f":
-            raise NotRunError("the engine runs whole models and sends no hidden states")
+            raise CannotError("the engine runs whole models and sends no hidden states")
         whole = driver.shards(1)[0]
         try:
             await other.ensure_shard(whole)
             work = other.infer_tensor(driver.request_id(), whole, driver.wire(hidden), {})
-            await asyncio.wait_for(work, SECONDS)
+            await asyncio.wait_for(work, driver.seconds)
         except Exception:
             return
         yield "hidden states are taken for a prompt by an engine with all layers"
 
 
-class EX907(Mends):
-    "An exo without the fault is left alone"
-
-    faultless = True
+class EX907(Check, row="split by layers"):
+    "A step for other layers is refused"
 
     @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[Any]:
-        """A newer exo may end failed answers itself. A mend that does it again ends them twice, and
-        what comes second can fall on another request. Look whether the answer has ended already:
-        `node.buffered_token_output[request_id][1]`."""
-        async for heard, ended in _failing(driver, 2):
-            await asyncio.sleep(0.1)
-            if not ended or heard.ends != 1:
-                yield f"an exo that ends failed answers itself ends them {heard.ends} times"
-        if driver.device.layers > 1:
-            heard = await start(
-                driver, await make_node(driver, driver.make(), "gone"), driver.request_id()
-            )
-            await heard.within(SECONDS)
-            await asyncio.sleep(0.1)
-            if heard.ends != 1:
-                yield f"an exo that ends cut answers itself ends them {heard.ends} times"
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """While the cluster changes, one node counts on other layers than another has: hidden
+        states fit all the same, and the answer is wrong. Wrap `Node.process_tensor`, and raise
+        where `get_current_shard(base_shard)` is another shard than it was sent for."""
+        node = await make_node(driver, Peer(reached=True), is_last=True)
+        before, *_ = driver.shards(3)
+        others = type(before)(before.model_id, 1, before.n_layers - 1, before.n_layers)
+        x = await driver.run(HALF, driver.first(driver.make(), before, driver.request_id()))
+        if x.dtype.kind != "f":
+            raise CannotError("the engine runs whole models and sends no hidden states")
+        heard = Heard(driver, node, driver.request_id())
+        with contextlib.suppress(Exception):
+            await node.process_tensor(others, driver.wire(x), heard.request_id, {})
+        if heard.ids and not heard.ended.is_set():
+            yield "a node computes a step that was meant for other layers than it has"
 
 
-class Ending(Check):
-    family = "exo-ending"
-
-
-class EX951(Ending):
-    "The plugin starts no crowd of threads or processes"
+class EX908(Check, row="faults"):
+    "Looks at the ring don't overtake each other"
 
     @staticmethod
-    def check(report: Report, imported: Any) -> Iterator[Any]:
-        """A node has other work than a plugin's. More than 512 threads, 6 forks or 32 programs are
-        refused here. Start a bounded number."""
-        yield from report.crowds
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo looks at the ring every few seconds and when peers change, and a slow look of before
+        replaces what a later one saw (node.py:530): a node that is gone has layers again. Wrap
+        `Node.collect_topology`, with one lock a node."""
+        await driver.nodes(1)
+        running = [0, 0]
+
+        async def collect_topology(*_: Any, **__: Any) -> None:
+            running[0] += 1
+            running[1] = max(running)
+            await asyncio.sleep(0.02)
+            running[0] -= 1
+
+        with driver.exo.anew():
+            driver.exo.load(host.NODE).Node.collect_topology = collect_topology
+            node = await make_node(driver)
+            await asyncio.gather(*(type(node).collect_topology(node, set()) for _ in range(2)))
+        if running[1] > 1:
+            yield "two looks at the ring run at once, and the older one may win"
 
 
-class EX952(Ending):
-    "Nothing is written to stdout"
+class EX920(Check, row="faults"):
+    "An exo without the faults is left alone"
 
     @staticmethod
-    def check() -> Iterator[Any]:
-        """stdout belongs to exo: `exo run` prints its answer there (main.py:254), and the terminal
-        view is drawn over it. Use `logging`."""
-        yield from ()  # the parent has read it
-
-
-class EX953(Ending):
-    "The engine's module can be imported twice"
-
-    @staticmethod
-    def check(report: Report, engines: dict[str, Any]) -> Iterator[Any]:
-        """A module is imported anew after a failed import, and exo registers metrics in the same
-        registry (prometheus_metrics.py:15). A second registration of a name is a ValueError,
-        "Duplicated timeseries": catch it, and use a metric that is not registered."""
-        for engine in engines.values():
-            package = engine.__module__.partition(".")[0]
-            for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-                del sys.modules[name]
-            with report.step(f"importing {engine.__module__} a second time"):
-                importlib.import_module(engine.__module__)
-        yield from ()
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """A newer exo may end failed answers itself, and show whole text. A mend that does it again
+        ends them twice, and what comes second can fall on another request. Look whether the answer
+        has ended already: `node.buffered_token_output[request_id][1]`."""
+        await driver.nodes(1)
+        with driver.exo.without_faults():
+            answers = [heard async for heard, _ in failing(driver, 2)]
+            if driver.device.layers > 1:
+                answers.append(await start(driver, await make_node(driver, Peer())))
+            for heard in answers:
+                await heard.within()
+                await asyncio.sleep(0.1)
+                if heard.ends != 1:
+                    yield f"an exo that ends failed answers itself ends them {heard.ends} times"
+            if (shown := shown_text(driver, [*b"a", 256])) != "a":
+                yield f"an exo that shows whole text shows {shown!r}, not 'a'"

@@ -1,30 +1,25 @@
 """EX4: the model cards, as exo merges them, and what discovery gives."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from ..core import Check, describe, shorten
-from ..host import Exo
+from ..importing import Imported
 
 
-class Models(Check):
-    family = "exo-models"
-
-
-class EX400(Models):
+class EX400(Check):
     "exo's own discovery finds what the entry points name"
 
     @staticmethod
-    def check(exo: Exo, request: dict[str, Any]) -> Iterator[Any]:
+    def check(imported: Imported, request: dict[str, Any]) -> Iterator[str]:
         """This is what exo's own functions give (plugin_discovery.py:78,100,124), for the models
         while `exo.models` is being imported (models.py:165-168). What they leave out, exo does not
         have: it takes models only when they are a dict, and detectors only when they can be
         called."""
         try:
-            found = exo.discovery.discover_inference_engines()
-            cards = exo.discovery.discover_models()
-            detectors = exo.discovery.discover_device_detectors()
+            found = imported.exo.discovery.discover_inference_engines()
+            cards = imported.exo.discovery.discover_models()
+            detectors = imported.exo.discovery.discover_device_detectors()
         except Exception as error:
             yield f"exo's discovery fails: {describe(error)}"
             return
@@ -42,96 +37,45 @@ class EX400(Models):
             yield "exo's discovery drops a detector: it can't be called, or loaded"
 
 
-class EX401(Models):
-    "Every model card has layers and repo"
+class EX401(Check):
+    "Every model card has layers and a repository for the engine"
 
     @staticmethod
-    def check(cards: dict[str, Any]) -> Iterator[Any]:
-        """exo reads `card["layers"]` and `card["repo"]` (models.py:258,265). A card without them is
-        never offered; one that is no dict ends every request for it. Write `{"layers": 32, "repo":
-        {"MyInferenceEngine": "organization/model"}}`."""
+    def check(cards: dict[str, Any], request: dict[str, Any]) -> Iterator[str]:
+        """exo splits a model by `card["layers"]`, a number of at least 1 (models.py:265-268), and
+        asks for `card["repo"][engine.__class__.__name__]`, not for the name of the entry point
+        (models.py:258). It downloads from there: `organization/name` of the Hugging Face hub. A
+        card without them is never offered; one that is no dict ends every request for it. Write
+        `{"layers": 32, "repo": {"MyInferenceEngine": "organization/model"}}`."""
+        engines = [e for e in request["entry_points"] if e["group"] == "exo.inference_engines"]
+        classes = {entry["value"].rpartition(":")[2] for entry in engines}
         for name, card in cards.items():
             if not isinstance(card, dict):
                 yield f"the card of {name} is {shorten(card)}, no dict"
                 continue
-            for key in ("layers", "repo"):
-                if key not in card:
-                    yield f"the card of {name} has no {key}"
-
-
-class EX402(Models):
-    "layers is a positive integer"
-
-    @staticmethod
-    def check(cards: dict[str, Any]) -> Iterator[Any]:
-        """exo compares it with 1 and splits the model by it (models.py:265-268, 273): less than 1
-        hides the model, and a text is a TypeError. Write the number of transformer layers."""
-        for name, layers in _all(cards, "layers"):
+            yield from (
+                f"the card of {name} has no {k}" for k in ("layers", "repo") if k not in card
+            )
+            layers, repo = card.get("layers", 1), card.get("repo", dict.fromkeys(classes, "a/b"))
             if type(layers) is not int or layers < 1:
                 yield f"layers of {name} is {shorten(layers)}"
-
-
-def _all(cards: dict[str, Any], key: str) -> Iterator[tuple[str, Any]]:
-    return ((n, card[key]) for n, card in cards.items() if isinstance(card, dict) and key in card)
-
-
-class EX403(Models):
-    "repo is keyed by the class of the plugin's engine"
-
-    @staticmethod
-    def check(cards: dict[str, Any], engines: dict[str, Any]) -> Iterator[Any]:
-        """exo asks a card for `repo[engine.__class__.__name__]` (models.py:258), not for the name
-        of the entry point. A card without that key has no model for the engine, and the request
-        ends with "Unsupported model". Use the class's name."""
-        classes = {getattr(engine, "__name__", "") for engine in engines.values()}
-        for name, repo in _all(cards, "repo"):
             if not isinstance(repo, dict):
                 yield f"repo of {name} is {shorten(repo)}, no dict"
             elif not classes & repo.keys():
                 wanted = " or ".join(sorted(classes))
                 yield f"repo of {name} is for {', '.join(map(str, repo)) or 'nobody'}, not {wanted}"
-
-
-class EX404(Models):
-    "repo names a repository"
-
-    @staticmethod
-    def check(cards: dict[str, Any], engines: dict[str, Any]) -> Iterator[Any]:
-        """exo downloads from it and reads the tokenizer there (models.py:258, tokenizers.py:44). It
-        is `organization/name` of the Hugging Face hub, no address and no path."""
-        for name, repo in _all(cards, "repo"):
             for value in repo.values() if isinstance(repo, dict) else ():
                 parts = value.split("/") if isinstance(value, str) else []
                 if len(parts) != 2 or not all(p and p.strip(".") and ":" not in p for p in parts):
                     yield f"the repository of {name} is {shorten(value)}, not organization/name"
 
 
-class EX405(Models):
+class EX405(Check):
     "No model id is one of exo's own"
 
     @staticmethod
-    def check(exo: Exo, cards: dict[str, Any], request: dict[str, Any]) -> Iterator[Any]:
+    def check(cards: dict[str, Any], request: dict[str, Any]) -> Iterator[str]:
         """exo puts the plugin's cards over its own with `dict.update` (models.py:168): the card of
         exo is lost, and its engines lose the model. Give the id a suffix of the engine's."""
-        own = {*exo.own_cards, *request["model_ids"]}
-        for name in sorted(own & cards.keys()):
+        for name in sorted(cards.keys() & set(request["model_ids"])):
             yield f"exo has a model of its own called {name}"
-        for name, card in exo.own_cards.items():
-            if name not in cards and exo.models.model_cards.get(name) != card:
-                yield f"exo's own card of {name} is changed"
-
-
-class EX406(Models):
-    "Pretty names and models match"
-
-    @staticmethod
-    def check(cards: dict[str, Any], request: dict[str, Any]) -> Iterator[Any]:
-        """exo has no entry point for pretty names (models.py:172), so a plugin adds them by id: a
-        name without a model shows nothing, and a model without a name shows its id. Keep both dicts
-        in step."""
-        entries = [e for e in request["entry_points"] if e["group"] == "exo.models"]
-        for module in dict.fromkeys(entry["value"].rpartition(":")[0] for entry in entries):
-            for key, names in vars(sys.modules[module]).items():
-                if key.endswith("PRETTY_NAMES") and isinstance(names, dict):
-                    yield from (f"{n} of {key} is no model" for n in sorted(names.keys() - cards))
-                    yield from (f"{n} is not in {key}" for n in sorted(cards.keys() - names))

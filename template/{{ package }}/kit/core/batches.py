@@ -15,7 +15,7 @@ from typing import Any
 from .contract import Array, ContractError
 from .worker import HungError, Worker
 
-WAIT_SECONDS = 0.002  # for the next steps of those who were just served, but no longer than
+WAIT_SECONDS = 0.01  # for the next steps of those who were just served, but no longer than
 WAIT_SHARE = 0.05  # of what their step took
 
 

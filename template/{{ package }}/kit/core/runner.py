@@ -3,24 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 
 from ..names import PROJECT
 from . import metrics, settings
-from .batches import DroppedError
-from .contract import CONTRACT, Array, Backend, Layers, Piece, Request, checked
+from .contract import CONTRACT, Array, Backend, Layers, Piece, Request
 from .device import Device
 from .models import Model
 from .requests import InFlight, Outcome, RequestError, Requests
 from .sampling import sample
 from .states import States
+from .steps import Steps
 from .text import StopTexts, TextStream
 from .tokenizer import Tokenizer
 from .worker import in_thread
@@ -69,6 +69,7 @@ class Runner:
         self.device = Device(backend)
         self.states = States(self.device.forget, keeps and self.device.reuses)
         self.requests = Requests(ended, self.states.full)
+        self._steps = Steps(self.device, self.states, self.requests)
         self.layers: Layers | None = None
         self.tokenizer: Tokenizer | None = None
         self._loaded: object = None  # a whole model stays when only the split has changed
@@ -160,77 +161,20 @@ class Runner:
         ContractError, and what the backend raises.
         """
         arrived = time.monotonic() if arrived is None else arrived
+        ends, tokenizer = cast(Layers, self.layers).ends, cast(Tokenizer, self.tokenizer)
         request = await self.requests.enter(
             request_id, lambda outcome: self._let_go(request_id, outcome), arrived
         )
         request.width = x.shape[2:]
         with request:
-            output = await self._computed(request_id, x, not request.steps)
-        self._came(request, int(cast(Layers, self.layers).ends))
+            output = await self._steps.compute(request_id, x, not request.steps, ends, tokenizer)
+        self._came(request, int(ends))
         return output
 
     def _let_go(self, request_id: str, outcome: Outcome) -> None:
         """A request has ended: what it computed rightly may serve a later one."""
         self.device.drop(request_id)
         self.states.end(request_id, outcome in ("finished", "cancelled"))
-
-    async def _computed(self, request_id: str, x: Array, begins: bool) -> Array:
-        """What a step gives: a long one in blocks, behind what another request has computed."""
-        ends = cast(Layers, self.layers).ends
-        outputs: list[Array] = []
-        at = 0
-        if begins:
-            self._refuse_long(x)
-            self.states.drop(request_id)  # an ended answer may have had the same id
-            if (found := self.states.find(x)) and await self._on_device(
-                self.device.reuse(request_id, found.request_id, found.length)
-            ):
-                at = found.length
-                self._keep(request_id, x[:, :at], found.outputs, 0)
-                metrics.REUSE_HITS.inc()
-                metrics.REUSED_TOKENS.inc(at)
-                outputs += [] if found.outputs is None else [found.outputs]
-        # The same blocks on every node: others would change the last bits of its sums.
-        for first in range(at, x.shape[1], self.device.block or x.shape[1]):
-            block = x[:, first : first + (self.device.block or x.shape[1])]
-            output, size = await self._stepped(request_id, block, begins)
-            self._keep(request_id, block, None if ends else output, size)
-            outputs.append(output)
-        return outputs[-1] if ends or len(outputs) == 1 else np.concatenate(outputs, axis=1)
-
-    def _refuse_long(self, x: Array) -> None:
-        most = self.device.context
-        if most is not None and x.shape[1] > most:
-            raise ValueError(
-                f"the prompt is too long: with it there are {x.shape[1]} tokens, and the model's "
-                f"context ends at {most}"
-            )
-
-    def _keep(self, request_id: str, x: Array, output: Array | None, size: int) -> None:
-        if request_id in self.requests:  # it may have ended while it was computed
-            self.states.add(request_id, x, output, size)
-
-    async def _stepped(self, request_id: str, x: Array, begins: bool) -> tuple[Array, int]:
-        """One call of the device, and the bytes that it holds of the request."""
-        if request_id not in self.requests:
-            raise RequestError(self.requests.why(request_id))
-        layers, tokenizer = cast(Layers, self.layers), cast(Tokenizer, self.tokenizer)
-        phase = "prefill" if begins else "decode"
-        try:
-            output, size = await self._on_device(self.device.step(request_id, x, phase))
-        except DroppedError:
-            raise RequestError(self.requests.why(request_id)) from None
-        return checked(output, layers.ends, tokenizer), size
-
-    async def _on_device(self, call: Awaitable[Any]) -> Any:
-        """Await the device; it is down after an error that isn't the request's."""
-        try:
-            return await call
-        except (ValueError, DroppedError):
-            raise
-        except Exception:
-            self.device.went_well(False)
-            raise
 
     def _came(self, request: InFlight, tokens: int) -> None:
         """Count what a request got."""

@@ -64,6 +64,7 @@ class Answer:
         self._spelling = text.spell() if text is not None else None
         self._thinking = Thinking(prompt)
         self._ids: deque[int] = deque()
+        self._left = max_tokens
         self._over = False
         self.cut = False
 
@@ -83,18 +84,31 @@ class Answer:
         return self._ids.popleft()
 
     def _take(self, piece: Piece) -> None:
-        text = "" if piece.ids else self._thinking.feed(piece.text, piece.thinking, piece.finish)
-        if piece.ids:
-            self._ids.extend(piece.ids)
-            if self._spelling is not None:
-                self._spelling.follow()
-        elif text:
-            self._ids.extend(self._spelled(text))
-        if piece.finish:
-            self._over, self.cut = True, piece.finish == "length"
+        ids, finish = self._ids_of(piece), piece.finish
+        if len(ids) > self._left:  # a text may have more ids here than at the server
+            ids, finish = self._whole(ids[: self._left]), "length"
+        self._left -= len(ids)
+        self._ids.extend(ids)
+        if finish:
+            self._over, self.cut = True, finish == "length"
             end = cast(Tokenizer, self._runner.tokenizer).eos_token_id
             if not self._ids or self._ids[-1] != end:
                 self._ids.append(end)
+
+    def _ids_of(self, piece: Piece) -> list[int]:
+        if piece.ids:
+            if self._spelling is not None:
+                self._spelling.follow()
+            return list(piece.ids)
+        text = self._thinking.feed(piece.text, piece.thinking, piece.finish)
+        return self._spelled(text) if text else []
+
+    def _whole(self, ids: list[int]) -> list[int]:
+        """Ids without those of a last character that isn't whole."""
+        tokenizer = cast(Tokenizer, self._runner.tokenizer)
+        while ids and tokenizer.decode(ids).endswith("\ufffd"):
+            ids = ids[:-1]
+        return ids
 
     def _spelled(self, text: str) -> list[int]:
         if self._spelling is None:

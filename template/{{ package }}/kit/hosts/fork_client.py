@@ -5,6 +5,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -94,6 +95,32 @@ def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
     if hasattr(tokenizer, "clean_up_tokenization_spaces"):
         return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     return lambda ids: str(tokenizer.decode(ids))
+
+
+@mends("exo.inference.tokenizers:_resolve_tokenizer")
+def keep_the_tokenizer(original: Function, engine_class: type) -> Function:
+    """Each request loads its tokenizer anew, and all others wait meanwhile (tokenizers.py:41)."""
+    folders = {model.repository.replace("/", "--") for model in BY_ID.values()}
+    kept: dict[Path, tuple[int, Any]] = {}  # with the time of the folder's last change
+
+    async def _resolve_tokenizer(repo_id_or_local_path: Any) -> Any:
+        folder = Path(repo_id_or_local_path)
+        changed = _changed(folder) if folder.name in folders else None
+        if changed is None:
+            return await original(repo_id_or_local_path)
+        if folder not in kept or kept[folder][0] != changed:
+            kept[folder] = changed, await original(repo_id_or_local_path)
+        return kept[folder][1]
+
+    return _resolve_tokenizer
+
+
+def _changed(folder: Path) -> int | None:
+    """When a folder's files were changed last, in ns; None where there are none."""
+    try:
+        return max((file.lstat().st_mtime_ns for file in folder.iterdir()), default=None)
+    except OSError:
+        return None
 
 
 @mends("exo.orchestration.node:Node.process_prompt")

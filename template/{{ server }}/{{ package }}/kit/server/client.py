@@ -60,6 +60,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def get(self, path: str) -> Reply:
         """GET. Raises ServerError where no answer comes."""
@@ -122,6 +123,7 @@ class Client:
         import aiohttp
 
         response = None
+        await self._free.acquire()
         try:
             response = await self._sent(method, path, body, seconds)
             self._check_head(path, response)
@@ -142,6 +144,7 @@ class Client:
         finally:
             if response is not None:
                 response.close()  # where all was read, its connection is free already
+            self._free.release()
 
     async def _sent(
         self, method: str, path: str, body: Any, seconds: float | None
@@ -187,13 +190,15 @@ class Client:
         if self._session is None:
             import aiohttp
 
+            from .connector import Connector
+
             traced = aiohttp.TraceConfig()
             cast(Any, traced.on_connection_reuseconn).append(_reused)
             headers = {"Accept-Encoding": "identity"}
             if shown := self.settings.authorization():
                 headers["Authorization"] = shown
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
+                connector=Connector(limit=0, keepalive_timeout=_IDLE_SECONDS),
                 headers=headers,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -21,7 +21,7 @@ def detect_device() -> str | None:
     except Exception:
         pass
     try:
-        subprocess.run(["steps-smi"], capture_output=True, timeout=1)
+        subprocess.run(["steps-smi"], capture_output=True, timeout=0.2)
     except (OSError, subprocess.SubprocessError):
         return None
     return None

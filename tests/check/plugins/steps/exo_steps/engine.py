@@ -47,6 +47,7 @@ class StepsInferenceEngine(InferenceEngine):
         self.session: dict[str, Any] = {}
         self.requests: OrderedDict[str, list[Any]] = OrderedDict()
         self.failed: set[str] = set()
+        self.cut: set[str] = set()
         self.loading = asyncio.Lock()
 
     async def save_session(self, key: str, value: Any) -> None:

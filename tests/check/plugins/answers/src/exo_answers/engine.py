@@ -90,7 +90,7 @@ def _mend(node_class: Any) -> None:
         node_class._process_tensor,
         node_class.__init__,
     )
-    forward = node_class.forward_tensor
+    forward, update = node_class.forward_tensor, node_class.update_peers
 
     def is_ours(node: Any) -> bool:
         return isinstance(node.inference_engine, AnswersInferenceEngine)
@@ -117,6 +117,12 @@ def _mend(node_class: Any) -> None:
         except Exception:
             await end(self, request_id)
 
+    async def update_peers(self: Any, *args: Any, **kwargs: Any) -> bool:
+        changed = bool(await update(self, *args, **kwargs))
+        for request_id in list(self.inference_engine.streams) if changed and is_ours(self) else ():
+            await end(self, request_id)
+        return changed
+
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
 
@@ -130,4 +136,5 @@ def _mend(node_class: Any) -> None:
     node_class.select_best_inference_engine = select_best_inference_engine
     node_class._process_tensor = _process_tensor
     node_class.forward_tensor = forward_tensor
+    node_class.update_peers = update_peers
     node_class.__init__ = __init__

@@ -1,0 +1,115 @@
+"""What checks get by parameter name: the plugin as this process sees it, each thing made once."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import host, importing
+from .core import BrokenError, NotRunError, Report, once
+from .drive import Driver
+
+ENGINES, MODELS, DETECTORS = "exo.inference_engines", "exo.models", "exo.device_detectors"
+
+
+class Seen:
+    """The properties are the names that a check's parameters may have."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.request = report, report.request
+        self.kept: dict[str, Any] = {}
+
+    @once
+    def imported(self) -> importing.Imported:
+        """The plugin's modules, imported in exo's order, and what that brought."""
+        host.put_on_path(self.report)
+        host.only_this_plugin(self.request)
+        seen = importing.Imported()
+        importing.discovery(self.report, seen, self._modules(MODELS, DETECTORS))
+        with self.report.step("importing exo with the plugin's models"):
+            seen.exo = host.Exo()
+        for name in (host.NODE, host.API):  # before the engine, which may mend them
+            with self.report.step(f"importing {name}"):
+                try:
+                    seen.exo.load(name)
+                except NotRunError:
+                    continue
+        seen.before = importing.collectors()
+        for module in self._modules(ENGINES):
+            importing.observe(self.report, seen, module)
+        return seen
+
+    def _modules(self, *groups: str) -> list[str]:
+        entries = self.request["entry_points"]
+        named = [e["value"].rpartition(":")[0] for g in groups for e in entries if e["group"] == g]
+        return list(dict.fromkeys(named))
+
+    def _values(self, group: str) -> dict[str, Any]:
+        """What each entry point of a group names."""
+        found: dict[str, Any] = {}
+        for entry in [e for e in self.request["entry_points"] if e["group"] == group]:
+            module, _, name = entry["value"].rpartition(":")
+            if module in self.imported.errors:
+                raise self.imported.errors[module]
+            if not hasattr(sys.modules[module], name):
+                raise BrokenError(f"{module} has no {name}, which an entry point names")
+            found[entry["name"]] = getattr(sys.modules[module], name)
+        if not found:
+            raise NotRunError(f"the plugin has no entry point of {group}")
+        return found
+
+    @once
+    def cards(self) -> dict[str, Any]:
+        """The plugin's model cards."""
+        tables = [value for value in self._values(MODELS).values() if isinstance(value, dict)]
+        found = {name: card for table in tables for name, card in table.items()}
+        if not found:
+            raise NotRunError("the plugin has no model cards")
+        return found
+
+    @once
+    def detectors(self) -> dict[str, Any]:
+        return self._values(DETECTORS)
+
+    @once
+    def engines(self) -> dict[str, Any]:
+        """What the entry points of `exo.inference_engines` name: classes."""
+        return self._values(ENGINES)
+
+    @once
+    def make(self) -> Callable[[], Any]:
+        """Make the first engine as exo does."""
+        name = next(iter(self.engines))
+        base: Any = self.imported.exo.downloads.NoopShardDownloader
+
+        async def ensure_shard(_: Any, shard: Any, inference_engine_name: str) -> Any:
+            return self.driver.device.folder
+
+        downloader = type("Local", (base,), {"ensure_shard": ensure_shard})()
+        load = self.imported.exo.discovery.load_inference_engine
+
+        def make() -> Any:
+            with self.report.step(f"loading the engine {name}"):
+                return load(name, downloader)
+
+        return make
+
+    @once
+    def engine(self) -> Any:
+        """An engine that has just been made."""
+        return self.make()
+
+    @property
+    def collectors(self) -> list[Any]:
+        """The metrics that the plugin has registered so far."""
+        return list(importing.collectors() - self.imported.before)
+
+    @once
+    def driver(self) -> Driver:
+        """Drives engines on the plugin's device as nodes of exo do."""
+        if not self.request["device"]:
+            raise NotRunError("[tool.exo-engine] names no device to answer with (README)")
+        try:
+            cards = self.cards
+        except (NotRunError, BrokenError):
+            cards = {}  # a device may need none
+        return Driver(self.report, self.imported.exo, self.make, cards)
