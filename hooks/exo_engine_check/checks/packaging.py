@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import host
-from ..files import is_file
+from ..files import UnreadableError, is_file, read_text
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 
@@ -135,3 +135,32 @@ class EX206(Packaging):
                 and not is_file(marker)
             ):
                 yield Finding(Place(folder.as_posix()), "py.typed is missing")
+
+
+class EX207(Packaging):
+    "copier's answers and the package agree"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """`copier update` renders the template with the stored answers: where they differ from what
+        the project is called now, it brings the old names back. exo finds the plugin by the names
+        in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
+        change by an update. For other names, render a new plugin."""
+        path = exo_plugin.root / ".copier-answers.yml"
+        engines = exo_plugin.in_group(host.GROUP_ENGINES)
+        actual = {
+            "project_name": {str(exo_plugin.metadata.name)},
+            "engine_name": {entry.name for entry in engines},
+            "engine_class": {entry.attribute for entry in engines},
+        }
+        try:
+            lines = read_text(path).splitlines() if is_file(path) else []
+        except UnreadableError as error:
+            yield Finding(Place(path.name), f"the file {error}")
+            return
+        for number, line in enumerate(lines if not exo_plugin.problems else (), 1):
+            answer = re.match(r"""(\w+): *["']?([\w.-]+)["']?\s*$""", line)
+            now = actual.get(answer[1]) if answer else None
+            if answer and now and answer[2] not in now:
+                message = f"the answer {answer[1]} is {answer[2]}, but the project has {min(now)}"
+                yield Finding(Place(path.name, number), message)
