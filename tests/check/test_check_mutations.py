@@ -8,7 +8,7 @@ from exo_engine_check.checks import all_checks
 from mutations import CARDS, DETECTORS, HOST, MADE, READ, RUN, Mutation, apply
 
 # Checks that look at what others have made the plugin do.
-SHOWN_BY = {"EX004": ["EX823"], "EX952": ["EX602"]}
+SHOWN_BY = {"EX004": ["EX823", "EX906", "EX907"], "EX952": ["EX602"]}
 # What finds no fault, but what a plugin can do: test_check_report.py.
 ABILITIES = {name for name in all_checks() if name.startswith("EX82")}
 # copier's answers have a test of their own.

@@ -10,10 +10,6 @@ from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
 
 
-class Packaging(Check):
-    family = "exo-packaging"
-
-
 def project_of(requirement: str) -> str:
     """The normal form of the project that a requirement names."""
     name = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", requirement)
@@ -25,7 +21,7 @@ def is_exo(requirement: str, extra: str) -> bool:
     return project_of(requirement) == "exo" and not (extra and "@" in requirement)
 
 
-class EX201(Packaging):
+class EX201(Check):
     "exo is not among the dependencies"
 
     @reports
@@ -40,7 +36,7 @@ class EX201(Packaging):
                 yield Finding(place, f"{text} is among {where}: {why}")
 
 
-class EX202(Packaging):
+class EX202(Check):
     "The dependencies admit what exo pins"
 
     @reports
@@ -75,7 +71,7 @@ def _admits(text: str, version: str) -> bool:
     return True
 
 
-class EX203(Packaging):
+class EX203(Check):
     "There is a README, and a licence"
 
     @reports
@@ -92,7 +88,7 @@ class EX203(Packaging):
             yield Finding(place, f"the project names {name}, which is not here")
 
 
-class EX205(Packaging):
+class EX205(Check):
     "requires-python is there and admits exo's Python"
 
     @reports
@@ -118,7 +114,7 @@ class EX205(Packaging):
             yield Finding(place, text)
 
 
-class EX206(Packaging):
+class EX206(Check):
     "The package says that it has types"
 
     @reports
@@ -137,7 +133,7 @@ class EX206(Packaging):
                 yield Finding(Place(folder.as_posix()), "py.typed is missing")
 
 
-class EX207(Packaging):
+class EX207(Check):
     "copier's answers and the package agree"
 
     @reports
