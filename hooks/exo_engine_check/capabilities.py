@@ -26,12 +26,9 @@ says more than a run shows is a fault: where less is right, take the row out.
 
 def cells(results: list[Result]) -> dict[str, str]:
     """Each row's cell: yes, partly with numbers, no, or not run."""
-    checks = running_checks()
-    rows: dict[str, list[Result]] = {row: [] for row in ROWS}
-    for result in results:
-        if row := getattr(checks.get(result.id), "row", ""):
-            rows[row].append(result)
-    return {row: _cell(of_row) for row, of_row in rows.items()}
+    ran, checks = {result.id: result for result in results}, running_checks()
+    ids = {row: [name for name, check in checks.items() if check.row == row] for row in ROWS}
+    return {row: _cell([ran.get(n) or Result(n, NOT_RUN) for n in ids[row]]) for row in ROWS}
 
 
 def _cell(results: list[Result]) -> str:

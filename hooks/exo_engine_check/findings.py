@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -87,11 +86,14 @@ def reports(find: Callable[..., Iterable[Finding]]) -> Any:
 
 
 class Check:
-    """What all checks share; `family` is set by a family's own base."""
+    """What all checks share; a module is a family."""
 
     family: ClassVar[str] = ""
     check: ClassVar[Any]
     url: ClassVar[str] = README + "#{name}"  # repo-review fills in the id
+
+    def __init_subclass__(cls) -> None:
+        cls.family = "exo-" + cls.__module__.rpartition(".")[2].replace("_", "-")
 
 
 def title(check: type[Check]) -> str:
@@ -100,12 +102,3 @@ def title(check: type[Check]) -> str:
 
 def manual(check: type[Check]) -> str:
     return inspect.cleandoc(check.check.__doc__ or "")
-
-
-def collect(namespace: dict[str, Any]) -> dict[str, type[Check]]:
-    """The checks of a module: its classes that are named by an id."""
-    return {
-        name: value
-        for name, value in namespace.items()
-        if isinstance(value, type) and re.fullmatch(r"EX\d{3}", name)
-    }

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,10 +65,8 @@ def check(path: Path, options: Options) -> Report:
 
 def _again(path: Path, python: str) -> str:
     """The command, to be followed by what it is to select."""
-    command = ["exo-engine", "check", *([str(path)] if path != Path() else [])]
-    return shlex.join(
-        [*command, *(["--python", python] if python not in ("", sys.executable) else [])]
-    )
+    other = ["--python", python] if python not in ("", sys.executable) else []
+    return shlex.join(["exo-engine", "check", *([str(path)] if path != Path() else []), *other])
 
 
 def read(plugin: Plugin, chosen: set[str]) -> list[Result]:
@@ -85,33 +84,30 @@ def _compare(plugin: Plugin, report: Report, path: Path | None) -> None:
     told = table_of(plugin.settings, "cannot")
     report.cannot = {row: " ".join(str(why).split()) for row, why in told.items()}
     report.can = capabilities.cells(report.results)
-    found = [
-        Finding(
-            plugin.line("[tool.exo-engine.cannot]", row),
-            f"{row} is declared as what the plugin can't do, and it can",
-        )
-        for row in report.cannot
-        if report.can.get(row) == "yes"
-    ]
-    if path is not None:
-        found += [Finding(Place(path.name), text) for text in capabilities.write(report, path)]
-    for result in report.results:
-        if result.id == "EX004" and found:
-            result.findings, result.state = sorted([*result.findings, *found]), FAILED
+    stale = [row for row in report.cannot if report.can.get(row) == "yes"]
+    found = [f"{row} is declared as what the plugin can't do, and it can" for row in stale]
+    places = [plugin.line("[tool.exo-engine.cannot]", row) for row in stale]
+    more = list(capabilities.write(report, path)) if path is not None else []
+    _add(report, "EX004", map(Finding, places, found))
+    _add(report, "EX004", (Finding(Place(str(path)), text) for text in more))
 
 
 def _leave_out_ignored(plugin: Plugin, chosen: set[str], report: Report) -> None:
     """What is ignored was looked at all the same: a reason that is no longer one has to go."""
     report.ignored = {name: why for _, name, why in sorted(plugin.ignores) if name in chosen}
-    stale = []
     for result in [r for r in report.results if r.id in report.ignored]:
         report.results.remove(result)
         if result.state == PASSED:
             message = f"{result.id} is ignored, and passes: the ignore may go"
-            stale.append(Finding(plugin.line("[tool.", ".ignore]", result.id), message))
+            place = plugin.line("[tool.", ".ignore]", result.id)
+            _add(report, "EX003", [Finding(place, message)])
+
+
+def _add(report: Report, name: str, found: Iterable[Finding]) -> None:
+    """What the run has shown, to a check that has read."""
     for result in report.results:
-        if result.id == "EX003" and stale:
-            result.findings, result.state = sorted([*result.findings, *stale]), FAILED
+        if result.id == name and (more := list(found)):
+            result.findings, result.state = sorted([*result.findings, *more]), FAILED
 
 
 def _judge(report: Report, options: Options, running: set[str]) -> None:

@@ -172,3 +172,13 @@ def test_repo_review_shows_the_checks_that_read() -> None:
     )
     assert '"EX301"' in done.stdout
     assert '"EX801"' not in done.stdout
+
+
+def test_the_answers_of_copier_agree(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    answers = copy / ".copier-answers.yml"
+    answers.write_text("project_name: exo-steps\nengine_name: steps\n")
+    assert found(copy, static=True) == {}
+    answers.write_text("project_name: exo-steps\nengine_name: stairs\n")
+    [message] = found(copy, static=True)["EX207"]
+    assert message.startswith(".copier-answers.yml:2: the answer engine_name is stairs")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import CannotRunError
-from ..findings import Check, collect
+from ..findings import Check
 from ..inside import checks as inside
 from ..plugin import Plugin
 from ..reading import read_plugin
@@ -21,9 +21,8 @@ FAMILIES = {
 
 def static_checks() -> dict[str, type[Check]]:
     """The checks that run no code of the plugin, by id."""
-    modules = (project, entry_points, packaging, dependencies, engine)
-    found = [item for module in modules for item in collect(vars(module)).items()]
-    return dict(sorted(found))
+    found = inside.collect(project, entry_points, packaging, dependencies, engine)
+    return dict(sorted(found.items()))
 
 
 def running_checks() -> dict[str, Any]:

@@ -23,11 +23,7 @@ _CALLED = dict(
 FRAMEWORKS = words("jax keras mlx mlx_lm tensorflow tinygrad torch transformers triton vllm")
 
 
-class Dependencies(Check):
-    family = "exo-dependencies"
-
-
-class EX210(Dependencies):
+class EX210(Check):
     "What the package imports, it requires"
 
     @reports
@@ -87,7 +83,7 @@ def _installed() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-class EX211(Dependencies):
+class EX211(Check):
     "No framework is imported before it is needed"
 
     @reports

@@ -12,10 +12,6 @@ from ..plugin import Plugin
 from ..source import Function, Module
 
 
-class Engine(Check):
-    family = "exo-engine"
-
-
 def _methods(plugin: Plugin, *names: str) -> Iterator[tuple[str, Module, Function]]:
     """The methods of these names that the engines spell out."""
     for engine in plugin.engines:
@@ -28,7 +24,7 @@ def _decorators(node: Function) -> set[str]:
     return {getattr(d, "id", "") for d in node.decorator_list}
 
 
-class EX301(Engine):
+class EX301(Check):
     "The engine has every method that exo calls"
 
     @reports
@@ -44,7 +40,7 @@ class EX301(Engine):
                     yield Finding(engine.place, message)
 
 
-class EX302(Engine):
+class EX302(Check):
     "The engine extends exo's InferenceEngine"
 
     @reports
@@ -59,7 +55,7 @@ class EX302(Engine):
                 yield Finding(engine.place, message)
 
 
-class EX303(Engine):
+class EX303(Check):
     "The methods that exo awaits are async"
 
     @reports
@@ -90,7 +86,7 @@ def _own(node: Function) -> Iterator[ast.AST]:
             pending += ast.iter_child_nodes(part)
 
 
-class EX304(Engine):
+class EX304(Check):
     "The methods take the arguments that exo gives"
 
     @reports
@@ -125,7 +121,7 @@ def _signature(node: Function) -> inspect.Signature:
     return inspect.signature(eval(f"lambda {ast.unparse(arguments)}: None"))
 
 
-class EX307(Engine):
+class EX307(Check):
     "The downloader is asked with the shard and the engine's class name"
 
     @reports
@@ -142,7 +138,7 @@ class EX307(Engine):
                         yield Finding(module.place(call), message)
 
 
-class EX309(Engine):
+class EX309(Check):
     "The engine has every method that it calls itself"
 
     @reports
@@ -164,7 +160,7 @@ class EX309(Engine):
                 yield Finding(module.place(call), message + ", which is not there")
 
 
-class EX313(Engine):
+class EX313(Check):
     "The engine knows which layers are its own"
 
     @reports

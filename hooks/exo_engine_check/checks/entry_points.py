@@ -9,10 +9,6 @@ from ..findings import Check, Finding, reports
 from ..plugin import Plugin
 
 
-class EntryPoints(Check):
-    family = "exo-entry-points"
-
-
 def misspelt(group: str) -> str | None:
     """The group of exo that another name was meant for."""
     plain = group.lower().replace("-", "_").replace(" ", "")
@@ -25,7 +21,7 @@ def misspelt(group: str) -> str | None:
     return next((g for g in host.GROUPS if ours and g[4:8] in plain[4:]), None)
 
 
-class EX101(EntryPoints):
+class EX101(Check):
     "The plugin registers an engine, its models and a detector"
 
     @reports
@@ -42,7 +38,7 @@ class EX101(EntryPoints):
                 yield Finding(place, f"there is no entry point of the group {group}")
 
 
-class EX104(EntryPoints):
+class EX104(Check):
     "The names of exo's groups are spelt as exo spells them"
 
     @reports
@@ -56,7 +52,7 @@ class EX104(EntryPoints):
                 yield Finding(place, f"exo reads no group {group}; this should be {meant}")
 
 
-class EX105(EntryPoints):
+class EX105(Check):
     "An entry point is a module and one name: module.path:Name"
 
     @reports
@@ -71,7 +67,7 @@ class EX105(EntryPoints):
                 )
 
 
-class EX106(EntryPoints):
+class EX106(Check):
     "The modules of the entry points exist"
 
     @reports
@@ -88,7 +84,7 @@ class EX106(EntryPoints):
                 yield Finding(entry.place, f"{entry} names a {kind} that is not here: {name}")
 
 
-class EX107(EntryPoints):
+class EX107(Check):
     "The names of the entry points exist in their modules"
 
     @reports
@@ -107,7 +103,7 @@ class EX107(EntryPoints):
                 yield Finding(entry.place, message + hint)
 
 
-class EX109(EntryPoints):
+class EX109(Check):
     "The names are not exo's own"
 
     @reports

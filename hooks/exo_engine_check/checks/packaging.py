@@ -5,13 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import host
-from ..files import is_file
+from ..files import UnreadableError, is_file, read_text
 from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin
-
-
-class Packaging(Check):
-    family = "exo-packaging"
 
 
 def project_of(requirement: str) -> str:
@@ -25,7 +21,7 @@ def is_exo(requirement: str, extra: str) -> bool:
     return project_of(requirement) == "exo" and not (extra and "@" in requirement)
 
 
-class EX201(Packaging):
+class EX201(Check):
     "exo is not among the dependencies"
 
     @reports
@@ -40,7 +36,7 @@ class EX201(Packaging):
                 yield Finding(place, f"{text} is among {where}: {why}")
 
 
-class EX202(Packaging):
+class EX202(Check):
     "The dependencies admit what exo pins"
 
     @reports
@@ -75,7 +71,7 @@ def _admits(text: str, version: str) -> bool:
     return True
 
 
-class EX203(Packaging):
+class EX203(Check):
     "There is a README, and a licence"
 
     @reports
@@ -92,7 +88,7 @@ class EX203(Packaging):
             yield Finding(place, f"the project names {name}, which is not here")
 
 
-class EX205(Packaging):
+class EX205(Check):
     "requires-python is there and admits exo's Python"
 
     @reports
@@ -118,7 +114,7 @@ class EX205(Packaging):
             yield Finding(place, text)
 
 
-class EX206(Packaging):
+class EX206(Check):
     "The package says that it has types"
 
     @reports
@@ -135,3 +131,32 @@ class EX206(Packaging):
                 and not is_file(marker)
             ):
                 yield Finding(Place(folder.as_posix()), "py.typed is missing")
+
+
+class EX207(Check):
+    "copier's answers and the package agree"
+
+    @reports
+    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+        """`copier update` renders the template with the stored answers: where they differ from what
+        the project is called now, it brings the old names back. exo finds the plugin by the names
+        in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
+        change by an update. For other names, render a new plugin."""
+        path = exo_plugin.root / ".copier-answers.yml"
+        engines = exo_plugin.in_group(host.GROUP_ENGINES)
+        actual = {
+            "project_name": {str(exo_plugin.metadata.name)},
+            "engine_name": {entry.name for entry in engines},
+            "engine_class": {entry.attribute for entry in engines},
+        }
+        try:
+            lines = read_text(path).splitlines() if is_file(path) else []
+        except UnreadableError as error:
+            yield Finding(Place(path.name), f"the file {error}")
+            return
+        for number, line in enumerate(lines if not exo_plugin.problems else (), 1):
+            answer = re.match(r"""(\w+): *["']?([\w.-]+)["']?\s*$""", line)
+            now = actual.get(answer[1]) if answer else None
+            if answer and now and answer[2] not in now:
+                message = f"the answer {answer[1]} is {answer[2]}, but the project has {min(now)}"
+                yield Finding(Place(path.name, number), message)

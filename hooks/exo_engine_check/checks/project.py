@@ -6,11 +6,7 @@ from ..findings import Check, Finding, Place, reports
 from ..plugin import Plugin, table_of
 
 
-class Project(Check):
-    family = "exo-project"
-
-
-class EX001(Project):
+class EX001(Check):
     "The project's metadata can be read"
 
     @reports
@@ -21,7 +17,7 @@ class EX001(Project):
         yield from exo_plugin.problems
 
 
-class EX002(Project):
+class EX002(Check):
     "Every module of the package can be read"
 
     @reports
@@ -35,7 +31,7 @@ class EX002(Project):
                 yield Finding(Place(module.path, module.problem_line), module.problem)
 
 
-class EX004(Project):
+class EX004(Check):
     "What the plugin is said to be able to do is so"
 
     @reports
@@ -54,7 +50,7 @@ class EX004(Project):
                 yield Finding(place, f"{row} is declared without a reason")
 
 
-class EX003(Project):
+class EX003(Check):
     "Every ignored check has a reason"
 
     @reports

@@ -110,10 +110,12 @@ class EX826(Check, row="batching"):
             raise CannotError("the backend has no step_batch()")
         engine = driver.make()
         with around:
-            work = asyncio.gather(*(driver.answer(engine) for _ in range(4)))
-            await driver.run("four answers at once", work)
-        if most[0] < 2:
-            raise CannotError("four requests at once are computed one after another")
+            for _ in range(3):  # on a busy machine one may come after the other
+                work = asyncio.gather(*(driver.answer(engine) for _ in range(4)))
+                await driver.run("four answers at once", work)
+                if most[0] > 1:
+                    return
+        raise CannotError("four requests at once are computed one after another")
 
 
 class EX827(Check, row="reuse"):
