@@ -22,8 +22,13 @@ Choose = Callable[[Model, Sequence[str], Settings], str]
 async def cards_of(
     server: Dialect, models: Sequence[Served], choose: Choose, settings: Settings
 ) -> list[str]:
-    """For each card that a model fits and whose tokenizer is here: how it is spoken to."""
+    """For each card that a model fits and whose tokenizer is here: how it is spoken to.
+
+    Raises ServerError where the setting names no model of the server's.
+    """
     found, names = list[str](), [m.name for m in models]
+    if settings.model:
+        choose(TABLE[0], names, settings)
     for model in TABLE:
         with suppress(ServerError, TokenizerError):
             name = choose(model, names, settings)
