@@ -8,7 +8,7 @@ and what a plugin requires. MODEL is a Hugging Face folder with float32 or bfloa
         [--genai PYTHON --genai-model FOLDER]     # a Python with onnxruntime-genai, its int4 model
 
 int8/llama   our int8's tokens a second over those of llama.cpp's Q8_0, decode and prefill
-int4/genai   our int4's over those of onnxruntime-genai's int4; its threads are as many as it likes
+int4/genai   our int4's over those of onnxruntime-genai's int4, with the same threads
 float32/numpy  ours over the NumPy variant's, with the same threads
 load, memory   seconds, megabytes at rest and at most, of a process that loads at int4; with a cache
 """
@@ -142,6 +142,19 @@ class Llama:
         """Nothing runs between."""
 
 
+def with_threads(model: Path, folder: Path, threads: int) -> Path:
+    """A model of onnxruntime-genai in a folder of its own, whose settings say how many threads."""
+    made = folder / f"genai-{threads}"
+    made.mkdir()
+    for path in model.iterdir():
+        (made / path.name).symlink_to(path.resolve())
+    config = json.loads((model / "genai_config.json").read_text())
+    config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
+    (made / "genai_config.json").unlink()
+    (made / "genai_config.json").write_text(json.dumps(config))
+    return made
+
+
 def ours(plugin: Path, model: Path, threads: int, precision: str, *more: str, cache: str = ""):
     """One of our plugins as a command and its settings."""
     package = plugin.name.replace("-", "_")
@@ -164,7 +177,8 @@ def compare(options: argparse.Namespace, folder: Path, threads: int) -> None:
     if options.llama_bench:
         runtimes["llama"] = Llama(options.llama_bench, options.gguf, threads)
     if options.genai:
-        command = [options.genai, "-c", program(GENAI), options.genai_model]
+        genai = with_threads(options.genai_model, folder, threads)
+        command = [options.genai, "-c", program(GENAI), genai]
         runtimes["genai"] = Process(command)
     rounds = [
         {name: runtime.measure() for name, runtime in runtimes.items()}

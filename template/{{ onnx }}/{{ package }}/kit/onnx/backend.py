@@ -54,10 +54,22 @@ class OnnxBackend:
 
     def step(self, request_id: str, x: Array) -> Array:
         """Ids (1, S) or hidden states (1, S, D) to hidden states, or logits (1, 1, V)."""
+        return cast(Array, self._loaded.step(self._request(request_id), x))
+
+    def step_batch(self, steps: list[tuple[str, Array]]) -> list[Array | Exception]:
+        """The same for several requests at once, to rounding; an exception where one fails."""
+        own = [(self._request(request_id), x) for request_id, x in steps]
+        return cast(list[Array | Exception], self._loaded.step_batch(own))
+
+    def _request(self, request_id: str) -> Any:
         assert self._loaded is not None, "load() comes first"
         if request_id not in self._requests:
             self._requests[request_id] = self._loaded.request()
-        return cast(Array, self._requests[request_id].step(x))
+        return self._requests[request_id]
+
+    def reuse(self, request_id: str, other: str, length: int) -> None:
+        """Begin a request with a copy of another's first positions."""
+        self._requests[request_id] = self._requests[other].copied(length)
 
     def size(self, request_id: str | None) -> int:
         """The bytes of a request's keys and values; with None, of the loaded weights."""
@@ -68,7 +80,8 @@ class OnnxBackend:
 
     def forget(self, request_id: str) -> None:
         """Drop a request's keys and values."""
-        self._requests.pop(request_id, None)
+        if request := self._requests.pop(request_id, None):
+            request.forget()
 
     def close(self) -> None:
         """Drop the session and all requests."""
@@ -95,7 +108,8 @@ class OnnxBackend:
         precision = plan.precision or ("float16" if provider.half else "float32")
         threads = f"{plan.threads or 'all'} threads"
         here = ", ".join(providers.available())
-        return f"{build}, {provider.name}, {precision}, {threads}; nodes: {nodes}; here: {here}"
+        what = f"{provider.name}, checkpoints in {precision}, {threads}"
+        return f"{build}, {what}; nodes: {nodes}; here: {here}"
 
 
 def _part(name: str) -> Any:

@@ -15,11 +15,12 @@ from ..core.contract import Array, Layers
 from ..llama.config import CheckpointError, Config
 from ..llama.weights import Checkpoint
 from . import graph, matrices
+from .batch import Found, apart, together
 from .graph import Kind
 from .kept import kept_for
 from .plan import Plan, cores
 from .providers import Provider, ProviderError, session
-from .room import Room, needed
+from .room import Form, Room, State, needed
 from .tensorrt import profiles
 
 BLOCK = 256  # a long prompt runs in blocks, so that its scores need [H, BLOCK, T], not [H, T, T]
@@ -65,11 +66,15 @@ class CheckpointLayers:
         options.add_external_initializers(list(given), list(given.values()))
         shapes = {value.name: _shape(value) for value in model.graph.input}
         most = (1, BLOCK, BLOCK), (1, 1024, c.context_length)
-        lengths = profiles(shapes, {"S": most[0], "room": most[1]})
+        lengths = profiles(shapes, {"B": (1, 1, 1), "S": most[0], "room": most[1]})
         self.session = session(model.SerializeToString(), options, provider, lengths)
         # ONNX Runtime has copied what it was given; before now, dropping it would be a crash.
         given.clear()
         give_back()
+        numbers = range(layers.first, layers.last + 1)
+        names = tuple(f"{what}.{n}" for n in numbers for what in ("keys", "values"))
+        kind = np.float16 if self.kind.half else np.float32
+        self._form = Form(names, c.kv_heads, c.head_dim, kind, provider.memory, c.context_length)
 
     def _given(self, folder: Path, plan: Plan) -> dict[str, Any]:
         """The weights by their names in the graph."""
@@ -87,58 +92,63 @@ class CheckpointLayers:
         )
         return {name: ort.OrtValue.ortvalue_from_numpy(numbers) for name, numbers in made}
 
-    def request(self) -> "Request":
+    def request(self) -> State:
         """A new request."""
-        return Request(self)
+        return State(self._form)
 
-
-class Request:
-    """One request's keys and values, on the device; the session reads and writes them there."""
-
-    def __init__(self, owner: CheckpointLayers) -> None:
-        self._owner = owner
-        c = owner.config
-        numbers = range(owner.layers.first, owner.layers.last + 1)
-        names = [f"{what}.{n}" for n in numbers for what in ("keys", "values")]
-        kind = np.float16 if owner.kind.half else np.float32
-        self._room = Room(names, (c.kv_heads, c.head_dim), kind, owner.provider.memory)
-        self._length = 0
-        self._binding: Any = None
-
-    @property
-    def size(self) -> int:
-        """The bytes of its keys and values."""
-        return self._room.size
-
-    def step(self, x: Array) -> Array:
+    def step(self, state: State, x: Array) -> Array:
         """Ids (1, S) or hidden states (1, S, D) to hidden states, or logits (1, 1, V)."""
-        owner = self._owner
-        total = needed(self._length, x.shape[1], owner.config.context_length)
-        if self._room.reach(total, self._length, owner.config.context_length):
-            self._bind()
-        if owner.embedding is not None:
-            x = owner.embedding[x]  # [V, D] at [1, S] -> [1, S, D]
-        blocks = [self._run(x[:, n : n + BLOCK]) for n in range(0, x.shape[1], BLOCK)]
-        if owner.layers.ends or len(blocks) == 1:
+        state.room.reach(needed(state.length, x.shape[1], self.context))
+        x = self._embedded(x)
+        blocks = []
+        for n in range(0, x.shape[1], BLOCK):
+            block = x[:, n : n + BLOCK]
+            newest = [state.length + block.shape[1] - 1]
+            blocks.append(self._run(state.room, state.slot, block, newest))
+            state.length += block.shape[1]
+        if self.layers.ends or len(blocks) == 1:
             return blocks[-1]
         return np.concatenate(blocks, axis=1)
 
-    def _bind(self) -> None:
-        """Keys and values are read and written in place: bound once for each room."""
-        self._binding = self._owner.session.io_binding()
-        for name, value in self._room.values.items():
-            self._binding.bind_ortvalue_input(name, value)
-            self._binding.bind_ortvalue_output(f"new_{name}", value)
+    def step_batch(self, steps: list[tuple[State, Array]]) -> list[Found]:
+        """What step() gives for each, to rounding: those of one position go in one step."""
+        many = [n for n, (state, x) in enumerate(steps) if self._joins(state, x)]
+        if len(many) < 2:
+            return apart(self.step, steps)
+        rest = [n for n in range(len(steps)) if n not in many]
+        found = dict(zip(rest, apart(self.step, [steps[n] for n in rest]), strict=True))
+        found |= zip(many, self._step_together([steps[n] for n in many]), strict=True)
+        return [found[n] for n in range(len(steps))]
 
-    def _run(self, x: Array) -> Array:
-        total = self._length + x.shape[1]
-        self._binding.bind_cpu_input("x", np.ascontiguousarray(x, np.float32))
-        self._binding.bind_cpu_input("newest", np.array([total - 1], np.int32))
-        self._binding.bind_cpu_input("total", np.array(total, np.int32))
-        self._binding.bind_output("y", "cpu")
-        self._owner.session.run_with_iobinding(self._binding)
-        self._length = total
-        found: Array = self._binding.get_outputs()[-1].numpy()
+    def _joins(self, state: State, x: Array) -> bool:
+        """Whether a step can go with others: only the CPU's rooms have several slots."""
+        return self.provider.name == "CPU" and x.shape[1] == 1 and state.length < self.context
+
+    def _step_together(self, steps: list[tuple[State, Array]]) -> list[Array]:
+        room, first, end = together([state for state, _ in steps])
+        x = np.zeros((end - first, 1, self.config.hidden_size), np.float32)  # [B, 1, D]
+        for state, token in steps:
+            x[state.slot - first] = self._embedded(token)[0]
+        members = room.members[first:end]
+        y = self._run(room, first, x, [member.length if member else 0 for member in members])
+        for state, _ in steps:
+            state.length += 1
+        # [B, 1, D or V] -> [1, 1, D or V] each
+        return [y[state.slot - first : state.slot - first + 1] for state, _ in steps]
+
+    def _embedded(self, x: Array) -> Array:
+        """[V, D] at [1, S] -> [1, S, D]; hidden states are given."""
+        return x if self.embedding is None else self.embedding[x]
+
+    def _run(self, room: Room, first: int, x: Array, newest: list[int]) -> Array:
+        """[B, S, D] -> [B, S, D], or [B, 1, V], of the slots from `first` on."""
+        binding = room.bound(self.session, first, first + len(x))
+        binding.bind_cpu_input("x", np.ascontiguousarray(x, np.float32))
+        binding.bind_cpu_input("newest", np.array(newest, np.int32))
+        binding.bind_cpu_input("total", np.array(max(newest) + 1, np.int32))
+        binding.bind_output("y", "cpu")
+        self.session.run_with_iobinding(binding)
+        found: Array = binding.get_outputs()[-1].numpy()
         return found
 
 

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from ..core.contract import Array, Layers
 from ..core.settings import PREFIX
 from ..llama.config import CheckpointError
+from .batch import Found, apart
 from .checkpoint import BLOCK, bytes_of, give_back, session_options, weights_size
 from .cut import BRANCH, IDS, KEPT, KNOWN, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
 from .finding import Export
@@ -68,6 +69,14 @@ class ExportLayers:
         """A new request."""
         return Request(self)
 
+    def step(self, request: "Request", x: Array) -> Array:
+        """Ids (1, S) or what crosses (1, S, n*D) to what crosses, or logits (1, 1, V)."""
+        return request.step(x)
+
+    def step_batch(self, steps: "list[tuple[Request, Array]]") -> list[Found]:
+        """Each by itself: what exporters make of caches has one length for all of a batch."""
+        return apart(self.step, steps)
+
 
 class Request:
     """One request's caches: a step is given them, and gives them longer."""
@@ -84,8 +93,22 @@ class Request:
         """The bytes of its caches."""
         return sum(math.prod(v.shape()) * bytes_of(v.element_type()) for v in self._past.values())
 
+    def copied(self, length: int) -> "Request":
+        """A new one with the first positions of this one."""
+        copy = Request(self._owner)
+        memory = self._owner.provider.memory
+        for name, value in self._past.items():
+            some = np.ascontiguousarray(value.numpy()[:, :, :length])
+            copy._past[name] = ort.OrtValue.ortvalue_from_numpy(some, *memory)
+        copy._length = length
+        return copy
+
+    def forget(self) -> None:
+        """Let go of its caches."""
+        self._past.clear()
+
     def step(self, x: Array) -> Array:
-        """Ids (1, S) or what crosses (1, S, n*D) to what crosses, or logits (1, 1, V)."""
+        """As ExportLayers.step()."""
         owner = self._owner
         needed(self._length, x.shape[1], owner.context)
         starts = range(0, x.shape[1], owner.block)

@@ -1,6 +1,7 @@
 """The Llama family as an ONNX graph: a line a node, with the shapes beside it.
 
-S  positions of this step             D  hidden size          V  vocabulary
+B  requests                           S  positions of this step of each
+D  hidden size                        V  vocabulary
 H  query heads   K  key-value heads   F  intermediate size    room  positions that a cache holds
 E  head size
 
@@ -32,11 +33,11 @@ class Kind(NamedTuple):
 
 
 def build(config: Config, first: int, last: int, kind: Kind) -> ModelProto:
-    """Layers `first` to `last`, both included: x [1, S, D] to y, hidden states [1, S, D] or, behind
-    the last layer, the logits of the last position [1, 1, V].
+    """Layers `first` to `last`, both included: x [B, S, D] to y, hidden states [B, S, D] or, behind
+    the last layer, the logits of the last position [B, 1, V].
 
-    keys.N and values.N are read and written in place; with this step `total` positions are filled,
-    and `newest` is the last of them. Raises CheckpointError.
+    keys.N and values.N are read and written in place; `newest` [B] is each request's last position
+    with this step, and `total` one more than the greatest of them. Raises CheckpointError.
     """
     if config.head_dim % HEAD_STEP:
         raise CheckpointError(
@@ -44,47 +45,47 @@ def build(config: Config, first: int, last: int, kind: Kind) -> ModelProto:
             f"multiples of {HEAD_STEP}"
         )
     g, c = Graph(config, kind), config
-    x = g.Cast(g.input("x", TensorProto.FLOAT, 1, "S", c.hidden_size), to=g.float)  # [1, S, D]
-    g.input("newest", TensorProto.INT32, 1)
+    x = g.Cast(g.input("x", TensorProto.FLOAT, "B", "S", c.hidden_size), to=g.float)  # [B, S, D]
+    g.input("newest", TensorProto.INT32, "B")
     g.input("total", TensorProto.INT32)
     g.weight("cos", c.context_length, c.head_dim // 2)
     g.weight("sin", c.context_length, c.head_dim // 2)
     for n in range(first, last + 1):
-        x = layer(g, x, n)  # [1, S, D]
+        x = layer(g, x, n)  # [B, S, D]
     size = c.hidden_size
     if last == c.layers - 1:
         x = g.Slice(x, g.constant("-1", -1), g.constant("end", 2**31), g.constant("1", 1))
-        x = rms_norm(g, x, "model.norm", c.hidden_size)  # [1, 1, D]
-        x = linear(g, x, head(c), c.hidden_size, c.vocab_size)  # [1, 1, D] -> [1, 1, V]
+        x = rms_norm(g, x, "model.norm", c.hidden_size)  # [B, 1, D]
+        x = linear(g, x, head(c), c.hidden_size, c.vocab_size)  # [B, 1, D] -> [B, 1, V]
         size = c.vocab_size
-    g.Cast(x, to=TensorProto.FLOAT, names=(g.output("y", TensorProto.FLOAT, 1, "rows", size),))
+    g.Cast(x, to=TensorProto.FLOAT, names=(g.output("y", TensorProto.FLOAT, "B", "rows", size),))
     return g.model()
 
 
 def layer(g: "Graph", x: str, n: int) -> str:
-    """[1, S, D] -> [1, S, D]."""
+    """[B, S, D] -> [B, S, D]."""
     name, hidden = f"model.layers.{n}", g.config.hidden_size
-    normed = rms_norm(g, x, f"{name}.input_layernorm", hidden)  # [1, S, D]
-    x = g.Add(x, attention(g, normed, f"{name}.self_attn", n))  # [1, S, D]
-    normed = rms_norm(g, x, f"{name}.post_attention_layernorm", hidden)  # [1, S, D]
-    return g.Add(x, mlp(g, normed, f"{name}.mlp"))  # [1, S, D]
+    normed = rms_norm(g, x, f"{name}.input_layernorm", hidden)  # [B, S, D]
+    x = g.Add(x, attention(g, normed, f"{name}.self_attn", n))  # [B, S, D]
+    normed = rms_norm(g, x, f"{name}.post_attention_layernorm", hidden)  # [B, S, D]
+    return g.Add(x, mlp(g, normed, f"{name}.mlp"))  # [B, S, D]
 
 
 def attention(g: "Graph", x: str, name: str, n: int) -> str:
-    """Grouped-query attention with rotary position embedding, [1, S, D] -> [1, S, D]."""
+    """Grouped-query attention with rotary position embedding, [B, S, D] -> [B, S, D]."""
     c, hidden = g.config, g.config.hidden_size
     queries, pairs = c.heads * c.head_dim, c.kv_heads * c.head_dim
     qkv = linear(g, x, f"{name}.qkv_proj", hidden, queries + 2 * pairs, c.qkv_bias)
-    three = (qkv, "", "")  # [1, S, H*E + 2*K*E]
+    three = (qkv, "", "")  # [B, S, H*E + 2*K*E]
     if c.qk_norm:
         sizes = g.constant("qkv sizes", queries, pairs, pairs)
         q, k, v = (f"{part}.{n}" for part in "qkv")
-        g.Split(qkv, sizes, axis=2, names=(q, k, v))  # -> [1, S, H*E], [1, S, K*E] twice
-        q = norm_heads(g, q, f"{name}.q_norm", queries)  # [1, S, H*E]
-        k = norm_heads(g, k, f"{name}.k_norm", pairs)  # [1, S, K*E]
+        g.Split(qkv, sizes, axis=2, names=(q, k, v))  # -> [B, S, H*E], [B, S, K*E] twice
+        q = norm_heads(g, q, f"{name}.q_norm", queries)  # [B, S, H*E]
+        k = norm_heads(g, k, f"{name}.k_norm", pairs)  # [B, S, K*E]
         three = (q, k, v)
-    room = (g.float, 1, c.kv_heads, "room", c.head_dim)
-    past = g.input(f"keys.{n}", *room), g.input(f"values.{n}", *room)  # [1, K, room, E] each
+    room = (g.float, "B", c.kv_heads, "room", c.head_dim)
+    past = g.input(f"keys.{n}", *room), g.input(f"values.{n}", *room)  # [B, K, room, E] each
     grown = g.output(f"new_keys.{n}", *room), g.output(f"new_values.{n}", *room)
     mixed = g.GroupQueryAttention(
         *(*three, *past, "newest", "total", "cos", "sin"),
@@ -94,22 +95,22 @@ def attention(g: "Graph", x: str, name: str, n: int) -> str:
         kv_num_heads=c.kv_heads,
         do_rotary=1,
         local_window_size=c.windows[n] or -1,
-    )  # [1, S, H*E]
-    return linear(g, mixed, f"{name}.o_proj", queries, hidden, c.output_bias)  # [1, S, D]
+    )  # [B, S, H*E]
+    return linear(g, mixed, f"{name}.o_proj", queries, hidden, c.output_bias)  # [B, S, D]
 
 
 def mlp(g: "Graph", x: str, name: str) -> str:
-    """SwiGLU, [1, S, D] -> [1, S, D]."""
+    """SwiGLU, [B, S, D] -> [B, S, D]."""
     hidden, inner, bias = g.config.hidden_size, g.config.intermediate_size, g.config.mlp_bias
-    both = linear(g, x, f"{name}.gate_up_proj", hidden, 2 * inner, bias)  # [1, S, D] -> [1, S, 2F]
+    both = linear(g, x, f"{name}.gate_up_proj", hidden, 2 * inner, bias)  # [B, S, D] -> [B, S, 2F]
     gate, up = f"{name}.gate", f"{name}.up"
     g.Split(both, g.constant("gate up sizes", inner, inner), axis=2, names=(gate, up))
-    gate = g.Mul(gate, g.Sigmoid(gate))  # [1, S, F]
-    return linear(g, g.Mul(gate, up), f"{name}.down_proj", inner, hidden, bias)  # [1, S, D]
+    gate = g.Mul(gate, g.Sigmoid(gate))  # [B, S, F]
+    return linear(g, g.Mul(gate, up), f"{name}.down_proj", inner, hidden, bias)  # [B, S, D]
 
 
 def linear(g: "Graph", x: str, name: str, inputs: int, outputs: int, bias: bool = False) -> str:
-    """[1, S, in] -> [1, S, out], by a matrix of floats or one of small numbers with scales."""
+    """[B, S, in] -> [B, S, out], by a matrix of floats or one of small numbers with scales."""
     matrix, bits = f"{name}.weight", bits_of(name, g.config, g.kind)
     if bits < 16:
         size = BLOCKS[bits]
@@ -124,11 +125,11 @@ def linear(g: "Graph", x: str, name: str, inputs: int, outputs: int, bias: bool 
             bits=bits,
             block_size=size,
             accuracy_level=4,  # x is rounded to 8 bits
-        )  # [1, S, in] @ [in, out] -> [1, S, out]
+        )  # [B, S, in] @ [in, out] -> [B, S, out]
     else:
         w = g.weight(matrix, outputs, inputs)
-        y = g.FusedMatMul(x, w, domain=CONTRIB, transB=1)  # [1, S, in] @ [in, out] -> [1, S, out]
-    return g.Add(y, g.weight(f"{name}.bias", outputs)) if bias else y  # [1, S, out] + [out]
+        y = g.FusedMatMul(x, w, domain=CONTRIB, transB=1)  # [B, S, in] @ [in, out] -> [B, S, out]
+    return g.Add(y, g.weight(f"{name}.bias", outputs)) if bias else y  # [B, S, out] + [out]
 
 
 def rms_norm(g: "Graph", x: str, name: str, size: int) -> str:
@@ -138,11 +139,11 @@ def rms_norm(g: "Graph", x: str, name: str, size: int) -> str:
 
 
 def norm_heads(g: "Graph", x: str, name: str, size: int) -> str:
-    """The norm of each head by itself, [1, S, heads*E] -> [1, S, heads*E]."""
+    """The norm of each head by itself, [B, S, heads*E] -> [B, S, heads*E]."""
     head_dim = g.config.head_dim
-    heads = g.Reshape(x, g.constant("heads", 0, 0, -1, head_dim))  # [1, S, heads, E]
-    normed = rms_norm(g, heads, name, head_dim)  # [1, S, heads, E]
-    return g.Reshape(normed, g.constant(f"row.{size}", 0, 0, size))  # [1, S, heads*E]
+    heads = g.Reshape(x, g.constant("heads", 0, 0, -1, head_dim))  # [B, S, heads, E]
+    normed = rms_norm(g, heads, name, head_dim)  # [B, S, heads, E]
+    return g.Reshape(normed, g.constant(f"row.{size}", 0, 0, size))  # [B, S, heads*E]
 
 
 def head(config: Config) -> str:

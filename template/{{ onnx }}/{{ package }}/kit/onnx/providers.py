@@ -8,7 +8,6 @@ from typing import Any
 
 import onnxruntime as ort
 
-from .builds import the_one
 from .plan import Plan
 from .tensorrt import compiled
 
@@ -53,23 +52,31 @@ class Provider:
         return (MEMORY[self.name], self.device) if self.name in MEMORY else ("cpu", 0)
 
 
-def register(plugin: str = "") -> None:
-    """Make installed plug-ins known; plugin: the one that has to be there. Raises ProviderError."""
+def register(plugin: str = "") -> dict[str, str]:
+    """Make installed plug-ins known; what is wrong with those that can't be used, by provider.
+
+    plugin: the one that has to be there. Raises ProviderError.
+    """
+    if plugin and find_spec(plugin) is None:
+        raise ProviderError(
+            f"the provider's package {plugin} is not installed; "
+            f"pip install {plugin.replace('_', '-')}"
+        )
+    wrong = {}
     for module in dict.fromkeys([plugin, *PLUGINS]):
-        if not module:
+        if not module or find_spec(module) is None:
             continue
-        if find_spec(module) is None:
-            if module == plugin:
-                raise ProviderError(
-                    f"the provider's package {plugin} is not installed; "
-                    f"pip install {plugin.replace('_', '-')}"
-                )
-            continue
-        _register(module, asked=module == plugin)
+        name, problem = _registered(module)
+        if problem and module == plugin:
+            raise ProviderError(problem)
+        if problem:
+            wrong[_short_name(name).lower()] = problem
+    return wrong
 
 
-def _register(module: str, asked: bool) -> None:
-    """One plug-in, once in a process."""
+def _registered(module: str) -> tuple[str, str]:
+    """One plug-in, once in a process: its provider, and what is wrong with it."""
+    name = module
     try:
         helper = importlib.import_module(module)
         name = helper.get_ep_name()
@@ -77,35 +84,34 @@ def _register(module: str, asked: bool) -> None:
             ort.register_execution_provider_library(name, helper.get_library_path())
             _REGISTERED.add(name)
     except Exception as error:
-        if asked:
-            raise ProviderError(f"{module} could not be registered: {error}") from error
-        return
-    if asked and name not in {device.ep_name for device in ort.get_ep_devices()}:
-        raise ProviderError(
-            f"{module} was registered, and lists no device for {name}: this machine has none that "
-            "it can use, or its driver is missing"
-        )
+        return name, f"{module} could not be registered: {_short(error)}"
+    if name in {device.ep_name for device in ort.get_ep_devices()}:
+        return name, ""
+    return name, (
+        f"{module} was registered, and lists no device for {name}: this machine has none that it "
+        "can use, or its driver is missing"
+    )
 
 
 def available() -> list[str]:
     """The names of the providers here, without their ending; Azure's runs nothing."""
     named = [*ort.get_available_providers(), *(d.ep_name for d in ort.get_ep_devices())]
-    short = dict.fromkeys(name.removesuffix(ENDING) for name in named)
+    short = dict.fromkeys(map(_short_name, named))
     return [name for name in short if name != "Azure"]
 
 
 def chosen(plan: Plan, plugin: str = "") -> Provider:
-    """The provider that is asked for, or the best one here. Raises ProviderError, BuildError."""
-    the_one()
-    register(plugin)
+    """The provider that is asked for, or the best one here. Raises ProviderError."""
+    wrong = register(plugin)
     here = available()
     if plan.provider:
         asked = plan.provider.lower().removesuffix(ENDING.lower())
         name = next((name for name in here if name.lower() == asked), "")
         if not name:
+            usual = "The README says which extra or package brings it"
             raise ProviderError(
-                f"{plan.provider} is none of the providers here: {', '.join(sorted(here))}. The "
-                "README says which extra or package brings it"
+                f"{plan.provider} is none of the providers here: {', '.join(sorted(here))}. "
+                f"{wrong.get(asked, usual)}"
             )
     else:
         name = next(name for name in AUTOMATIC if name in here)
@@ -166,6 +172,10 @@ def assigned(made: Any) -> dict[str, int]:
 def shown(nodes: dict[str, int]) -> str:
     """As "CUDA 421, CPU 3"."""
     return ", ".join(f"{name} {count}" for name, count in nodes.items())
+
+
+def _short_name(name: str) -> str:
+    return name.removesuffix(ENDING)
 
 
 def _short(error: Exception) -> str:

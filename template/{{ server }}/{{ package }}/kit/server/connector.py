@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from aiohttp import TCPConnector
+from aiohttp import ServerDisconnectedError, TCPConnector
 from aiohttp.connector import Connection
 
 
@@ -17,11 +17,15 @@ class Connector(TCPConnector):
     async def connect(self, *args: Any, **named: Any) -> Connection:
         making = asyncio.ensure_future(super().connect(*args, **named))
         try:
-            return await asyncio.shield(making)
+            made = await asyncio.shield(making)
         except asyncio.CancelledError:
             _given_up.add(making)
             making.add_done_callback(_close)
             raise
+        if made.transport is None:  # the server has closed it while the task ended
+            made.close()
+            raise ServerDisconnectedError
+        return made
 
 
 def _close(making: "asyncio.Task[Connection]") -> None:
