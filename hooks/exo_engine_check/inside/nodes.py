@@ -221,7 +221,7 @@ async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]
     before_step(node, 2, hold)
     client, answer = await ask_api(driver, node)
     try:
-        if not await heard.within(event=heard.begun):
+        if not await heard.within(8, heard.begun):
             raise NotRunError("a client's answer does not begin")
         yield client, heard
     finally:
