@@ -28,15 +28,10 @@ SENTENCE = "The quick brown fox jumps over the lazy dog, and the dog looks on. "
 Messages = list[dict[str, str]]
 
 
-def told(text: str) -> Messages:
-    """A conversation of one message."""
-    return [{"role": "user", "content": text}]
-
-
-def first_token(node: Node, messages: Messages) -> tuple[float, str]:
+def first_token(node: Node, asked: str | Messages) -> tuple[float, str]:
     """The seconds until an answer's first token, and the answer."""
     begun = time.perf_counter()
-    client = Client(node.api, messages, stream=True)
+    client = Client(node.api, asked, stream=True)
     client.read(1)
     return time.perf_counter() - begun, client.rest().text
 
@@ -47,7 +42,7 @@ def rate(node: Node, users: int, mark: str) -> float:
     topics = ("rivers", "cities", "oceans", "forests", "deserts", "islands", "planets", "bread")
     questions = [f"Write a long story number {mark} about {topic}." for topic in topics[:users]]
     threads = [
-        threading.Thread(target=lambda q=q: Client(node.api, told(q), stream=True).rest())
+        threading.Thread(target=lambda q=q: Client(node.api, q, stream=True).rest())
         for q in questions
     ]
     begun = time.perf_counter()
@@ -61,7 +56,8 @@ def rate(node: Node, users: int, mark: str) -> float:
 
 def turns(node: Node, mark: str) -> list[float]:
     """The waits for the first tokens of a chat's three turns."""
-    chat = told(f"Chat {mark}. " + SENTENCE * 27 + "What does the fox do?")
+    begin = f"Chat {mark}. " + SENTENCE * 27 + "What does the fox do?"
+    chat = [{"role": "user", "content": begin}]
     waits = []
     for question in ("And the dog?", "Who looks on?", ""):
         seconds, answer = first_token(node, chat)
@@ -72,9 +68,9 @@ def turns(node: Node, mark: str) -> list[float]:
 
 def pause(node: Node, mark: str) -> tuple[float, float, float]:
     """The longest pause of another answer while a long prompt comes, and its time: both, alone."""
-    alone, _ = first_token(node, told(f"Alone {mark}. " + SENTENCE * 92))
+    alone, _ = first_token(node, f"Alone {mark}. " + SENTENCE * 92)
     times: list[float] = []
-    other = Client(node.api, told(f"Write a long story number {mark} about bread."), stream=True)
+    other = Client(node.api, f"Write a long story number {mark} about bread.", stream=True)
     other.read(5)
 
     def listen() -> None:
@@ -84,7 +80,7 @@ def pause(node: Node, mark: str) -> tuple[float, float, float]:
     listener = threading.Thread(target=listen)
     listener.start()
     begun = time.perf_counter()
-    both, _ = first_token(node, told(f"Beside {mark}. " + SENTENCE * 92))
+    both, _ = first_token(node, f"Beside {mark}. " + SENTENCE * 92)
     came = [begun, *(at for at in times if begun < at < begun + both)]
     listener.join()
     return max(b - a for a, b in zip(came, [*came[1:], begun + both], strict=True)), both, alone
