@@ -51,7 +51,7 @@ def test_a_mend_that_is_deleted_is_missed(
     variant: str,
     name: str,
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.running.ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("exo_engine_check.running.ANSWER_SECONDS", 0.5)
     copy = Path(shutil.copytree(plugin_of(variant), tmp_path / "exo-plugin"))
     for path in hosts(copy):
         text = path.read_text(encoding="utf-8")

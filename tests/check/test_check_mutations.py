@@ -28,7 +28,7 @@ def test_a_broken_plugin_is_found_by_reading(tmp_path: Path, mutation: Mutation)
 def test_a_broken_plugin_is_found_by_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutation: Mutation
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.running.ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("exo_engine_check.running.ANSWER_SECONDS", 0.5)
     copy = plugin(tmp_path, mutation.plugin)
     apply(copy, mutation)
     assert found(copy, static=True) == {}

@@ -173,15 +173,40 @@ class Client:
         self.events.append(event)
 
 
+class Stream:
+    """What exo's own API answers a client with, in place of its web server's."""
+
+    def __init__(self, status: int = 200, **_: Any) -> None:
+        self.status = status
+
+    async def prepare(self, client: Client) -> None:
+        self.client = client
+
+    async def write(self, event: bytes) -> None:
+        self.client.write(event.decode())
+
+    async def write_eof(self) -> None:
+        return
+
+
 async def ask_api(driver: Driver, node: Any) -> tuple[Client, "asyncio.Task[Any]"]:
     """Ask exo's API, and the answer that is under way."""
-    api = driver.exo.load(host.API)
-    if not hasattr(api, "Response"):
-        raise NotRunError("exo's own API wants a web server: the stand-in's is asked")
-    tokenizer = (await driver.first_engine()).tokenizer
-    client = Client(driver.device.model)
-    made = api.ChatGPTAPI(node, type(node.inference_engine).__name__, tokenizer)
+    api, tokenizer = driver.exo.load(host.API), (await driver.first_engine()).tokenizer
+    client, name = Client(driver.device.model), type(node.inference_engine).__name__
+    if not hasattr(api, "web"):
+        made = api.ChatGPTAPI(node, name, tokenizer)  # the stand-in's, whose model is no folder
+    else:
+        api.web = SimpleNamespace(**{**vars(api.web), "StreamResponse": Stream})
+        api.resolve_tokenizer, api.build_prompt = _giving(tokenizer), lambda *_: "Hello"
+        made = api.ChatGPTAPI(node, name)
     return client, asyncio.ensure_future(made.handle_post_chat_completions(client))
+
+
+def _giving(tokenizer: Any) -> Callable[..., Awaitable[Any]]:
+    async def resolve_tokenizer(*_: Any) -> Any:
+        return tokenizer
+
+    return resolve_tokenizer
 
 
 @contextlib.asynccontextmanager
@@ -196,7 +221,7 @@ async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]
     before_step(node, 2, hold)
     client, answer = await ask_api(driver, node)
     try:
-        if not await heard.within(event=heard.begun):
+        if not await heard.within(8, heard.begun):
             raise NotRunError("a client's answer does not begin")
         yield client, heard
     finally:

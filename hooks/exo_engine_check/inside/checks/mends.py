@@ -42,7 +42,7 @@ class EX902(Check, row="faults"):
         flight."""
         node = await make_node(driver, limit=3)
         heard = await start(driver, node)
-        if not await heard.within():
+        if not await heard.within(8):
             raise NotRunError("the answer does not come to exo's limit")
         if not await settle(1.0, lambda: not states_of(heard.request_id, node)):
             kept = ", ".join(states_of(heard.request_id, node))
