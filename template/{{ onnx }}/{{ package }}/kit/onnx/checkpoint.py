@@ -23,7 +23,7 @@ from .providers import Provider, ProviderError, session
 from .room import Form, Room, State, needed
 from .tensorrt import profiles
 
-BLOCK = 128  # of a long prompt: others go on in between, and scores take [H, BLOCK, T], not [H, T, T]
+BLOCK = 128  # of a long prompt: others go on in between, and scores take [H, BLOCK, T]
 
 
 def kind_of(precision: str, provider: Provider) -> Kind:
