@@ -54,6 +54,7 @@ class OpenAIServer(FakeServer):
         self.answered: list[dict[str, Any]] = []  # what streams were asked
         self.keys: list[str] = []
         self.thinks = ""
+        self.thinks_in = "reasoning_content"  # vLLM's newer name is "reasoning"
         self.cuts = 0  # streams whose client went away
         self.chunk = 1  # ids in an event
 
@@ -164,7 +165,7 @@ class OpenAIServer(FakeServer):
         found: list[dict[str, Any]] = []
         sent = 0
         if path == "/v1/chat/completions" and self.thinks:
-            found.append(choice(delta={"reasoning_content": self.thinks}))
+            found.append(choice(delta={self.thinks_in: self.thinks}))
         for n in range(0, len(ids), self.chunk):
             new = ids[n : n + self.chunk]
             text = self._said(ids[: n + len(new)])

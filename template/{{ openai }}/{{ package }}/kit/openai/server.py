@@ -91,7 +91,10 @@ class OpenAIBackend:
     async def names(self) -> list[Served]:
         """What the server serves. Raises ServerError."""
         settings = self.settings()
-        return await (await self._connect(settings)).models()
+        try:
+            return await (await self._connect(settings)).models()
+        except Refused as error:
+            raise advised(error, settings) from error
 
     async def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """One answer. Raises ServerError or RequestError, never ends without saying why."""
@@ -168,7 +171,8 @@ class OpenAIBackend:
         if left < 1:
             raise RequestError(
                 f"the prompt has {len(request.ids)} tokens, and the server's model takes "
-                f"{self._served.context} with the answer's"
+                f"{self._served.context} with the answer's. Send fewer, or start the server with "
+                "a longer context"
             )
         return min(request.max_tokens, left)
 
