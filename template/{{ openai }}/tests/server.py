@@ -28,7 +28,7 @@ OWNERS = {
 }
 FAULTS = (
     "cut", "silence", "no_final", "reset", "comments", "error_body", "error_event", "page",
-    "two_eos", "no_eos", "split", "long_line",
+    "two_eos", "no_eos", "split", "long_line", "empty",
 )  # fmt: skip
 TENSORRT_FIELDS = {
     "model", "prompt", "stream", "max_tokens", "temperature", "top_p", "stop_token_ids",
@@ -155,6 +155,8 @@ class OpenAIServer(FakeServer):
         last = b"data: [DONE]\n\n"
         if fault == "no_final":
             events = events[:-1]
+        if fault == "empty":
+            events, last = [], b""
         try:
             return await self.stream(request, "text/event-stream", events, last, fault)
         except (ConnectionError, asyncio.CancelledError):

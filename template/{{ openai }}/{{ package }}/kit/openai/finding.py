@@ -25,7 +25,8 @@ async def cards_of(
 ) -> list[str]:
     """For each card that a model fits and whose tokenizer is here: how it is spoken to.
 
-    Raises ServerError where no model of the server's fits one, or the setting names none of them.
+    Raises ServerError where no model of the server's fits one, the setting names none of them, or
+    a model can't be spoken to.
     """
     found, names = list[str](), [m.name for m in models]
     fitting = _fitting(names, choose, settings)
@@ -33,7 +34,7 @@ async def cards_of(
         folder = here(model.repository)
         if folder is None:
             continue
-        with suppress(ServerError, TokenizerError):
+        with suppress(TokenizerError):  # doctor has a row for it
             tokenizer = await in_thread(partial(Tokenizer.from_folder, folder))
             speech = await find_speech(server, name, tokenizer, settings.speech)
             found.append(f"{model.id} in {speech.kind} ({speech.why})")

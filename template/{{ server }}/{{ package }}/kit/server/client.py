@@ -136,7 +136,9 @@ class Client:
             self._check_head(path, response)
             yield response
         except aiohttp.ConnectionTimeoutError as error:
-            raise self._absent(path, "it does not answer") from error
+            tls = self.settings.address.url.startswith("https:")
+            hint = "; where it speaks no TLS, write http://" if tls else ""
+            raise self._absent(path, f"it does not answer{hint}") from error
         except TimeoutError as error:
             raise ServerError(
                 f"{self.name(path)} was silent for too long; see the server's log"
