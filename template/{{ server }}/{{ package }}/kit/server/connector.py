@@ -2,11 +2,11 @@
 
 import asyncio
 import errno
-import socket
 from typing import Any
 
 from aiohttp import (
     ClientConnectorCertificateError,
+    ClientConnectorDNSError,
     ClientConnectorError,
     ClientSSLError,
     ServerDisconnectedError,
@@ -27,7 +27,7 @@ def reason(error: ClientConnectorError) -> str:
         return "its certificate is not trusted"
     if isinstance(error, ClientSSLError):
         return "it speaks no TLS: write http://"
-    if isinstance(error.os_error, socket.gaierror):
+    if isinstance(error, ClientConnectorDNSError):
         return "no such host"
     return _WHY.get(error.os_error.errno or 0, "it takes no connection")
 
