@@ -28,7 +28,7 @@ from pathlib import Path
 MODEL, SERVED = "smollm2-135m-instruct-openai", "SmolLM2-135M-Instruct"
 LAYERS = 30
 MOST = 2000  # tokens of an answer
-REAL_MOST = 100  # of one that a model computes
+REAL_MOST = 300  # of one that a model computes
 KINDS = ("vllm", "llama.cpp", "sglang", "tensorrt-llm", "openai", "chat")
 PROMPT = (
     "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -115,7 +115,10 @@ def loaded(loop, url: str, most: int):
 
 
 def cost(loop, url: str, kind: str, rounds: int, most: int = MOST) -> str:
-    """The first token and each token, over the raw stream; the two take turns."""
+    """The first token and each token, over the raw stream; the two take turns.
+
+    A token's cost is the median of the rounds' differences, and where the middle half of them is.
+    """
     raws, ours = [], []
     with loaded(loop, url, most) as (engine, shard):
         ids = engine.tokenizer.encode(PROMPT)
@@ -125,10 +128,11 @@ def cost(loop, url: str, kind: str, rounds: int, most: int = MOST) -> str:
     cold, median = ours[0].first, statistics.median
     raws, ours = raws[1:], ours[1:]
     first = median(o.first for o in ours) - median(r.first for r in raws)
-    whole = median(o.whole for o in ours) - median(r.whole for r in raws)
+    costs = [(o.whole - r.whole) / o.tokens * 1e3 for o, r in zip(ours, raws, strict=True)]
+    low, middle, high = statistics.quantiles(costs, n=4)
     return (
         f"first token {first * 1e3:+.1f} ms (the very first took {cold * 1e3:.0f} ms), "
-        f"{whole / ours[0].tokens * 1e3:+.3f} ms a token over {ours[0].tokens}"
+        f"{middle:+.3f} ms a token ({low:+.3f} to {high:+.3f}) over {ours[0].tokens}"
     )
 
 

@@ -28,7 +28,7 @@ OWNERS = {
 }
 FAULTS = (
     "cut", "silence", "no_final", "reset", "comments", "error_body", "error_event", "page",
-    "two_eos", "no_eos", "split", "long_line",
+    "two_eos", "no_eos", "split", "long_line", "empty",
 )  # fmt: skip
 TENSORRT_FIELDS = {
     "model", "prompt", "stream", "max_tokens", "temperature", "top_p", "stop_token_ids",
@@ -54,6 +54,7 @@ class OpenAIServer(FakeServer):
         self.answered: list[dict[str, Any]] = []  # what streams were asked
         self.keys: list[str] = []
         self.thinks = ""
+        self.thinks_in = "reasoning_content"  # vLLM's newer name is "reasoning"
         self.cuts = 0  # streams whose client went away
         self.chunk = 1  # ids in an event
 
@@ -154,6 +155,8 @@ class OpenAIServer(FakeServer):
         last = b"data: [DONE]\n\n"
         if fault == "no_final":
             events = events[:-1]
+        if fault == "empty":
+            events, last = [], b""
         try:
             return await self.stream(request, "text/event-stream", events, last, fault)
         except (ConnectionError, asyncio.CancelledError):
@@ -164,7 +167,7 @@ class OpenAIServer(FakeServer):
         found: list[dict[str, Any]] = []
         sent = 0
         if path == "/v1/chat/completions" and self.thinks:
-            found.append(choice(delta={"reasoning_content": self.thinks}))
+            found.append(choice(delta={self.thinks_in: self.thinks}))
         for n in range(0, len(ids), self.chunk):
             new = ids[n : n + self.chunk]
             text = self._said(ids[: n + len(new)])

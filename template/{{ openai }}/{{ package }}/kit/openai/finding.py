@@ -10,8 +10,9 @@ from ...models import TABLE
 from ..core.models import Model
 from ..core.tokenizer import Tokenizer, TokenizerError, downloads_folder
 from ..core.worker import in_thread
+from ..names import PACKAGE, PROJECT
 from ..server.client import ServerError
-from ..server.models import Served
+from ..server.models import Served, Several, listed
 from .dialect import Dialect
 from .settings import Settings
 from .speech import find_speech
@@ -24,23 +25,42 @@ async def cards_of(
 ) -> list[str]:
     """For each card that a model fits and whose tokenizer is here: how it is spoken to.
 
-    Raises ServerError where the setting names no model of the server's.
+    Raises ServerError where no model of the server's fits one, the setting names none of them, or
+    a model can't be spoken to.
     """
     found, names = list[str](), [m.name for m in models]
-    if settings.model:
-        choose(TABLE[0], names, settings)
-    for model in TABLE:
-        with suppress(ServerError, TokenizerError):
-            name = choose(model, names, settings)
-            folder = here(model.repository)
-            if folder is None:
-                continue
+    fitting = _fitting(names, choose, settings)
+    for model, name in fitting.items():
+        folder = here(model.repository)
+        if folder is None:
+            continue
+        with suppress(TokenizerError):  # doctor has a row for it
             tokenizer = await in_thread(partial(Tokenizer.from_folder, folder))
             speech = await find_speech(server, name, tokenizer, settings.speech)
             found.append(f"{model.id} in {speech.kind} ({speech.why})")
             if settings.model:
                 break  # it is said to be every card's
     return found or [f"speaks {'ids or text' if server.ways else 'text or chat'}"]
+
+
+def _fitting(names: Sequence[str], choose: Choose, settings: Settings) -> dict[Model, str]:
+    """The server's name for each card that has one. Raises ServerError where none has."""
+    found = dict[Model, str]()
+    several: Several | None = None
+    for model in TABLE:
+        try:
+            found[model] = choose(model, names, settings)
+        except Several as error:
+            several = error
+        except ServerError:
+            if settings.model:  # it is said to be every card's
+                raise
+    if found:
+        return found
+    raise several or ServerError(
+        f"none of the server's models is one of this plugin's: {listed(names)}. "
+        f"`{PROJECT} models` prints the lines that {PACKAGE}/models.py needs for them"
+    )
 
 
 def here(repository: str) -> Path | None:

@@ -67,6 +67,6 @@ def _unknown(client: Client, settings: Settings, replies: list[Reply]) -> Server
     )
     return ServerError(
         f"{settings.address.shown} is no OpenAI-compatible server: "
-        f"{settings.without_secrets(told)}. Set {named('URL')}, or {named('KIND')} where a proxy "
-        "hides which server it is"
+        f"{settings.without_secrets(told)}. Set {named('URL')} to what stands before its /v1, or "
+        f"{named('KIND')} where a proxy hides which server it is"
     )

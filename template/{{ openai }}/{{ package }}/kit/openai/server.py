@@ -22,6 +22,11 @@ from .settings import Settings, named
 from .speech import Speech, find_speech
 
 END_SECONDS = 0.2  # for a stream's last events, after which its connection can be used again
+_CUT = "the server's stream stopped without its last event: the answer is not whole; see its log"
+_EMPTY = (
+    "the server's stream is empty, as some leave it where a prompt is longer than their context: "
+    "send fewer tokens, or see the server's log"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +96,10 @@ class OpenAIBackend:
     async def names(self) -> list[Served]:
         """What the server serves. Raises ServerError."""
         settings = self.settings()
-        return await (await self._connect(settings)).models()
+        try:
+            return await (await self._connect(settings)).models()
+        except Refused as error:
+            raise advised(error, settings) from error
 
     async def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """One answer. Raises ServerError or RequestError, never ends without saying why."""
@@ -118,9 +126,10 @@ class OpenAIBackend:
 
     async def _asked(self, request: Request, tokenizer: Tokenizer) -> AsyncGenerator[Piece, None]:
         """One try, its pieces up to the first that ends the answer."""
-        ends = tokenizer.eos_token_ids
+        ends, begun = tokenizer.eos_token_ids, False
         async with aclosing(await self._stream(request, tokenizer)) as pieces:
             async for piece in pieces:
+                begun = True
                 if piece.text and not piece.ids and self._speech.kind == "ids":
                     piece = replace(piece, ids=_ids(piece.text, tokenizer))
                 at = next((n for n, i in enumerate(piece.ids) if i in ends), None)
@@ -136,9 +145,7 @@ class OpenAIBackend:
                             pass
                 yield piece
                 return
-        raise ServerError(
-            "the server's stream stopped without its last event: the answer is not whole"
-        )
+        raise ServerError(_CUT if begun else _EMPTY)
 
     async def _stream(self, request: Request, tokenizer: Tokenizer) -> AsyncGenerator[Piece, None]:
         """The server's pieces, by the way that was found."""
@@ -168,7 +175,8 @@ class OpenAIBackend:
         if left < 1:
             raise RequestError(
                 f"the prompt has {len(request.ids)} tokens, and the server's model takes "
-                f"{self._served.context} with the answer's"
+                f"{self._served.context} with the answer's. Send fewer, or start the server with "
+                "a longer context"
             )
         return min(request.max_tokens, left)
 

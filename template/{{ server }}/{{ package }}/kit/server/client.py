@@ -116,11 +116,18 @@ class Client:
     def _too_long(self, path: str, most: int) -> ServerError:
         return ServerError(f"{self.name(path)} sent more than {most} bytes at once; it was cut off")
 
+    def _absent(self, path: str, why: str) -> ServerError:
+        return ServerError(
+            f"no server at {self.name(path)} ({why}); start it, or set {self.settings.url_name}"
+        )
+
     @asynccontextmanager
     async def _answer(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> AsyncIterator["aiohttp.ClientResponse"]:
         import aiohttp
+
+        from .connector import reason
 
         response = None
         await self._free.acquire()
@@ -128,16 +135,16 @@ class Client:
             response = await self._sent(method, path, body, seconds)
             self._check_head(path, response)
             yield response
+        except aiohttp.ConnectionTimeoutError as error:
+            tls = self.settings.address.url.startswith("https:")
+            hint = "; where it speaks no TLS, write http://" if tls else ""
+            raise self._absent(path, f"it does not answer{hint}") from error
         except TimeoutError as error:
             raise ServerError(
                 f"{self.name(path)} was silent for too long; see the server's log"
             ) from error
         except aiohttp.ClientConnectorError as error:
-            said = self.settings.without_secrets(str(error))
-            raise ServerError(
-                f"no server at {self.name(path)} ({said}); start it, or set "
-                f"{self.settings.url_name}"
-            ) from error
+            raise self._absent(path, reason(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             said = self.settings.without_secrets(str(error) or repr(error))
             raise ServerError(f"{self.name(path)} broke the connection off: {said}") from error

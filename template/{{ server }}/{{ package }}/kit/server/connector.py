@@ -1,10 +1,35 @@
 """Connections that nobody gives up half-way."""
 
 import asyncio
+import errno
 from typing import Any
 
-from aiohttp import ServerDisconnectedError, TCPConnector
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientSSLError,
+    ServerDisconnectedError,
+    TCPConnector,
+)
 from aiohttp.connector import Connection
+
+_WHY = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.EHOSTUNREACH: "the host can't be reached",
+    errno.ENETUNREACH: "its network can't be reached",
+}
+
+
+def reason(error: ClientConnectorError) -> str:
+    """Why no connection was made, in words that don't depend on the event loop."""
+    if isinstance(error, ClientConnectorCertificateError):
+        return "its certificate is not trusted"
+    if isinstance(error, ClientSSLError):
+        return "it speaks no TLS: write http://"
+    if isinstance(error, ClientConnectorDNSError):
+        return "no such host"
+    return _WHY.get(error.os_error.errno or 0, "it takes no connection")
 
 
 class Connector(TCPConnector):

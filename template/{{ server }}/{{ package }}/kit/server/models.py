@@ -25,11 +25,15 @@ class Served:
     root: str = ""
 
 
+class Several(ServerError):
+    """More than one of the server's models fits; the text says which."""
+
+
 def choose_model(model: Model, names: Sequence[str], wanted: str | None, setting: str) -> str:
     """The server's name for a model: the same, without case, or that name and more after it.
 
     wanted: what the user says that it is, in the setting of this name. Raises ServerError where
-    there is none or more than one.
+    there is none, Several where there is more than one.
     """
     if wanted:
         if wanted not in names:
@@ -39,7 +43,7 @@ def choose_model(model: Model, names: Sequence[str], wanted: str | None, setting
     if len(found) == 1:
         return found[0]
     problem = f"several for {model.id}: {listed(found)}" if found else f"no {model.id}"
-    raise ServerError(
+    raise (Several if found else ServerError)(
         f"the server has {problem}; its models are: {listed(names)}. "
         f"Set {setting} to the one that you mean"
     )
