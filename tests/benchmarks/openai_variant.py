@@ -21,9 +21,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+
+from server_timing import Timing, through_engine
 
 MODEL, SERVED = "smollm2-135m-instruct-openai", "SmolLM2-135M-Instruct"
 LAYERS = 30
@@ -34,15 +35,6 @@ PROMPT = (
     "<|im_start|>system\nBe brief.<|im_end|>\n"
     "<|im_start|>user\nWrite a long story about the sea.<|im_end|>\n<|im_start|>assistant\n"
 )
-
-
-@dataclass
-class Timing:
-    """Seconds to the first token and to the end, and how many tokens came."""
-
-    first: float
-    whole: float
-    tokens: int
 
 
 async def raw_stream(url: str, kind: str, ids: list[int], most: int) -> Timing:
@@ -70,20 +62,6 @@ def raw_request(kind: str, ids: list[int], most: int) -> tuple[str, dict]:
     prompt = {"prompt": PROMPT if kind == "openai" else ids}
     extra = {"tensorrt-llm": {"detokenize": False}, "vllm": {"return_token_ids": True}}
     return "/v1/completions", body | prompt | extra.get(kind, {})
-
-
-async def through_engine(engine, shard, request_id: str) -> Timing:
-    """One answer as exo's node asks for it."""
-    begun = time.perf_counter()
-    result, _ = await engine.infer_prompt(request_id, shard, PROMPT, None)
-    first, tokens = time.perf_counter() - begun, 0
-    while True:
-        token = await engine.sample(result, temp=0.0)
-        await engine.ensure_shard(shard)
-        if token.item() == engine.tokenizer.eos_token_id:
-            return Timing(first, time.perf_counter() - begun, tokens)
-        tokens += 1
-        result, _ = await engine.infer_tensor(request_id, shard, token.reshape(1, -1), None)
 
 
 @contextmanager
@@ -124,7 +102,9 @@ def cost(loop, url: str, kind: str, rounds: int, most: int = MOST) -> str:
         ids = engine.tokenizer.encode(PROMPT)
         for n in range(rounds + 1):
             raws.append(loop.run_until_complete(raw_stream(url, kind, ids, most)))
-            ours.append(loop.run_until_complete(through_engine(engine, shard, f"{kind}{n}")))
+            ours.append(
+                loop.run_until_complete(through_engine(engine, shard, f"{kind}{n}", PROMPT))
+            )
     cold, median = ours[0].first, statistics.median
     raws, ours = raws[1:], ours[1:]
     first = median(o.first for o in ours) - median(r.first for r in raws)
@@ -148,7 +128,7 @@ def at_once(loop, url: str, kind: str, most: int = MOST) -> str:
 
         told, numbers = [], count()
         for ask in (
-            lambda: through_engine(engine, shard, str(next(numbers))),
+            lambda: through_engine(engine, shard, str(next(numbers)), PROMPT),
             lambda: raw_stream(url, kind, ids, most),
         ):
             loop.run_until_complete(ask())

@@ -16,8 +16,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from server_timing import Timing, through_engine
 
 MODEL, SERVED = "qwen2.5-1.5b-instruct-rkllama", "Qwen2.5-1.5B-Instruct"
 PROMPT = (
@@ -25,15 +26,6 @@ PROMPT = (
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 )
 PIECE = "a"  # one id of the small tokenizer, as a server's piece is one id of the model's
-
-
-@dataclass
-class Timing:
-    """Seconds to the first token and to the end, and how many tokens came."""
-
-    first: float
-    whole: float
-    tokens: int
 
 
 async def raw_stream(url: str) -> Timing:
@@ -59,20 +51,6 @@ async def raw_stream(url: str) -> Timing:
     return Timing(first, time.perf_counter() - begun, count)
 
 
-async def through_engine(engine, shard, request_id: str) -> Timing:
-    """One answer as exo's node asks for it."""
-    begun = time.perf_counter()
-    result, _ = await engine.infer_prompt(request_id, shard, PROMPT, None)
-    first, count = time.perf_counter() - begun, 0
-    while True:
-        token = await engine.sample(result, temp=0.0)
-        await engine.ensure_shard(shard)
-        if token.item() == engine.tokenizer.eos_token_id:
-            return Timing(first, time.perf_counter() - begun, count)
-        count += 1
-        result, _ = await engine.infer_tensor(request_id, shard, token.reshape(1, -1), None)
-
-
 async def compare(url: str, name: str, rounds: int) -> None:
     from exo.inference.plugin_discovery import load_inference_engine
     from exo.inference.shard import Shard
@@ -84,7 +62,7 @@ async def compare(url: str, name: str, rounds: int) -> None:
     raws, engines = [], []
     for i in range(rounds):
         raws.append(await raw_stream(url))
-        engines.append(await through_engine(engine, shard, f"bench{i}"))
+        engines.append(await through_engine(engine, shard, f"bench{i}", PROMPT))
     await engine.close()
     report(name, raws, engines)
 

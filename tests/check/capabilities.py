@@ -11,9 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import copier  # noqa: E402
-from conftest import variants  # noqa: E402
-from exo_engine_check.run import Options, check  # noqa: E402
+import copier  # noqa: E402 - behind the path
+from conftest import variants  # noqa: E402 - behind the path
+from exo_engine_check.run import Options, check  # noqa: E402 - behind the path
 
 TABLE = "CAPABILITIES.md"
 

@@ -126,7 +126,7 @@ def raise_first_errors(node_class: Any, engine_class: Any) -> None:
             return await original(self, base, prompt, request_id, *rest, **named)
         asked.append(request_id)
         result = await original(self, base, prompt, request_id, *rest, **named)
-        while not any(self.buffered_token_output.get(request_id, ([], False))):  # noqa: ASYNC110
+        while not any(self.buffered_token_output.get(request_id, ([], False))):  # noqa: ASYNC110 - exo's list
             await asyncio.sleep(0.005)
         if request_id in self.inference_engine.cut:
             raise RuntimeError("the next node has gone. Send the request again")
@@ -158,7 +158,7 @@ def notice_clients(api_class: Any, engine_class: Any) -> None:
     original = api_class.handle_post_chat_completions
 
     async def watch(node: Any, request: Any, asked: list[str]) -> None:
-        while not request.transport.is_closing():  # noqa: ASYNC110
+        while not request.transport.is_closing():  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.05)
         await leave(node, asked)
 
