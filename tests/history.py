@@ -111,7 +111,7 @@ def replace(old: str, new: str) -> Callable[[str], str]:
 # Undone in this order: the working tree, PREVIOUS, OLDEST.
 SINCE_PREVIOUS = [
     Edit(
-        "template/{{ package }}/kit/core/sampling.py",
+        "template/{{ package }}/kit/engine/sampler.py",
         lambda text: text + "\n# From the previous one.\n",
     ),
     Edit("template/NOTES.md", lambda _: "Notes, which a later version has no more.\n"),
@@ -121,7 +121,9 @@ SINCE_OLDEST = [
     Edit("copier.yml", replace("/tests/test_backend.py{%", "/tests/test_own.py{%")),
     Edit("copier.yml", replace("  default: Apache-2.0\n", "  default: BSD-3-Clause\n")),
     Edit("template/CONTRIBUTING.md.jinja", replace("# Working on ", "# How to work on ")),
-    Edit("template/{{ package }}/kit/core/sampling.py", lambda text: "# From the oldest.\n" + text),
+    Edit(
+        "template/{{ package }}/kit/engine/sampler.py", lambda text: "# From the oldest.\n" + text
+    ),
     Edit("template/{{ numpy }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/{{ rkllm }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/.gitattributes", lambda _: None),
@@ -146,7 +148,7 @@ TO_COME = {
     ],
     FEWER_CHOICES: [Edit("copier.yml", replace("    - MIT\n", ""))],
     BROKEN: [
-        Edit("template/{{ package }}/kit/core/sampling.py", lambda text: text + "\n# Newer.\n"),
+        Edit("template/{{ package }}/kit/engine/sampler.py", lambda text: text + "\n# Newer.\n"),
         Edit("template/tests/zz_last.py.jinja", lambda _: "{{ no_such_answer }}\n"),
     ],
 }

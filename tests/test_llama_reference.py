@@ -35,7 +35,7 @@ def loaded(name: str, plugin: str, tmp_path: Path):
     write_checkpoint = import_module(f"{plugin}.kit.llama.random_checkpoint").write_checkpoint
     write_checkpoint(tmp_path, CASES[name].config, **CASES[name].files)
     made = import_module(f"{plugin}.backend").Backend()
-    contract = import_module(f"{plugin}.kit.core.contract")
+    contract = import_module(f"{plugin}.kit.contract")
     made.load(contract.Layers("reference", 0, layers - 1, layers), tmp_path, None)
     yield made
     made.close()

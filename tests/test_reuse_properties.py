@@ -42,7 +42,7 @@ class Chats:
         device = type("Device", (toy.ToyMany,), {"block": 5})
         cuts = [(0, 3)] if nodes == 1 else [(0, 1), (2, 3)]
         self.layers = [contract.Layers("toy", first, last, 4) for first, last in cuts]
-        self.runners = [runner.Runner(device, keeps=keeps) for _ in cuts]
+        self.runners = [runner.Engine(device, keeps=keeps) for _ in cuts]
         for each in self.runners:
             each.states._limit = room
 
@@ -86,7 +86,9 @@ def test_random_conversations_are_answered_as_without_reuse(
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXO_HOME", str(folder))
-        patch.setattr(module("exo_reused.kit.core.runner"), "version", lambda _: "0")  # in no venv
+        patch.setattr(
+            module("exo_reused.kit.engine.engine"), "version", lambda _: "0"
+        )  # in no venv
         running = module("running")
         source = running.Source(module("toy").write_tokenizer("organization/toy"))
         asyncio.run(_compare(module, source, nodes, rounds, ends, room))

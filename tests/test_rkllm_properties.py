@@ -53,7 +53,7 @@ def fast(
 
 @pytest.fixture(scope="module")
 def retokenizer(fast: Any, module: Callable[[str], ModuleType]) -> Any:
-    return module("exo_rkllm.kit.hosts.fork_spelling").Retokenizer(fast)
+    return module("exo_rkllm.kit.hosts.exo_0_0.retokenizer").Retokenizer(fast)
 
 
 @settings(max_examples=300, deadline=None)
@@ -97,7 +97,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def reader(name: str, module: Callable[[str], ModuleType]) -> Any:
     """What reads the prompts of one template."""
     known = module("chat_templates")
-    return module("exo_rkllm.kit.hosts.fork_messages").PromptReader(
+    return module("exo_rkllm.kit.hosts.exo_0_0.prompt_reader").PromptReader(
         known.TEMPLATES[name], known.SPECIAL_TOKENS
     )
 

@@ -301,7 +301,7 @@ def test_an_update_marks_no_other_file_where_git_writes_lines_as_windows(
     assert sorted(line[3:] for line in marked) == [
         STORED,
         "NOTES.md",
-        "exo_ada/kit/core/sampling.py",
+        "exo_ada/kit/engine/sampler.py",
     ]
 
 
@@ -368,8 +368,8 @@ HOSTILE = {
     "a new file": Hostile(write("new.py"), "is dirty", committed=False),
     "no git": Hostile(delete(".git"), "git-tracked", committed=False),
     "a bigger repository": Hostile(
-        several(add("README.md"), add("exo_ada/kit/core/sampling.py"), in_a_bigger_repository),
-        conflicts=("exo_ada/kit/core/sampling.py",),
+        several(add("README.md"), add("exo_ada/kit/engine/sampler.py"), in_a_bigger_repository),
+        conflicts=("exo_ada/kit/engine/sampler.py",),
     ),
     "a version that fails in a bigger repository": Hostile(
         several(add("README.md"), in_a_bigger_repository), half_way="no_such_answer", to=BROKEN
@@ -471,16 +471,18 @@ HOSTILE = {
     # Files of both, in the author's way
     "files are deleted": Hostile(
         several(
-            delete("exo_ada/detection.py"), delete("exo_ada/kit/core/sampling.py"), add("README.md")
+            delete("exo_ada/detection.py"),
+            delete("exo_ada/kit/engine/sampler.py"),
+            add("README.md"),
         ),
-        absent=("exo_ada/detection.py", "exo_ada/kit/core/sampling.py"),
+        absent=("exo_ada/detection.py", "exo_ada/kit/engine/sampler.py"),
     ),
     "files are renamed": Hostile(
         several(
             *(add(f"exo_ada/{name}.py") for name in BOTH),
             *(rename(f"exo_ada/{name}.py", f"exo_ada/{name}_of_mine.py") for name in BOTH),
         ),
-        absent=("exo_ada/backend.py", "exo_ada/kit/core/sampling.py"),
+        absent=("exo_ada/backend.py", "exo_ada/kit/engine/sampler.py"),
     ),
     "files are links": Hostile(
         several(
@@ -499,9 +501,9 @@ HOSTILE = {
     # The template's files
     "a template's file is changed": Hostile(
         several(
-            add("exo_ada/kit/core/sampling.py"), add("CONTRIBUTING.md"), add("exo_ada/engine.py")
+            add("exo_ada/kit/engine/sampler.py"), add("CONTRIBUTING.md"), add("exo_ada/engine.py")
         ),
-        conflicts=("exo_ada/kit/core/sampling.py",),
+        conflicts=("exo_ada/kit/engine/sampler.py",),
     ),
     "the same line is changed": Hostile(
         put("CONTRIBUTING.md", "# How to work on exo-ada", MINE), conflicts=("CONTRIBUTING.md",)
@@ -529,7 +531,7 @@ HOSTILE = {
                 for name in ("kit/core/sampling", "kit/core/metrics")
             ),
         ),
-        conflicts=("exo_ada/kit/core/sampling.py",),
+        conflicts=("exo_ada/kit/engine/sampler.py",),
     ),
     "a dropped file is changed": Hostile(
         add("NOTES.md"), absent=("NOTES.md",), dropped=("NOTES.md",)
@@ -676,7 +678,7 @@ def test_the_lowest_copier_updates_alike(old_plugin: Path, tmp_path: Path) -> No
     plugin, other = tmp_path / "exo-ada", tmp_path / "other" / "exo-ada"
     for folder in (plugin, other):
         shutil.copytree(old_plugin, folder)
-        several(add("exo_ada/backend.py"), add("README.md"), add("exo_ada/kit/core/sampling.py"))(
+        several(add("exo_ada/backend.py"), add("README.md"), add("exo_ada/kit/engine/sampler.py"))(
             folder
         )
         (folder / "exo_ada/models.py").unlink()

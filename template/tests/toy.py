@@ -191,7 +191,7 @@ class ToyAnswers:
 
     def piece(self, **members: Any) -> Any:
         """A piece as this plugin's contract has it."""
-        return import_module(f"{PACKAGE}.kit.core.contract").Piece(**members)
+        return import_module(f"{PACKAGE}.kit.contract").Piece(**members)
 
     async def close(self) -> None:
         """Count."""

@@ -11,6 +11,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version
 
-    from .kit.names import PROJECT
+    from .names import PROJECT
 
     return version(PROJECT)

@@ -88,7 +88,7 @@ def variant(module: str):
 def layers_of(folder: Path, part: float = 1.0):
     """The first layers of a checkpoint."""
     total = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-    return variant("kit.core.contract").Layers("random", 0, round(total * part) - 1, total)
+    return variant("kit.contract").Layers("random", 0, round(total * part) - 1, total)
 
 
 def loaded(folder: Path, part: float = 1.0):

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 package, folder = sys.argv[1], Path(sys.argv[2])
 total = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-layers = import_module(package + ".kit.core.contract").Layers("m", 0, total - 1, total)
+layers = import_module(package + ".kit.contract").Layers("m", 0, total - 1, total)
 backend = import_module(package + ".backend").Backend()
 begun = time.perf_counter()
 backend.load(layers, folder, None)

@@ -149,7 +149,7 @@ def closing(loop, url: str, rounds: int = 9) -> str:
         await engine.infer_prompt(name, shard, PROMPT, None)
         assert await works()
         begun = time.perf_counter()
-        engine.runner.requests.cancel(name)
+        engine.engine.requests.cancel(name)
         while await works():  # noqa: ASYNC110 - another process works
             await asyncio.sleep(0.001)
         return time.perf_counter() - begun

@@ -51,9 +51,9 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
     Templates are rendered in this process: starting one for each takes a hundred times as long, and
     the plugin's own tests/test_chat_template.py has what has no end.
     """
-    reader = import_module(f"{package}.kit.hosts.fork_messages")
-    template = import_module(f"{package}.kit.core.chat_template")
-    child = import_module(f"{package}.kit.core.chat_template_child")
+    reader = import_module(f"{package}.kit.hosts.exo_0_0.prompt_reader")
+    template = import_module(f"{package}.kit.text.chat_template")
+    child = import_module(f"{package}.kit.text.chat_template_process")
     logging.disable()  # it says why prompts are sent whole
 
     class Here(template.ChatTemplate):

@@ -1,6 +1,6 @@
 """The device: NumPy on the CPU. Rewrite this file for yours.
 
-kit/core/contract.py says what the engine asks of it, kit/llama/llama.py what to compute.
+kit/contract.py says what the engine asks of it, kit/llama/llama.py what to compute.
 """
 
 from pathlib import Path
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .kit.core.contract import Array, Layers
-from .kit.core.tokenizer import Tokenizer
+from .kit.contract import Array, Layers
 from .kit.llama import llama, threads
 from .kit.llama.cache import Cache
 from .kit.llama.config import CheckpointError, Config
 from .kit.llama.weights import load_model
+from .kit.text.tokenizer import Tokenizer
 
 
 class Backend:

@@ -4,7 +4,7 @@ Each repository has plain safetensors (float16 or bfloat16).
 exo knows a model by its id with the engine's name behind it.
 """
 
-from .kit.core.models import Model
+from .kit.contract import Model
 
 TABLE = (
     Model(
@@ -29,6 +29,6 @@ def __getattr__(name: str) -> object:
     """`MODELS`, the cards that exo makes of this table."""
     if name != "MODELS":
         raise AttributeError(name)
-    from .kit.hosts.cards import MODELS
+    from .kit.cards import MODELS
 
     return MODELS

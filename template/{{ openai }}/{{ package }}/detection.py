@@ -1,6 +1,6 @@
 """The device is a server: whether it answers."""
 
-from .kit.openai.reach import reached
+from .kit.openai.reachable import reached
 
 
 def detect_device() -> str | None:

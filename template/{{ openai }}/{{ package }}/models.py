@@ -5,7 +5,7 @@ The repository is where the tokenizer comes from; the weights are the server's. 
 name behind it.
 """
 
-from .kit.core.models import Model
+from .kit.contract import Model
 
 TABLE = (
     Model("smollm2-135m-instruct", "SmolLM2 135M", "HuggingFaceTB/SmolLM2-135M-Instruct", 30),
@@ -42,6 +42,6 @@ def __getattr__(name: str) -> object:
     """`MODELS`, the cards that exo makes of this table."""
     if name != "MODELS":
         raise AttributeError(name)
-    from .kit.hosts.cards import MODELS
+    from .kit.cards import MODELS
 
     return MODELS

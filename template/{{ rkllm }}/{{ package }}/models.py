@@ -4,7 +4,7 @@ The repository is where the tokenizer comes from; the weights are the server's .
 exo knows a model by its id with the engine's name behind it.
 """
 
-from .kit.core.models import Model
+from .kit.contract import Model
 
 TABLE = (
     Model("qwen2.5-1.5b-instruct", "Qwen 2.5 1.5B Instruct", "Qwen/Qwen2.5-1.5B-Instruct", 28),
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> object:
     """`MODELS`, the cards that exo makes of this table."""
     if name != "MODELS":
         raise AttributeError(name)
-    from .kit.hosts.cards import MODELS
+    from .kit.cards import MODELS
 
     return MODELS

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from ..core.contract import Backend, Piece, Request, makes_answers
-from ..core.runner import Runner
-from .session import Session, opened
-from .telling import CommandError, sentence, show
+from ..contract import Backend, Piece, Request, makes_answers
+from ..engine.engine import Engine
+from .loaded_model import Session, opened
+from .output import CommandError, sentence, show
 
 RUNS, SECONDS = 5, 2.0  # where nobody says how many: this many, and more for as long as this
 STEPS, IDS = "steps on the device", "ids of the server"
@@ -48,7 +48,7 @@ async def run(arguments: argparse.Namespace) -> int:
     figures = {
         "model": session.model.id,
         "layers": session.model.layers,
-        "device": await _device(session.runner),
+        "device": await _device(session.engine),
         "prompt_tokens": len(request.ids),
         "max_tokens": request.max_tokens,
         **_summary(runs, len(request.ids)),
@@ -76,10 +76,10 @@ def timed(own: Backend, seconds: list[float]) -> Backend:
     return backend
 
 
-async def _device(runner: Runner) -> str:
+async def _device(engine: Engine) -> str:
     """What the backend says of its device, last: many can be opened once only."""
     try:
-        return await runner.device.check()
+        return await engine.executor.check()
     except Exception as error:
         return sentence(error)
 
@@ -115,7 +115,7 @@ async def _at_once(session: Session, request: Request, many: int, rounds: int) -
 
 async def _count(session: Session, request: Request, name: str) -> int:
     """How many tokens one answer has."""
-    async with aclosing(session.runner.answer(replace(request, id=name))) as answer:
+    async with aclosing(session.engine.answer(replace(request, id=name))) as answer:
         pieces = [piece async for piece in answer]
     return await _tokens(session, pieces, IDS if all(p.ids for p in pieces if p.text) else TEXT)
 
@@ -128,7 +128,7 @@ async def _answer(session: Session, request: Request, seconds: list[float]) -> R
     ended = ""
     prefill = 0  # steps until the first token: a long prompt has several
     try:
-        async with aclosing(session.runner.answer(request)) as answer:
+        async with aclosing(session.engine.answer(request)) as answer:
             async for piece in answer:
                 if piece.text or piece.ids:
                     prefill = prefill or len(seconds)

@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..names import ENGINE_NAME, PACKAGE, PROJECT
-from .ending import INTERRUPTED, watched
-from .telling import ReaderGone, sentence
+from ...names import ENGINE_NAME, PACKAGE, PROJECT
+from .interrupt import INTERRUPTED, watched
+from .output import ReaderGone, sentence
 
 # Where a variant has them.
 RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"

@@ -8,8 +8,8 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..names import PACKAGE
-from .telling import CommandError, printable, sentence
+from ...names import PACKAGE
+from .output import CommandError, printable, sentence
 
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 # Not the newest: this commit was tested, and nobody can make another of it.
@@ -40,11 +40,11 @@ def check_device() -> Finding:
 
 async def check_backend() -> Finding:
     """What the backend says of its device or server. Loads no model."""
-    from ..core.device import Device
-    from .session import own_backend
+    from ..engine.executor import Executor
+    from .loaded_model import own_backend
 
     try:
-        return Finding(await Device(own_backend()).check())
+        return Finding(await Executor(own_backend()).check())
     except Exception as error:
         return Finding("not usable", FAIL, sentence(error))
 
@@ -97,7 +97,7 @@ def _is_taken_by_exo(point: EntryPoint) -> bool:
 def check_models() -> Finding:
     """Whether the plugin's models are where exo looks them up."""
     from ...models import TABLE
-    from ..hosts.cards import BY_ID
+    from ..cards import BY_ID
 
     models: list[Any] = list(TABLE)
     count = f"{len(models)} of this plugin"
@@ -123,8 +123,9 @@ def check_tokenizers() -> Finding:
     """For which models a tokenizer is on this machine. Downloads nothing."""
     from huggingface_hub import try_to_load_from_cache
 
-    from ..core.tokenizer import Tokenizer, TokenizerError, downloads_folder
-    from ..hosts.cards import BY_ID
+    from ..cards import BY_ID
+    from ..repository.files import downloads_folder
+    from ..text.tokenizer import Tokenizer, TokenizerError
 
     found, broken = [], []
     for name, model in BY_ID.items():

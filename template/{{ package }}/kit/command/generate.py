@@ -4,10 +4,10 @@ import argparse
 import time
 from contextlib import aclosing
 
-from ..core.contract import Piece
-from ..core.text import Thinking
-from .session import opened
-from .telling import show
+from ..contract import Piece
+from ..text.reasoning import ReasoningMarks
+from .loaded_model import opened
+from .output import show
 
 
 async def run(arguments: argparse.Namespace) -> int:
@@ -15,9 +15,9 @@ async def run(arguments: argparse.Namespace) -> int:
     async with opened(arguments) as session:
         request = await session.request(arguments, tuple(arguments.stop))
         session.progress.say(f"reading a prompt of {len(request.ids)} tokens")
-        pieces, times, thinking = list[Piece](), list[float](), Thinking(request.prompt)
+        pieces, times, thinking = list[Piece](), list[float](), ReasoningMarks(request.prompt)
         try:
-            async with aclosing(session.runner.answer(request)) as answer:
+            async with aclosing(session.engine.answer(request)) as answer:
                 async for piece in answer:
                     times.append(time.perf_counter())
                     pieces.append(piece)

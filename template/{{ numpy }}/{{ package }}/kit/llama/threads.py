@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from ..core import settings
+from .. import settings
 from .llama import FEW, Array, Model
 
 DECODE, PREFILL = 1, 32  # rows of the two products that are measured

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from ..core.contract import Array, Layers
-from ..core.tokenizer import Tokenizer
-from . import answers, builds
-from .finding import export_in, wanted_files
+from ..contract import Array, Layers
+from ..onnx import answers, builds
+from ..text.tokenizer import Tokenizer
+from .export_files import export_in, wanted_files
 from .plan import Plan, planned, whole_asked
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..core.contract import Array
-from .room import Room, State, gathered
+from ..contract import Array
+from .kv_cache import Room, State, gathered
 
 Found = Array | Exception
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import distributions
 
-from ..names import PROJECT
+from ...names import PROJECT
 
 MODULE = "onnxruntime/__init__.py,"  # as a line of RECORD begins, the list of a package's files
 BUILDS = {  # by the extra of this plugin that brings it

@@ -11,17 +11,17 @@ import numpy as np
 import onnxruntime as ort
 from onnx import helper
 
-from ..core.contract import Array, Layers
+from ..contract import Array, Layers
 from ..llama.config import CheckpointError, Config
 from ..llama.weights import Checkpoint
-from . import graph, matrices
+from ..onnx import graph, matrices
 from .batch import Found, apart, together
 from .graph import Kind
-from .kept import kept_for
+from .kv_cache import Form, Room, State, needed
 from .plan import Plan, cores
 from .providers import Provider, ProviderError, session
-from .room import Form, Room, State, needed
 from .tensorrt import profiles
+from .weight_cache import weight_cache_for
 
 BLOCK = 128  # of a long prompt: others go on in between, and scores take [H, BLOCK, T]
 
@@ -80,7 +80,9 @@ class CheckpointLayers:
         """The weights by their names in the graph."""
         kept = None
         if self.kind.bits < 16:
-            kept = kept_for(folder, f"int{self.kind.bits}{'-half' if self.kind.half else ''}")
+            kept = weight_cache_for(
+                folder, f"int{self.kind.bits}{'-half' if self.kind.half else ''}"
+            )
         made = matrices.weights(
             folder,
             self.config,

@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from ..core.contract import Array, Layers
-from ..core.settings import PREFIX
+from ..contract import Array, Layers
 from ..llama.config import CheckpointError
+from ..settings import PREFIX
 from .batch import Found, apart
 from .checkpoint import BLOCK, bytes_of, give_back, session_options, weights_size
 from .cut import BRANCH, IDS, KEPT, KNOWN, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
-from .finding import Export
+from .export_files import Export
+from .kv_cache import needed
 from .plan import Plan
 from .providers import Provider, session
-from .room import needed
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 BESIDE = "session.model_external_initializers_file_folder_path"  # where the weights' file lies

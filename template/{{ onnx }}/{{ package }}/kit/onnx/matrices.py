@@ -12,7 +12,7 @@ from ..llama.config import Config
 from ..llama.llama import frequencies
 from ..llama.weights import Checkpoint, Rows, layer_shapes
 from .graph import BLOCKS, Kind, bits_of, head
-from .kept import Kept
+from .weight_cache import WeightCache
 
 PIECE = 1 << 18  # numbers that are rounded at a time: they stay in the CPU's cache
 # Matrices of the graph that are several of the checkpoint, one below the other.
@@ -27,7 +27,13 @@ Part = dict[str, Numbers]
 
 
 def weights(
-    folder: Path, config: Config, first: int, last: int, kind: Kind, threads: int, kept: Kept | None
+    folder: Path,
+    config: Config,
+    first: int,
+    last: int,
+    kind: Kind,
+    threads: int,
+    kept: WeightCache | None,
 ) -> Iterator[tuple[str, Numbers]]:
     """The weights of layers `first` to `last` by their names in the graph, one at a time.
 
@@ -43,7 +49,7 @@ def weights(
             yield from _through(kept, "head", maker.head)
 
 
-def _through(kept: Kept | None, name: str, make: Any) -> Iterator[tuple[str, Numbers]]:
+def _through(kept: WeightCache | None, name: str, make: Any) -> Iterator[tuple[str, Numbers]]:
     """A part as it was kept, or made now and kept."""
     part: Part | None = kept.read(name) if kept else None
     if part is None:

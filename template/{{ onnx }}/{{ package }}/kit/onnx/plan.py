@@ -3,8 +3,8 @@
 import os
 from dataclasses import dataclass
 
-from ..core import settings
-from ..core.settings import PREFIX, SettingError
+from .. import settings
+from ..settings import PREFIX, SettingError
 
 PRECISIONS = ("float32", "float16", "int8", "int4")
 

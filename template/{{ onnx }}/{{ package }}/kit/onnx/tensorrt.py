@@ -5,8 +5,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from ..core.tokenizer import downloads_folder
-from ..names import ENGINE_NAME
+from ...names import ENGINE_NAME
+from ..repository.files import downloads_folder
 
 NAMES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-libs", "tensorrt-cu13-libs")
 

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..core.contract import Messages, Piece
+from ..contract import Messages, Piece
 from ..server.client import Client, Reply, ServerError
 from ..server.events import Event, events, number, numbers, part, parts, spoken, text
 from ..server.models import Served

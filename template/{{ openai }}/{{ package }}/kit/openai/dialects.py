@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, ClassVar
 
-from ..core.contract import Piece
+from ..contract import Piece
 from ..server.client import ServerError
 from ..server.events import Event, events, number, numbers, part, text
 from .dialect import Dialect, Finish, Question, finish_of

@@ -3,7 +3,7 @@
 import re
 import time
 
-from ..core.requests import RequestError
+from ..engine.requests import RequestError
 from ..server.client import Refused, ServerError
 from .settings import Settings, named
 

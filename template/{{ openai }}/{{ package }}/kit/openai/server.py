@@ -7,19 +7,18 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from ..core.contract import Messages, Piece, Request
-from ..core.models import Model
-from ..core.requests import RequestError
-from ..core.tokenizer import Tokenizer
+from ..contract import Messages, Model, Piece, Request
+from ..engine.requests import RequestError
 from ..server.address import clean
 from ..server.client import Client, Refused, ServerError
 from ..server.models import Served, choose_model, listed
+from ..text.tokenizer import Tokenizer
 from .dialect import Dialect, Question
-from .finding import cards_of
+from .matching import cards_of
 from .probe import probe
+from .prompt_mode import PromptMode, find_prompt_mode
 from .refusal import Patience, advised, context_in
 from .settings import Settings, named
-from .speech import Speech, find_speech
 
 END_SECONDS = 0.2  # for a stream's last events, after which its connection can be used again
 _CUT = "the server's stream stopped without its last event: the answer is not whole; see its log"
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class OpenAIBackend:
-    """An AnswerBackend (kit/core/contract.py). Closing an answer closes its connection.
+    """An AnswerBackend (kit/contract.py). Closing an answer closes its connection.
 
     That is the cancel that these servers know: they stop working on it.
     """
@@ -44,7 +43,7 @@ class OpenAIBackend:
         self._client: Client | None = None
         self._server: Dialect | None = None
         self._served = Served("")
-        self._speech = Speech("", "")
+        self._prompt_mode = PromptMode("", "")
         self._tokenizer: Tokenizer | None = None
 
     def settings(self) -> Settings:
@@ -67,11 +66,13 @@ class OpenAIBackend:
         try:
             models = {m.name: m for m in await server.models()}
             self._served = models[self.choose(model, list(models), settings)]
-            self._speech = await find_speech(server, self._served.name, tokenizer, settings.speech)
+            self._prompt_mode = await find_prompt_mode(
+                server, self._served.name, tokenizer, settings.prompt_mode
+            )
         except Refused as error:
             raise advised(error, settings) from error
         self._server, self._tokenizer = server, tokenizer
-        _log.info("%s: %s, in %s", server.name, clean(self._served.name), self._speech.kind)
+        _log.info("%s: %s, in %s", server.name, clean(self._served.name), self._prompt_mode.kind)
 
     async def _connect(self, settings: Settings, seconds: float = 0.0) -> Dialect:
         self._settings, self._client = settings, Client(settings)
@@ -130,7 +131,7 @@ class OpenAIBackend:
         async with aclosing(await self._stream(request, tokenizer)) as pieces:
             async for piece in pieces:
                 begun = True
-                if piece.text and not piece.ids and self._speech.kind == "ids":
+                if piece.text and not piece.ids and self._prompt_mode.kind == "ids":
                     piece = replace(piece, ids=_ids(piece.text, tokenizer))
                 at = next((n for n, i in enumerate(piece.ids) if i in ends), None)
                 if at is not None:
@@ -149,21 +150,21 @@ class OpenAIBackend:
 
     async def _stream(self, request: Request, tokenizer: Tokenizer) -> AsyncGenerator[Piece, None]:
         """The server's pieces, by the way that was found."""
-        server, speech = self._server, self._speech
+        server, prompt_mode = self._server, self._prompt_mode
         if server is None:
             raise ServerError("no model is loaded")
         question = Question(
             self._served.name,
-            request.prompt.removeprefix(speech.bos),
+            request.prompt.removeprefix(prompt_mode.bos),
             request.ids,
             self._limit(request),
             request.temperature,
             request.top_p,
             tuple(sorted(tokenizer.eos_token_ids)),
         )
-        if speech.kind == "ids":
-            return server.ids(question, speech.way)
-        if speech.kind == "text":
+        if prompt_mode.kind == "ids":
+            return server.ids(question, prompt_mode.way)
+        if prompt_mode.kind == "text":
             return server.text(question)
         return server.chat(question, await self.messages(request))
 

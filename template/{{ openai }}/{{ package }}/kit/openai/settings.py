@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..core.settings import PREFIX
 from ..server.settings import CONNECT_SECONDS, SILENCE_SECONDS, Environment
 from ..server.settings import Settings as ServerSettings
+from ..settings import PREFIX
 
 KINDS = ("auto", "vllm", "llama.cpp", "sglang", "tensorrt-llm", "openai")
-SPEECHES = ("auto", "ids", "text", "chat")
+PROMPT_MODES = ("auto", "ids", "text", "chat")
 URL = "http://localhost:8080"
 
 
@@ -21,7 +21,7 @@ class Settings(ServerSettings):
     """
 
     kind: str = "auto"
-    speech: str = "auto"
+    prompt_mode: str = "auto"
     busy_seconds: float = 60.0
     load_seconds: float = 300.0
 
@@ -36,7 +36,7 @@ class Settings(ServerSettings):
             silence_seconds=env.seconds("SILENCE_SECONDS", SILENCE_SECONDS),
             key=env.key("API_KEY"),
             kind=env.choice("KIND", KINDS),
-            speech=env.choice("SPEECH", SPEECHES),
+            prompt_mode=env.choice("PROMPT_MODE", PROMPT_MODES),
             busy_seconds=env.seconds("BUSY_SECONDS", cls.busy_seconds),
             load_seconds=env.seconds("LOAD_SECONDS", cls.load_seconds),
         )

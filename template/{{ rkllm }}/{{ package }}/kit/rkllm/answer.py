@@ -2,7 +2,7 @@
 
 import re
 
-from ..core.contract import Piece
+from ..contract import Piece
 from ..server.address import clean
 from ..server.client import ServerError
 from .dialect import Chunk

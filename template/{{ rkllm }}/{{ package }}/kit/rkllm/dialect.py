@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..core.contract import Messages
+from ..contract import Messages
 from ..server.client import Client, Reply
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from ..core.contract import Messages
+from ..contract import Messages
 from ..server.client import ServerError
 from ..server.events import event, events, number, part, parts, spoken, text
 from .dialect import Chunk, Dialect, Question

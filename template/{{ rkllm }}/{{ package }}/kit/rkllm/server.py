@@ -7,12 +7,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ..core.contract import Messages, Piece, Request
-from ..core.models import Model
-from ..core.tokenizer import Tokenizer
+from ..contract import Messages, Model, Piece, Request
 from ..server.address import clean
 from ..server.client import Client, ServerError
 from ..server.models import Served, choose_model, listed
+from ..text.tokenizer import Tokenizer
 from .answer import Answer
 from .dialect import Dialect, Question
 from .probe import probe
@@ -42,7 +41,7 @@ class Exchange:
 
 
 class RkllmBackend:
-    """An AnswerBackend (kit/core/contract.py) over the servers of a Rockchip NPU.
+    """An AnswerBackend (kit/contract.py) over the servers of a Rockchip NPU.
 
     Such a server takes one request at a time and knows no cancel: whatever it still makes of an
     answer that its host has left is read and dropped, for a bounded time, while the next one waits.

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..core.settings import SettingError
 from ..server.settings import CONNECT_SECONDS, SILENCE_SECONDS, Environment
 from ..server.settings import Settings as ServerSettings
+from ..settings import SettingError
 
 KINDS = ("auto", "legacy", "rkllama", "openai")
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...models import TABLE
-from ..core.tokenizer import downloads_folder
-from ..core.worker import in_thread
-from ..names import PACKAGE
+from ...names import PACKAGE
+from ..engine.thread import in_thread
+from ..repository.files import downloads_folder
 from ..server.client import ServerError
 from ..server.models import Served, choose_model
-from .session import own_backend
-from .telling import printable
+from .loaded_model import own_backend
+from .output import printable
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _UNKNOWN = "  # write its tokenizer's repository, and how many layers it has"

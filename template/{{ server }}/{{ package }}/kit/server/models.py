@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.models import Model
+from ..contract import Model
 from .address import clean
 from .client import ServerError
 

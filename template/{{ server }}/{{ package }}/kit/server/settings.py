@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core.settings import PREFIX, SettingError
+from ..settings import PREFIX, SettingError
 from .address import Address, AddressError
 
 CONNECT_SECONDS = 5.0

@@ -1,0 +1,99 @@
+"""Which of a repository's files are wanted, and whether a folder holds a finished export."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..llama.config import CheckpointError
+from ..settings import PREFIX
+from .plan import export_asked
+
+CHECKPOINT = ("*.json", "*.safetensors")
+GENAI = "genai_config.json"  # of onnxruntime-genai's folders
+ASK = f"set {PREFIX}EXPORT to the one that is meant"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A finished model's file, and what stands beside it: the most positions, the size of heads."""
+
+    path: Path
+    context: int | None
+    head: int | None
+
+
+def wanted_files() -> tuple[str, ...]:
+    """Patterns of what a load reads: a repository has an export at eight precisions, or more."""
+    asked = export_asked()
+    if not asked:
+        return CHECKPOINT
+    if asked.endswith(".onnx"):  # and what lies beside it: model.onnx_data, model.onnx.data, …
+        return ("*.json", asked, f"{asked}_data*", f"{asked}.data*")
+    return ("*.json", f"{asked}/*")
+
+
+def export_in(folder: Path) -> Export | None:
+    """The export that is to run; None where the folder holds a checkpoint.
+
+    Raises FileNotFoundError, CheckpointError.
+    """
+    asked = export_asked()
+    if asked:
+        place = folder / asked
+        if not place.exists():
+            raise FileNotFoundError(f"{place} is not there; {PREFIX}EXPORT asks for it")
+        return _export(place) if place.is_dir() else _checked(place, folder)
+    if any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").is_file():
+        return None
+    if (folder / GENAI).is_file():
+        return _export(folder)
+    found = [*sorted(folder.glob("*.onnx")), *sorted(folder.glob("onnx/*.onnx"))]
+    if len(found) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found)
+        raise CheckpointError(f"{folder} has several exports, {names}: {ASK}")
+    return _checked(found[0], folder) if found else None
+
+
+def _export(folder: Path) -> Export:
+    """The model of an onnxruntime-genai folder, or the only one of another."""
+    about = _read(folder / GENAI).get("model", {})
+    decoder = about.get("decoder", {}) if isinstance(about, dict) else {}
+    if decoder.get("pipeline"):
+        raise CheckpointError(
+            f"{folder / GENAI} describes a pipeline of models, which are compiled for one NPU and "
+            "one length; only onnxruntime-genai runs those"
+        )
+    if name := decoder.get("filename"):
+        if Path(name).name != name:
+            raise CheckpointError(f"{folder / GENAI} names {name!r}, which is no file beside it")
+        context, head = about.get("context_length"), decoder.get("head_size")
+        return _checked(folder / name, folder, context, head)
+    found = sorted(folder.glob("*.onnx"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise CheckpointError(f"{folder} should have one .onnx file and has {names}: {ASK}")
+    return _checked(found[0], folder)
+
+
+def _checked(path: Path, folder: Path, context: Any = None, head: Any = None) -> Export:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; download the model's files")
+    config = _read(folder / "config.json")
+    context = context or config.get("max_position_embeddings")
+    return Export(path, _count(context), _count(head or config.get("head_dim")))
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}; download it again") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,75 @@
+"""What a server's models are to this plugin's cards."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...models import TABLE
+from ...names import PACKAGE, PROJECT
+from ..contract import Model
+from ..engine.thread import in_thread
+from ..repository.files import downloads_folder
+from ..server.client import ServerError
+from ..server.models import Served, Several, listed
+from ..text.tokenizer import Tokenizer, TokenizerError
+from .dialect import Dialect
+from .prompt_mode import find_prompt_mode
+from .settings import Settings
+
+Choose = Callable[[Model, Sequence[str], Settings], str]
+
+
+async def cards_of(
+    server: Dialect, models: Sequence[Served], choose: Choose, settings: Settings
+) -> list[str]:
+    """For each card that a model fits and whose tokenizer is here: how it is spoken to.
+
+    Raises ServerError where no model of the server's fits one, the setting names none of them, or
+    a model can't be spoken to.
+    """
+    found, names = list[str](), [m.name for m in models]
+    fitting = _fitting(names, choose, settings)
+    for model, name in fitting.items():
+        folder = here(model.repository)
+        if folder is None:
+            continue
+        with suppress(TokenizerError):  # doctor has a row for it
+            tokenizer = await in_thread(partial(Tokenizer.from_folder, folder))
+            prompt_mode = await find_prompt_mode(server, name, tokenizer, settings.prompt_mode)
+            found.append(f"{model.id} in {prompt_mode.kind} ({prompt_mode.why})")
+            if settings.model:
+                break  # it is said to be every card's
+    return found or [f"speaks {'ids or text' if server.ways else 'text or chat'}"]
+
+
+def _fitting(names: Sequence[str], choose: Choose, settings: Settings) -> dict[Model, str]:
+    """The server's name for each card that has one. Raises ServerError where none has."""
+    found = dict[Model, str]()
+    several: Several | None = None
+    for model in TABLE:
+        try:
+            found[model] = choose(model, names, settings)
+        except Several as error:
+            several = error
+        except ServerError:
+            if settings.model:  # it is said to be every card's
+                raise
+    if found:
+        return found
+    raise several or ServerError(
+        f"none of the server's models is one of this plugin's: {listed(names)}. "
+        f"`{PROJECT} models` prints the lines that {PACKAGE}/models.py needs for them"
+    )
+
+
+def here(repository: str) -> Path | None:
+    """The folder with a repository's tokenizer, where it is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    local = downloads_folder(repository)
+    if (local / "tokenizer.json").is_file():
+        return local
+    cached: Any = try_to_load_from_cache(repository, "tokenizer.json")
+    return Path(cached).parent if isinstance(cached, str) else None

@@ -1,0 +1,40 @@
+"""Whether the server answers, for who can't wait."""
+
+import os
+import threading
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+from ..server.address import Address
+from ..settings import SettingError
+from .settings import Settings
+
+SECONDS = 0.5
+
+
+def reached(seconds: float = SECONDS) -> str | None:
+    """The server's name where it answers within so many seconds; it is sent no key."""
+    try:
+        address = Settings.from_env(os.environ).address
+    except SettingError:
+        return None
+    found: list[str] = []
+    # Looking a name up has no timeout: a thread that nobody waits for any more may hang.
+    asking = threading.Thread(target=_ask, args=(address, seconds, found), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return found[0] if found else None
+
+
+def _ask(address: Address, seconds: float, found: list[str]) -> None:
+    parts = urlsplit(address.url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    try:
+        connection.request("GET", f"{parts.path}/v1/models")
+        connection.getresponse()
+    except (OSError, HTTPException, ValueError):
+        return
+    finally:
+        connection.close()
+    found.append(f"server at {address.shown}")

@@ -1,0 +1,126 @@
+"""What `generate` and `bench` share: a loaded engine, and the request that is asked of it."""
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import cycle, islice
+from typing import cast
+
+from jinja2 import TemplateError
+
+from ..contract import Backend, Layers, Messages, Model, Request
+from ..engine.engine import Engine
+from ..engine.thread import in_thread
+from ..text.chat_template import compiled, render
+from ..text.tokenizer import Tokenizer
+from .interrupt import undone
+from .model_files import Files, named, of_folder, temporary_folder
+from .output import CommandError, sentence
+from .progress import Progress
+
+TEMPLATE_SECONDS = 2.0  # a template is foreign code, and may loop
+CLOSE_SECONDS = 10.0  # less after a Ctrl-C: see ending.py
+_EMPTY = "The prompt is empty. Ask something."
+
+
+@dataclass(frozen=True)
+class Session:
+    """A engine with a loaded model."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    model: Model
+    progress: Progress
+
+    async def request(self, arguments: argparse.Namespace, stop: tuple[str, ...] = ()) -> Request:
+        """What the command line asks."""
+        prompt: str = arguments.prompt
+        messages = [{"role": "user", "content": prompt}]
+        raw = arguments.raw or self.tokenizer.chat_template is None
+        if not raw:
+            prompt = await _templated(self.tokenizer, messages)
+        ids = await self.encode(prompt)
+        if not ids:
+            raise CommandError(_EMPTY)
+        if length := getattr(arguments, "prompt_tokens", None):
+            ids, raw = list(islice(cycle(ids), length)), True
+            prompt = self.tokenizer.decode(ids)
+
+        async def read() -> Messages:
+            return messages
+
+        request = Request("command", prompt, tuple(ids), arguments.max_tokens)
+        request = replace(request, temperature=arguments.temperature, stop=stop)
+        return request if raw else replace(request, read=read)
+
+    async def encode(self, text: str) -> list[int]:
+        """The ids of a text, which may be long."""
+        return await in_thread(lambda: self.tokenizer.encode(text))
+
+
+async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
+    """The prompt as exo would send it: inside the model's chat template."""
+    source = tokenizer.chat_template or ""
+
+    def rendered() -> str:
+        return render(compiled(source), messages, tokenizer.special_tokens)
+
+    try:
+        return await asyncio.wait_for(in_thread(rendered), TEMPLATE_SECONDS)
+    except TimeoutError:
+        fault = f"takes longer than {TEMPLATE_SECONDS:.0f} s for this prompt"
+    except TemplateError as error:
+        fault = f"refuses this prompt ({error})"
+    except Exception as error:
+        fault = f"fails with this prompt ({sentence(error)})"
+    raise CommandError(f"The model's chat template {fault}. --raw sends it as it is.")
+
+
+def own_backend() -> Backend:
+    """The class of backend.py; imported late, as what it needs may not be installed."""
+    from ...backend import Backend as Own
+
+    return cast(Backend, Own)
+
+
+@asynccontextmanager
+async def opened(
+    arguments: argparse.Namespace,
+    made: Callable[[Backend], Backend] = lambda own: own,
+    keeps: bool = True,
+) -> AsyncIterator[Session]:
+    """Load the model that the command line names, and give the device back at the end.
+
+    made: what the engine drives in place of the backend's class. keeps: as the engine has it.
+    """
+    if arguments.raw and not arguments.prompt:
+        raise CommandError(_EMPTY)
+    progress = Progress()
+    with ExitStack() as stack:
+        stack.enter_context(undone(progress.stop))
+        engine = Engine(made(own_backend()), keeps=keeps)
+        files = await _chosen(arguments, progress, stack)
+        if files.given and not engine.executor.files:
+            raise CommandError(
+                "This plugin's backend reads no files: there is no use for a folder or for random "
+                "weights. Give --model one of its ids."
+            )
+        model = files.model
+        progress.say(f"loading {model.id}")
+        try:
+            await engine.load(Layers(model.id, 0, model.layers - 1, model.layers), files)
+            yield Session(engine, cast(Tokenizer, engine.tokenizer), model, progress)
+        finally:
+            await engine.close(CLOSE_SECONDS)
+
+
+async def _chosen(arguments: argparse.Namespace, progress: Progress, stack: ExitStack) -> Files:
+    """The model that the command line names; one of random weights is made in a folder."""
+    if not (random := getattr(arguments, "random_weights", None)):
+        return named(arguments.model, progress)
+    folder = stack.enter_context(temporary_folder())
+    await in_thread(lambda: import_module(random).write_checkpoint(folder))
+    return of_folder(folder, "random weights", progress)

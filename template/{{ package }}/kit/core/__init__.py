@@ -1,1 +1,0 @@
-"""One engine over any device: knows neither exo nor a device."""

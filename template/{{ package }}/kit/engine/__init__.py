@@ -1,0 +1,1 @@
+"""One engine over any device: loads it, steps it, answers with it."""

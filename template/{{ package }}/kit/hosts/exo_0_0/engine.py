@@ -1,0 +1,263 @@
+"""exo's InferenceEngine over the engine (jfreed-dev/exo-rkllama, commit 0c831d3)."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from exo.inference.inference_engine import InferenceEngine
+from exo.inference.shard import Shard
+from numpy.typing import NDArray
+
+from ....names import PACKAGE
+from ... import logs
+from ...contract import Array, Backend, Layers
+from ...engine import prompts
+from ...engine.engine import Engine, cause_of
+from ...engine.requests import RequestError
+from ...engine.thread import in_thread
+from ...text.tokenizer import LARGEST_ID, Tokenizer
+from .files import ShardFiles
+from .patches import api, patch, ring, shutdown
+from .patches.node import NodeState
+from .token_stream import Answer, TextHost
+
+__all__ = ["EngineError", "ExoEngine", "api", "ring", "shutdown"]  # all mends are in
+
+
+_log = logging.getLogger(__name__)
+# exo's sample() is not told whose logits it gets: the task that made them is the same.
+_request: ContextVar[str] = ContextVar("request", default="")
+
+
+class EngineError(RuntimeError):
+    """Something that exo's user should read; the text says what to do.
+
+    ends: the request is over. Another node's wrong input ends nothing here.
+    """
+
+    def __init__(self, sentence: str, ends: bool = True) -> None:
+        super().__init__(sentence)
+        self.ends = ends
+
+
+class ExoEngine(InferenceEngine):
+    """The engine of one node. A plugin's own class names its backend."""
+
+    backend: ClassVar[Backend]
+    text: ClassVar[type[TextHost] | None] = None  # for backends that speak text, not ids
+
+    def __init__(self, shard_downloader: Any) -> None:
+        logs.speak()
+        patch.apply_patches(type(self))
+        self.shard_downloader = shard_downloader
+        self.shard: Shard | None = None
+        self.session: dict[str, Any] = {}  # exo's is shared by all engines of the process
+        self.state: NodeState | None = None  # once exo has made its node
+        self.engine = Engine(self.backend, self._ended)
+        self._prompts = prompts.Prompts()
+        self._stepping: set[str] = set()
+        self._answers: dict[str, Answer] = {}
+        self._text: tuple[Tokenizer, asyncio.Future[TextHost]] | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The loaded model's; exo compares with its eos_token_id."""
+        return self.engine.tokenizer
+
+    async def clear_session(self) -> None:
+        self.session.clear()
+
+    async def ensure_shard(self, shard: Shard) -> None:
+        """Make a shard ready: idempotent, and one load at a time. Raises EngineError."""
+        if self.shard == shard and self.engine.layers is not None:
+            return
+        try:
+            source = ShardFiles(shard, type(self).__name__, self.shard_downloader)
+            await self.engine.load(layers_of(shard), source)
+        except Exception as error:
+            self.shard = None
+            raise EngineError(_sentence(error)) from error
+        self.shard = shard
+        self._make_text(cast(Tokenizer, self.tokenizer))
+
+    async def load_checkpoint(self, shard: Shard, path: str) -> None:
+        """exo's training command asks for this; weights come from the shard's own repository."""
+        await self.ensure_shard(shard)
+
+    async def encode(self, shard: Shard, prompt: str) -> NDArray[np.int64]:
+        """Ids (S,) of a prompt that is already in the model's chat template."""
+        prompts.refuse_longer(len(prompt))
+        await self.ensure_shard(shard)
+        ids = await self._prompts.encode(cast(Tokenizer, self.tokenizer), prompt)
+        return np.array(ids, dtype=np.int64)
+
+    async def decode(self, shard: Shard, tokens: Array) -> str:
+        """Text of ids (S,)."""
+        await self.ensure_shard(shard)
+        return cast(Tokenizer, self.tokenizer).decode(np.asarray(tokens).reshape(-1))
+
+    async def sample(self, x: Array, temp: float = 0.0, top_p: float = 1.0) -> NDArray[np.int64]:
+        """The next id, (1,): ids pass through, logits (1, 1 or S, V) are sampled.
+
+        Every EOS id of the model becomes `tokenizer.eos_token_id`, the one that exo knows.
+        """
+        request_id = _request.get()
+        try:
+            token = self.engine.pick(x, temp, top_p)
+        except Exception as error:
+            raise self._failed(request_id, error) from error
+        if self.tokenizer is not None and token == self.tokenizer.eos_token_id:
+            self.engine.requests.finish(request_id)
+        return np.array([token])
+
+    async def infer_prompt(
+        self, request_id: str, shard: Shard, prompt: str, inference_state: Any = None
+    ) -> tuple[Array, Any]:
+        """First step of a request; an AnswerBackend's prompt travels as UTF-8 bytes."""
+        arrived = time.monotonic()
+        if request_id in self._stepping or request_id in self.engine.requests:
+            sentence = "a request with this id is in flight already. Send yours with another id"
+            raise EngineError(f"{PACKAGE}: {sentence}", ends=False)
+        with self._step_of(request_id):
+            x: Array = await self.encode(shard, prompt)
+            if self.engine.executor.answers:
+                x = np.frombuffer(prompt.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+            return await self._step(request_id, shard, x.reshape(1, -1), arrived), inference_state
+
+    async def infer_tensor(
+        self, request_id: str, shard: Shard, input_data: Array, inference_state: Any = None
+    ) -> tuple[Array, Any]:
+        """One step; the state that exo hands on passes through untouched. Raises EngineError."""
+        arrived = time.monotonic()
+        if unfit := self._unfit(request_id, shard, input_data):
+            raise EngineError(f"{PACKAGE}: {unfit}", ends=False)
+        with self._step_of(request_id):
+            return await self._step(request_id, shard, input_data, arrived), inference_state
+
+    @contextmanager
+    def _step_of(self, request_id: str) -> Iterator[None]:
+        """One step at a time for an id; its error ends the request."""
+        _request.set(request_id)
+        self._stepping.add(request_id)
+        try:
+            yield
+        except Exception as error:
+            raise self._failed(request_id, error) from error
+        finally:
+            self._stepping.discard(request_id)
+
+    async def _step(self, request_id: str, shard: Shard, x: Array, arrived: float) -> Array:
+        await self.ensure_shard(shard)
+        executor = self.engine.executor
+        if executor.whole_model and not shard.is_last_layer():
+            return x
+        if executor.answers:
+            return np.array([[await self._next_id(request_id, x)]], dtype=np.int64)
+        return await self.engine.step(request_id, x, arrived)
+
+    def _unfit(self, request_id: str, shard: Shard, x: Array) -> str | None:
+        """Why an input can't be one of this request's; the request goes on without it.
+
+        A node that has restarted believes in other layers than its peers for some seconds.
+        """
+        executor = self.engine.executor
+        ids = np.issubdtype(x.dtype, np.integer) and x.ndim == 2 and len(x) == 1 and x.size > 0
+        hidden = np.issubdtype(x.dtype, np.floating) and x.ndim == 3 and len(x) == 1 and x.size > 0
+        wants_ids = executor.whole_model or shard.is_first_layer()
+        if not (ids if wants_ids else hidden) or (ids and x.min() < 0):
+            what = "token ids (1, S)" if wants_ids else "hidden states (1, S, D)"
+            return (
+                f"this node has layers {shard.start_layer} to {shard.end_layer} and takes {what}, "
+                f"but it was sent {x.dtype} {x.shape}: the cluster has just changed, or another "
+                "node runs another engine. Send the request again"
+            )
+        if x.shape[1] > 4 * prompts.MOST_CHARACTERS:  # a character has up to four bytes
+            return f"the prompt is too long: {x.dtype} {x.shape}"
+        if ids and x.max() > LARGEST_ID:
+            return f"there is no token {x.max()}"
+        flying = self.engine.requests.get(request_id)
+        if request_id in self._stepping or (flying and not flying.takes(x)):
+            return f"{x.dtype} {x.shape} is not this request's next step, which goes on without it"
+        passes = executor.whole_model and not shard.is_last_layer()
+        begins = x.shape[1] > 1 or x.dtype == np.uint8  # a prompt, as text or as ids
+        if begins or passes or flying:
+            return None
+        return (
+            "this node has not seen the beginning of this request: it has restarted, or the "
+            "request has ended. Send it again"
+        )
+
+    async def _next_id(self, request_id: str, x: Array) -> int:
+        """The next id of an AnswerBackend's answer; x is the prompt's bytes, later ids."""
+        answer = self._answers.get(request_id)
+        if answer is None:
+            answer = await self._start(request_id, x)
+        try:
+            token = await answer.next_id()
+        finally:
+            if request_id not in self.engine.requests:  # it never came in, or is over
+                self._ended(request_id)
+        if token == cast(Tokenizer, self.tokenizer).eos_token_id:
+            if answer.cut and self.state is not None:
+                await self.state.tell_cut(request_id)
+            self.engine.requests.finish(request_id)
+        return token
+
+    async def _start(self, request_id: str, x: Array) -> Answer:
+        tokenizer = cast(Tokenizer, self.tokenizer)
+        if x.dtype == np.uint8:
+            prompt = x.tobytes().decode("utf-8", "surrogatepass")
+        else:
+            prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
+        self._make_text(tokenizer)
+        text = await self._text[1] if self._text is not None else None
+        ids = await self._prompts.encode(tokenizer, prompt)
+        most, temperature = self.limits()
+        answer = Answer(self.engine, text, request_id, prompt, ids, most, temperature)
+        self._answers[request_id] = answer
+        return answer
+
+    def _make_text(self, tokenizer: Tokenizer) -> None:
+        """Begin to make what turns text into ids, once a tokenizer; it takes a while."""
+        if (kind := self.text) and (self._text is None or self._text[0] is not tokenizer):
+            self._text = tokenizer, asyncio.ensure_future(in_thread(lambda: kind(tokenizer)))
+
+    def limits(self) -> tuple[int, float]:
+        """exo's --max-generate-tokens and --default-temp; its defaults where no node is known."""
+        if self.state is None:
+            return 10_000, 0.0
+        node = self.state.node
+        return int(node.max_generate_tokens), float(node.default_sample_temperature)
+
+    def _ended(self, request_id: str) -> None:
+        if answer := self._answers.pop(request_id, None):
+            answer.close()
+
+    def _failed(self, request_id: str, error: Exception) -> EngineError:
+        """End a request; the error for exo's node."""
+        sentence = _sentence(error)
+        known = request_id in self.engine.requests
+        self.engine.requests.fail(request_id, sentence, cause_of(error.__cause__ or error))
+        if known or not isinstance(error, RequestError):
+            _log.error("a request failed: %s", sentence)
+        return EngineError(f"{PACKAGE}: {sentence}")
+
+    async def close(self, seconds: float = 2.0) -> None:
+        """Give the device back; the next shard loads it again."""
+        self.shard = None
+        self._prompts.stop()
+        await self.engine.close(seconds)
+
+
+def layers_of(shard: Shard) -> Layers:
+    """exo's Shard as the core knows it."""
+    return Layers(shard.model_id, shard.start_layer, shard.end_layer, shard.n_layers)
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or repr(error)

@@ -1,0 +1,98 @@
+"""Another node, as exo's node calls it: one that is gone is noticed soon, and said once."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+from .node import AWAY, AnswerError
+
+LOOK_SECONDS = 1.0  # how often a node that is slow to answer is asked whether it is there
+STILL_SECONDS = 3.0  # how long a connected node may say nothing: it can be busy
+REACH_SECONDS = 1.0  # how long a new connection may take
+
+
+class Link:
+    """Around exo's handle of a peer. A call to a node that is gone ends, whatever gRPC does.
+
+    exo waits for a step without a bound, and prints a traceback for each word that a peer doesn't
+    get. doubt: told where this peer may be gone.
+    """
+
+    def __init__(self, peer: Any, doubt: Callable[["Link"], object]) -> None:
+        self.peer = peer
+        self.gone = asyncio.get_running_loop().create_future()
+        self._doubt = doubt
+        self._asking: asyncio.Task[bool] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.peer, name)
+
+    async def send_prompt(self, *args: Any, **named: Any) -> Any:
+        """The first step, on the node with the first layers."""
+        return await self._watched(self.peer.send_prompt(*args, **named))
+
+    async def send_tensor(self, *args: Any, **named: Any) -> Any:
+        """The next step."""
+        return await self._watched(self.peer.send_tensor(*args, **named))
+
+    async def send_result(self, *args: Any, **named: Any) -> None:
+        """New ids."""
+        await self._told(self.peer.send_result(*args, **named))
+
+    async def send_opaque_status(self, *args: Any, **named: Any) -> None:
+        """Anything else."""
+        await self._told(self.peer.send_opaque_status(*args, **named))
+
+    async def connect(self) -> None:
+        """exo connects to each peer that isn't."""
+        await self._told(asyncio.wait_for(self.peer.connect(), REACH_SECONDS))
+
+    async def collect_topology(self, *args: Any, **named: Any) -> Any:
+        """The nodes that the peer knows: none where it says nothing."""
+        told = await self._told(self.peer.collect_topology(*args, **named))
+        return told or SimpleNamespace(nodes={}, peer_graph={})
+
+    def lose(self) -> None:
+        """End all that waits for this peer."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    async def reached(self) -> bool:
+        """Whether the peer answers; asked once for all that want to know."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(reached(self.peer))
+        return await asyncio.shield(self._asking)
+
+    async def _watched(self, call: Coroutine[Any, Any, Any]) -> Any:
+        if self.gone.done():
+            call.close()
+            raise AnswerError(AWAY, lost=True)
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait({task, self.gone}, timeout=LOOK_SECONDS, return_when=_FIRST)
+                if not task.done() and (self.gone.done() or not await self.reached()):
+                    raise AnswerError(AWAY, lost=True)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _told(self, call: Coroutine[Any, Any, Any]) -> Any:
+        with suppress(Exception):  # whatever gRPC raises: that this peer is gone is said elsewhere
+            return await self._watched(call)
+        if not self.gone.done():
+            self._doubt(self)
+        return None
+
+
+_FIRST = asyncio.FIRST_COMPLETED
+
+
+async def reached(peer: Any) -> bool:
+    """Whether a peer answers exo's question for its health."""
+    with suppress(Exception):  # whatever a peer that is gone does
+        seconds = STILL_SECONDS if await peer.is_connected() else REACH_SECONDS
+        return bool(await asyncio.wait_for(peer.health_check(), seconds))
+    return False

@@ -1,0 +1,1 @@
+"""What a model's repository says, and where its files are."""

@@ -1,0 +1,1 @@
+"""Between text and token ids, and what models write between them."""
