@@ -1,4 +1,4 @@
-"""CAPABILITIES.md: what the plugin can do, on each host, as the checks of a run have shown it."""
+"""CAPABILITIES.md: what the plugin can do, on each host, as the checks of a run report it."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .checks import running_checks
 from .files import CannotRunError, UnreadableError, is_file, read_text, reason
-from .findings import NOT_RUN, Report, Result, printable
+from .report import NOT_RUN, Fault, Place, Report, Result, printable
 
 ROWS = (
     *("lossless text", "streaming", "cancel", "sampling", "split by layers"),
@@ -16,8 +16,8 @@ _COLUMNS = {"the stand-in for exo": 0, "exo itself": 1}
 _HEAD = """\
 # What this plugin can do
 
-`exo-engine check --report CAPABILITIES.md` has seen it; with `--python`, on exo itself. A row that
-says more than a run shows is a fault: where less is right, take the row out.
+`exo-engine check --report CAPABILITIES.md` has written this from a run; with `--python`, on exo
+itself. A row that says more than a run is a fault: where less is right, take the row out.
 
 | what | stand-in | exo | why not |
 | --- | --- | --- | --- |
@@ -28,7 +28,9 @@ def cells(results: list[Result]) -> dict[str, str]:
     """Each row's cell: yes, partly with numbers, no, or not run."""
     ran, checks = {result.id: result for result in results}, running_checks()
     ids = {row: [name for name, check in checks.items() if check.row == row] for row in ROWS}
-    return {row: _cell([ran.get(n) or Result(n, NOT_RUN) for n in ids[row]]) for row in ROWS}
+    return {
+        row: _cell([ran.get(n) or Result(checks[n], NOT_RUN) for n in ids[row]]) for row in ROWS
+    }
 
 
 def _cell(results: list[Result]) -> str:
@@ -39,21 +41,22 @@ def _cell(results: list[Result]) -> str:
 
 
 def worth(cell: str) -> float:
-    """How much a cell says that the plugin can, from 0 to 1."""
+    """How much of it the plugin can do by this cell, from 0 to 1."""
     share = re.fullmatch(r"partly \((\d+) of ([1-9]\d*)\)", cell)
     return int(share[1]) / int(share[2]) if share else float(cell == "yes")
 
 
-def write(report: Report, path: Path) -> Iterator[str]:
-    """Write a run's column; where the table said more, tell what and leave it. CannotRunError."""
+def write(report: Report, path: Path) -> Iterator[Fault]:
+    """Write a run's column; where the table says more, give what and leave it. CannotRunError."""
     if report.host not in _COLUMNS:
         raise CannotRunError("--report: nothing of the plugin was run")
     column, old = _COLUMNS[report.host], _read(path)
-    lines, lost = [], list[str]()
+    lines, lost = [], list[Fault]()
     for row, cell in report.can.items():
         before = old.get(row, [NOT_RUN, NOT_RUN])
         if worth(before[column]) > worth(cell):
-            lost.append(f"{row} is said to be {before[column]}, and the run says {cell}")
+            message = f"{row} is declared as {before[column]}, and the run gives {cell}"
+            lost.append(Fault(Place(str(path)), message))
         before[column] = cell
         why = printable(report.cannot.get(row, "")).replace("|", "\\|")
         lines.append(" ".join(f"| {row} | {' | '.join(before)} | {why} |".split()) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .files import CannotRunError
-from .findings import printable
+from .report import printable
 
 FORMATS = ("text", "json", "github")
 
@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     add = check.add_argument
     add("path", nargs="?", type=Path, default=Path(), help="a project's folder or a wheel")
     add("--static", action="store_true", help="run no code of the plugin")
+    add("--strict", action="store_true", help="count faults of exo's own that the plugin leaves")
     add("--python", default=sys.executable, help="run the plugin with this Python, on its exo")
     add("--report", type=Path, help="write what the plugin can do: CAPABILITIES.md")
     add("--format", choices=FORMATS, default="text", help="how the report is written")

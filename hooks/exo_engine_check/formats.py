@@ -2,8 +2,9 @@
 
 import json
 
-from .checks import all_checks
-from .findings import CANNOT, FAILED, NOT_RUN, PASSED, README, Report, manual, printable, title
+from .report import CANNOT, FAILED, LEFT, NOT_RUN, PASSED, Report, Result, printable
+
+MANUAL = "docs/checks.md"
 
 
 def write(report: Report, form: str) -> str:
@@ -17,62 +18,77 @@ def summary(report: Report) -> str:
     faults = f"{count} fault{'' if count == 1 else 's'}" if count else "no fault"
     passed = len(report.with_state(PASSED))
     parts = [faults, f"{passed} check{'' if passed == 1 else 's'} passed"]
-    for state in (CANNOT, NOT_RUN):
+    for state in (CANNOT, LEFT, NOT_RUN):
         parts += [f"{missing} {state}"] if (missing := len(report.with_state(state))) else []
     parts += [f"{len(report.ignored)} ignored"] if report.ignored else []
     return ", ".join(parts)
 
 
-def url(name: str) -> str:
-    return f"{README}#{name}"
+def page(result: Result) -> str:
+    """Where the manual of a check stands."""
+    return f"{MANUAL}#{result.id.lower()}"
 
 
 def as_text(report: Report) -> str:
     """What a person reads."""
-    checks, lines = all_checks(), list[str]()
-    for result in [result for result in report.results if result.findings]:
-        state = "" if result.state == FAILED else f" ({result.state})"
-        lines.append(f"{result.id} {title(checks[result.id])}{state}")
-        for finding in result.findings:
-            place = f"{printable(finding.place)}: " if finding.place.path else ""
-            lines.append(f"  {place}{printable(finding.message)}")
-        lines += [f"    {line}" for line in manual(checks[result.id]).splitlines()]
-        lines += [f"    alone: {report.again} --select {result.id}", f"    {url(result.id)}", ""]
+    lines: list[str] = []
+    for result in report.results:
+        if result.faults and result.state != LEFT:
+            lines += _faults(report, result)
     for state in (CANNOT, NOT_RUN):
         for why, names in _by_why(report, state).items():
             lines.append(f"{', '.join(names)} {state}: {printable(why)}")
+    lines += _left(report)
     for name, reason in report.ignored.items():
         lines.append(f"{name} ignored: {printable(reason) or 'no reason given'}")
     lines += [f"note: {printable(note)}" for note in report.notes]
     return "\n".join([*lines, summary(report)]) + "\n"
 
 
+def _faults(report: Report, result: Result) -> list[str]:
+    """A check's faults, what they mean, and how it runs alone."""
+    state = "" if result.state == FAILED else f" ({result.state})"
+    return [
+        f"{result.id} {result.check.title()}{state}",
+        *(f"  {fault}" for fault in result.faults),
+        *(f"    {line}" for line in result.check.manual().splitlines()),
+        f"    alone: {report.again} --select {result.id}",
+        "",
+    ]
+
+
+def _left(report: Report) -> list[str]:
+    """The faults of exo's own that the plugin leaves."""
+    left = [f"  {result.id} {result.check.title()}" for result in report.with_state(LEFT)]
+    return ["not so, by a fault of exo's own (--strict counts them):", *left] if left else []
+
+
 def _by_why(report: Report, state: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for result in report.with_state(state):
-        found.setdefault(result.why, []).append(result.id)
-    return found
+        reasons.setdefault(result.why, []).append(result.id)
+    return reasons
 
 
 def as_json(report: Report) -> str:
     """What a script reads."""
-    checks = all_checks()
     faults = [
         {
-            "id": name,
-            "title": title(checks[name]),
-            "path": finding.place.path or None,
-            "line": finding.place.line or None,
-            "message": printable(finding.message),
-            "help": manual(checks[name]),
-            "url": url(name),
+            "id": result.id,
+            "title": result.check.title(),
+            "path": fault.place.path or None,
+            "line": fault.place.line or None,
+            "message": printable(fault.message),
+            "help": result.check.manual(),
+            "page": page(result),
         }
-        for name, finding in report.faults
+        for result, fault in report.faults
     ]
     content = {
         "faults": faults,
         "states": {result.id: result.state for result in report.results},
         "why": {r.id: printable(r.why) for r in report.results if r.why},
+        "left": {r.id: [printable(f.message) for f in r.faults] for r in report.with_state(LEFT)},
         "ignored": report.ignored,
         "capabilities": report.can,
         "cannot": report.cannot,
@@ -84,12 +100,12 @@ def as_json(report: Report) -> str:
 
 def as_github(report: Report) -> str:
     """Annotations of a GitHub workflow, one a fault, and the summary."""
-    checks, lines = all_checks(), list[str]()
-    for name, finding in report.faults:
-        fields = {"file": finding.place.path, "line": str(finding.place.line or "")}
-        fields["title"] = f"{name} {title(checks[name])}"
+    lines: list[str] = []
+    for result, fault in report.faults:
+        fields = {"file": fault.place.path, "line": str(fault.place.line or "")}
+        fields["title"] = f"{result.id} {result.check.title()}"
         given = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value)
-        lines.append(f"::error {given}::{_escaped(printable(finding.message))}")
+        lines.append(f"::error {given}::{_escaped(printable(fault.message))}")
     lines += [f"::notice::{_escaped(printable(note))}" for note in report.notes]
     return "\n".join([*lines, summary(report)]) + "\n"
 

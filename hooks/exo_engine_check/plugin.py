@@ -10,7 +10,7 @@ from typing import Any
 
 from . import host
 from .files import is_file, words
-from .findings import Finding, Place
+from .report import Fault, Place
 from .source import Class, Package
 
 _PURE_BACKENDS = words("flit flit_core hatchling pdm poetry setuptools uv_build")
@@ -76,7 +76,7 @@ class Plugin:
     groups: dict[str, Place] = field(default_factory=dict)
     package: Package = field(default_factory=Package)
     bases: dict[str, str] = field(default_factory=dict)  # top package: the folder that holds it
-    problems: list[Finding] = field(default_factory=list)
+    problems: list[Fault] = field(default_factory=list)
 
     def __deepcopy__(self, memo: object) -> "Plugin":
         """repo-review copies fixtures for every run; this one is never changed."""
@@ -90,19 +90,19 @@ class Plugin:
     @functools.cached_property
     def ignores(self) -> list[tuple[str, str, str]]:
         """What the project ignores: the table, the id, and the reason that it gives."""
-        found = []
+        ignores = []
         for table in ("exo-engine", "repo-review"):
             ignore = table_of(self.pyproject, "tool", table).get("ignore", {})
-            told = dict.fromkeys(map(str, ignore), "") if isinstance(ignore, list) else ignore
-            for name, why in told.items() if isinstance(told, dict) else ():
-                found.append((table, name, " ".join(why.split()) if isinstance(why, str) else ""))
-        return found
+            reasons = dict.fromkeys(map(str, ignore), "") if isinstance(ignore, list) else ignore
+            for name, why in reasons.items() if isinstance(reasons, dict) else ():
+                ignores.append((table, name, " ".join(why.split()) if isinstance(why, str) else ""))
+        return ignores
 
     @functools.cached_property
     def concerns_exo(self) -> bool:
         """Whether the project has to do with exo at all: plain repo-review runs on any project."""
-        named = any(group.startswith("exo") for group in self.groups)
-        return named or any(i.top == "exo" for module in self.package for i in module.imports)
+        grouped = any(group.startswith("exo") for group in self.groups)
+        return grouped or any(i.top == "exo" for module in self.package for i in module.imports)
 
     def in_group(self, *groups: str) -> list[EntryPoint]:
         return [entry for entry in self.entry_points if entry.group in groups]
@@ -115,10 +115,10 @@ class Plugin:
         """The line of the last text that is there, each looked for from the one before."""
         number = 0
         for text in texts:
-            found = (
+            numbers = (
                 n for n in range(max(number, 1), len(self.lines) + 1) if text in self.lines[n - 1]
             )
-            number = next(found, number)
+            number = next(numbers, number)
         return Place(self.config, number)
 
     def is_here(self, module: str) -> bool:
@@ -129,16 +129,16 @@ class Plugin:
 
     def may_be_built(self) -> bool:
         """Whether the build may make a module: compile it, or run code."""
-        named = table_of(self.pyproject, "build-system").get("build-backend", "setuptools")
-        pure = isinstance(named, str) and re.split(r"[.:]", named)[0] in _PURE_BACKENDS
+        backend = table_of(self.pyproject, "build-system").get("build-backend", "setuptools")
+        pure = isinstance(backend, str) and re.split(r"[.:]", backend)[0] in _PURE_BACKENDS
         return not self.is_wheel and (not pure or is_file(self.root / "setup.py"))
 
     @functools.cached_property
     def engines(self) -> list[Class]:
         """The engines' classes that can be found, each once."""
         entries = self.in_group(host.GROUP_ENGINES)
-        found = [self.package.find(entry.module, entry.attribute) for entry in entries]
-        nodes = {place[1]: place[0] for place in found if not isinstance(place, str)}
+        definitions = [self.package.find(entry.module, entry.attribute) for entry in entries]
+        nodes = {place[1]: place[0] for place in definitions if not isinstance(place, str)}
         classes = [(m, node) for node, m in nodes.items() if isinstance(node, ast.ClassDef)]
         return [Class(self.package, module, node) for module, node in classes]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from . import files
 from .files import CannotRunError, UnreadableError, is_file, words
-from .findings import Finding, Place
 from .plugin import EntryPoint, Metadata, Plugin, table_of
+from .report import Fault, Place
 from .source import Module
 
 _BUILD = "build the wheel and check it: exo-engine check dist/*.whl"
@@ -42,11 +42,11 @@ def _project_of_tree(plugin: Plugin) -> dict[str, Any]:
         plugin.text = files.read_text(plugin.root / plugin.config)
         plugin.pyproject = tomllib.loads(plugin.text)
     except UnreadableError as error:
-        plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
+        plugin.problems.append(Fault(Place(plugin.config), f"the file {error}"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         number = re.search(r"line (\d+)", str(error))
         place = Place(plugin.config, int(number[1]) if number else 0)
-        plugin.problems.append(Finding(place, f"this is no TOML: {error}"))
+        plugin.problems.append(Fault(place, f"this is no TOML: {error}"))
     project = table_of(plugin.pyproject, "project")
     if not plugin.problems and not project:
         raise CannotRunError(f"pyproject.toml has no [project]; {_BUILD}")
@@ -62,7 +62,7 @@ def _project_of_wheel(plugin: Plugin, info: Path) -> dict[str, Any]:
         plugin.text = files.read_text(info / "METADATA")
         entries = list(distribution.entry_points)
     except (UnreadableError, ValueError) as error:
-        plugin.problems.append(Finding(Place(plugin.config), f"the file {error}"))
+        plugin.problems.append(Fault(Place(plugin.config), f"the file {error}"))
         return {}
     message: Any = distribution.metadata
     project: dict[str, Any] = {
@@ -85,24 +85,24 @@ def _project_of_wheel(plugin: Plugin, info: Path) -> dict[str, Any]:
 
 
 def _metadata_of(plugin: Plugin, project: dict[str, Any]) -> Metadata:
-    found = Metadata(plugin.line("[project]"), _text(project.get("name")))
-    found.dynamic = frozenset(_texts(project.get("dynamic")))
-    found.requires_python = _text(project.get("requires-python"))
+    metadata = Metadata(plugin.line("[project]"), _text(project.get("name")))
+    metadata.dynamic = frozenset(_texts(project.get("dynamic")))
+    metadata.requires_python = _text(project.get("requires-python"))
     for text in _texts(project.get("dependencies")):
-        found.requirements.append((text, "", plugin.line("dependencies", text)))
+        metadata.requirements.append((text, "", plugin.line("dependencies", text)))
     for extra, needs in table_of(project, "optional-dependencies").items():
         for text in _texts(needs):
             place = plugin.line("optional-dependencies", extra, text)
-            found.requirements.append((text, extra, place))
+            metadata.requirements.append((text, extra, place))
     readme, licence = project.get("readme"), project.get("license")
     classified = any(t.startswith("License ::") for t in _texts(project.get("classifiers")))
-    found.has["README"] = bool(readme) or "readme" in found.dynamic
-    found.has["licence"] = bool(licence) or "license" in found.dynamic or classified
+    metadata.has["README"] = bool(readme) or "readme" in metadata.dynamic
+    metadata.has["licence"] = bool(licence) or "license" in metadata.dynamic or classified
     named = [readme, table_of(readme).get("file"), table_of(licence).get("file")]
     for name in _texts(named) + _texts(project.get("license-files")) if not plugin.is_wheel else ():
         if not any(c in name for c in "*?[") and not is_file(plugin.root / name):
-            found.missing.append((name, plugin.line("[project]", name)))
-    return found
+            metadata.missing.append((name, plugin.line("[project]", name)))
+    return metadata
 
 
 def _add_entry_points(plugin: Plugin, project: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ def _add_entry_points(plugin: Plugin, project: dict[str, Any]) -> None:
             place = plugin.line("entry-points", group, name)
             if isinstance(value, dict):
                 message = f'the group has to be in quotes: [project.entry-points."{group}.{name}"]'
-                plugin.problems.append(Finding(place, message))
+                plugin.problems.append(Fault(place, message))
             else:
                 plugin.entry_points.append(EntryPoint(group, name, str(value), place))
 
@@ -129,10 +129,10 @@ def _texts(value: Any) -> list[str]:
 
 def _read_package(plugin: Plugin) -> None:
     """Find the packages that the entry points name, else the one named after the project."""
-    wanted = [entry.module.partition(".")[0] for entry in plugin.entry_points]
+    names = [entry.module.partition(".")[0] for entry in plugin.entry_points]
     if plugin.metadata.name:
-        wanted.append(re.sub(r"[-.]+", "_", plugin.metadata.name).lower())
-    for name in dict.fromkeys(wanted):
+        names.append(re.sub(r"[-.]+", "_", plugin.metadata.name).lower())
+    for name in dict.fromkeys(names):
         if name.isidentifier() and name != "exo":
             _add_package(plugin, name)
 

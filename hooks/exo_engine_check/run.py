@@ -1,42 +1,94 @@
-"""One run: read the project, run the checks that read it, then those that run it."""
+"""One run: read the project, run the plugin, then judge what it says of itself."""
 
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import capabilities
-from .checks import all_checks, static_checks
+from .checks import running_checks, static_checks
 from .files import CannotRunError, open_project
-from .findings import FAILED, NOT_RUN, PASSED, Finding, Place, Report, Result
+from .inside.check import Check
 from .plugin import Plugin, table_of
 from .reading import read_plugin
+from .report import FAILED, LEFT, NOT_RUN, PASSED, Fault, Report, Result
 
 
 @dataclass
 class Options:
-    """What the command was asked for."""
+    """The options of the command."""
 
     select: list[str] = field(default_factory=list)
     ignore: list[str] = field(default_factory=list)
     static: bool = False
+    strict: bool = False
     report: Path | None = None
     python: str = ""
-    timeout: float = 60.0
+    timeout: float = 60.0  # seconds
     memory: float = 4.0  # GiB
+
+
+class EX003(Check):
+    "Every ignored check has a reason"
+
+    @staticmethod
+    def check(plugin: Plugin, report: Report) -> Iterator[Fault]:
+        """Nobody can tell later whether an ignore without a reason may go. Write the reason beside
+        the id, as a table: `[tool.exo-engine.ignore]` with `EX501 = "the SDK has no such call"`.
+        `[tool.repo-review.ignore]` has the same form, and is read too. An ignored check is run all
+        the same: where it passes, the ignore may go."""
+        known, passed = all_checks(), {result.id for result in report.with_state(PASSED)}
+        for table, name, why in plugin.ignores:
+            place = plugin.line(f"[tool.{table}", "ignore", name)
+            if table == "exo-engine" and name not in known:
+                yield Fault(place, f"there is no check {name}")
+            elif name in known and not why:
+                yield Fault(place, f"{name} is ignored without a reason")
+            elif name in passed:
+                yield Fault(place, f"{name} is ignored, and passes: the ignore may go")
+
+
+class EX004(Check):
+    "The plugin can do what it declares"
+
+    @staticmethod
+    def check(plugin: Plugin, report: Report) -> Iterator[Fault]:
+        """Who chooses a plugin reads what it can do, and a promise that no longer holds is found by
+        its users. Where CAPABILITIES.md says more than a run shows, fix the plugin, or take the row
+        out. What it can't do by design has its reason in `[tool.exo-engine.cannot]`, as
+        `reuse = "the server keeps its own"`, which goes when it can."""
+        for row, why in table_of(plugin.settings, "cannot").items():
+            place = plugin.line("[tool.exo-engine.cannot]", row)
+            if row not in capabilities.ROWS:
+                rows = ", ".join(capabilities.ROWS)
+                yield Fault(place, f"{row} is no row of CAPABILITIES.md: {rows}")
+            elif not (isinstance(why, str) and why.strip()):
+                yield Fault(place, f"{row} is declared without a reason")
+            elif report.can.get(row) == "yes":
+                yield Fault(place, f"{row} is declared as what the plugin can't do, and it can")
+        yield from report.lost
+
+
+# They read what the others have reported.
+LAST: dict[str, type[Check]] = {"EX003": EX003, "EX004": EX004}
+
+
+def all_checks() -> dict[str, type[Check]]:
+    """All checks, by id."""
+    return dict(sorted((static_checks() | running_checks() | LAST).items()))
 
 
 def expand(selectors: list[str]) -> set[str]:
     """The ids that start with one of these. Raises CannotRunError."""
-    found: set[str] = set()
+    selected: set[str] = set()
     for selector in [part.strip() for text in selectors for part in text.split(",")]:
         ids = {name for name in all_checks() if selector and name.startswith(selector)}
         if not ids and selector:
             raise CannotRunError(f"no check begins with {selector}")
-        found |= ids
-    return found
+        selected |= ids
+    return selected
 
 
 def check(path: Path, options: Options) -> Report:
@@ -45,83 +97,71 @@ def check(path: Path, options: Options) -> Report:
         raise CannotRunError("--report wants all checks: no --static, --select and --ignore")
     with tempfile.TemporaryDirectory(prefix="exo-engine-", ignore_cleanup_errors=True) as name:
         plugin = read_plugin(open_project(path, Path(name, "wheel")))
-        table = table_of(plugin.pyproject, "tool", "repo-review")
-        told = [t for t in table.get("select", ()) if isinstance(t, str) and t.startswith("EX")]
-        chosen = (expand(options.select or told) or set(all_checks())) - expand(options.ignore)
-        running, report = chosen - static_checks().keys(), Report()
+        chosen = _chosen(plugin, options)
+        running, report = chosen & running_checks().keys(), Report()
         if running and not options.static:
-            from .running import Run
+            from .processes import Processes
 
-            run = Run(plugin, Path(name), options.python, options.timeout, options.memory)
-            report = run.all_of(running)
-        report.results += read(plugin, chosen)
-        _compare(plugin, report, options.report)
-        report.again = _again(path, options.python)
-        _leave_out_ignored(plugin, chosen, report)
+            limits = options.python, options.timeout, options.memory
+            report = Processes(plugin, Path(name), *limits).run(running)
+        _read(plugin, chosen, report)
+        _judge_declarations(plugin, chosen, report, options)
         report.results.sort(key=lambda result: result.id)
-    _judge(report, options, running)
+    other = ["--python", options.python] if options.python not in ("", sys.executable) else []
+    place = [str(path)] if path != Path() else []
+    report.again = shlex.join(["exo-engine", "check", *place, *other])
+    _explain(report, options, running)
     return report
 
 
-def _again(path: Path, python: str) -> str:
-    """The command, to be followed by what it is to select."""
-    other = ["--python", python] if python not in ("", sys.executable) else []
-    return shlex.join(["exo-engine", "check", *([str(path)] if path != Path() else []), *other])
+def _chosen(plugin: Plugin, options: Options) -> set[str]:
+    """The ids of the checks that are to be run."""
+    table = table_of(plugin.pyproject, "tool", "repo-review")
+    own = [t for t in table.get("select", ()) if isinstance(t, str) and t.startswith("EX")]
+    return (expand(options.select or own) or set(all_checks())) - expand(options.ignore)
 
 
-def read(plugin: Plugin, chosen: set[str]) -> list[Result]:
+def _read(plugin: Plugin, chosen: set[str], report: Report) -> None:
     """The checks that read the project."""
-    results = []
-    for name, check in static_checks().items():
+    for name, each in static_checks().items():
         if name in chosen:
-            findings = sorted(set(check.check.__wrapped__(plugin)))
-            results.append(Result(name, FAILED if findings else PASSED, findings))
-    return results
+            _add(report, each, each.check(plugin))
 
 
-def _compare(plugin: Plugin, report: Report, path: Path | None) -> None:
-    """What the plugin can do, against what it declares and what its table says."""
-    told = table_of(plugin.settings, "cannot")
-    report.cannot = {row: " ".join(str(why).split()) for row, why in told.items()}
+def _add(report: Report, each: type[Check], faults: Iterator[Fault]) -> None:
+    every = sorted(set(faults))
+    report.results.append(Result(each, FAILED if every else PASSED, every))
+
+
+def _judge_declarations(plugin: Plugin, chosen: set[str], report: Report, options: Options) -> None:
+    """What the plugin ignores and declares, against what the others have reported."""
+    reasons = table_of(plugin.settings, "cannot").items()
+    report.cannot = {row: " ".join(str(why).split()) for row, why in reasons}
     report.can = capabilities.cells(report.results)
-    stale = [row for row in report.cannot if report.can.get(row) == "yes"]
-    found = [f"{row} is declared as what the plugin can't do, and it can" for row in stale]
-    places = [plugin.line("[tool.exo-engine.cannot]", row) for row in stale]
-    more = list(capabilities.write(report, path)) if path is not None else []
-    _add(report, "EX004", map(Finding, places, found))
-    _add(report, "EX004", (Finding(Place(str(path)), text) for text in more))
-
-
-def _leave_out_ignored(plugin: Plugin, chosen: set[str], report: Report) -> None:
-    """What is ignored was looked at all the same: a reason that is no longer one has to go."""
+    if options.report is not None:
+        report.lost = list(capabilities.write(report, options.report))
+    for name, each in LAST.items():
+        if name in chosen:
+            _add(report, each, each.check(plugin, report))
     report.ignored = {name: why for _, name, why in sorted(plugin.ignores) if name in chosen}
-    for result in [r for r in report.results if r.id in report.ignored]:
-        report.results.remove(result)
-        if result.state == PASSED:
-            message = f"{result.id} is ignored, and passes: the ignore may go"
-            place = plugin.line("[tool.", ".ignore]", result.id)
-            _add(report, "EX003", [Finding(place, message)])
+    report.results = [r for r in report.results if r.id not in report.ignored]
+    for result in report.with_state(FAILED) if not options.strict else ():
+        if result.check.host_fault:
+            result.state = LEFT
 
 
-def _add(report: Report, name: str, found: Iterable[Finding]) -> None:
-    """What the run has shown, to a check that has read."""
-    for result in report.results:
-        if result.id == name and (more := list(found)):
-            result.findings, result.state = sorted([*result.findings, *more]), FAILED
-
-
-def _judge(report: Report, options: Options, running: set[str]) -> None:
+def _explain(report: Report, options: Options, running: set[str]) -> None:
     """A run that has looked at nothing is no good news."""
     if options.static:
         if options.select and running:
             names = ", ".join(sorted(running))
-            report.notes.append(f"not run, as --static was asked for: {names}")
+            report.notes.append(f"not run because of --static: {names}")
         if not report.results:
-            report.nothing_ran = "--static runs none of the checks that were asked for"
+            report.nothing_ran = "--static runs none of the checks that were selected"
         return
     for result in report.with_state(NOT_RUN) if options.select else ():
-        report.notes.append(f"{result.id} was asked for, and not run: {result.why}")
+        report.notes.append(f"{result.id} was selected, and not run: {result.why}")
     ran = {r.id for r in report.results if r.state != NOT_RUN}
     if not report.faults and not (ran & running if running else ran):
-        why = next((r.why for r in report.results if r.why), "nothing was asked for")
+        why = next((r.why for r in report.results if r.why), "nothing was selected")
         report.nothing_ran = f"nothing of the plugin was run: {why}"

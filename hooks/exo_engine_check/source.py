@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .files import words
-from .findings import Place
+from .report import Place
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _CATCHERS = words("BaseException Exception ImportError ModuleNotFoundError")
@@ -58,14 +58,14 @@ class Module:
     @cached_property
     def imports(self) -> list[Import]:
         """All imports but those for type checkers, of functions too."""
-        found: list[Import] = []
+        imports: list[Import] = []
         for node, runs, tried in _statements(self.tree.body):
             if isinstance(node, ast.Import):
-                found += [Import(a.name, None, node.lineno, runs, tried) for a in node.names]
+                imports += [Import(a.name, None, node.lineno, runs, tried) for a in node.names]
             elif isinstance(node, ast.ImportFrom):
                 source = self.absolute(node)
-                found += [Import(source, a.name, node.lineno, runs, tried) for a in node.names]
-        return found
+                imports += [Import(source, a.name, node.lineno, runs, tried) for a in node.names]
+        return imports
 
     def absolute(self, node: ast.ImportFrom) -> str:
         """The whole name of the module that `from … import` names."""
@@ -77,15 +77,15 @@ class Module:
     @cached_property
     def names(self) -> dict[str, ast.stmt]:
         """The names at the top, each with the first statement that binds it."""
-        found: dict[str, ast.stmt] = {}
+        names: dict[str, ast.stmt] = {}
         for node, runs, _ in _statements(self.tree.body, classes=False):
             for name in _bound(node) if runs else ():
-                found.setdefault(name, node)
-        return found
+                names.setdefault(name, node)
+        return names
 
     @cached_property
     def is_open(self) -> bool:
-        """Whether the module may have names that its source doesn't spell at the top."""
+        """Whether the module may have names that don't stand at the top of its source."""
         called = (getattr(n, "func", None) for n in ast.walk(self.tree))
         makes = any(getattr(f, "id", "") in {"exec", "globals", "setattr", "vars"} for f in called)
         return bool(makes or self.problem) or bool({"__getattr__", "*"} & self.names.keys())
@@ -156,16 +156,16 @@ class Package:
 
     def loaded_with(self, names: list[str]) -> list[Module]:
         """The modules that importing these brings, of the package."""
-        found: dict[str, Module] = {}
+        loaded: dict[str, Module] = {}
         pending = list(names)
         while pending:
             parts = pending.pop().split(".")
             for whole in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):
-                if whole in self.modules and whole not in found:
-                    found[whole] = self.modules[whole]
-                    for i in (i for i in found[whole].imports if i.runs):
+                if whole in self.modules and whole not in loaded:
+                    loaded[whole] = self.modules[whole]
+                    for i in (i for i in loaded[whole].imports if i.runs):
                         pending += [i.module, f"{i.module}.{i.name}"]
-        return list(found.values())
+        return list(loaded.values())
 
 
 class Class:
@@ -188,18 +188,18 @@ class Class:
                 self.methods.setdefault(name, (module, statement))
         for base in node.bases:
             dotted = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
-            found = package.find(module.name, dotted)
-            if not isinstance(found, str) and isinstance(found[1], ast.ClassDef):
-                if found[1] not in self._nodes:
-                    self._take(package, found[0], found[1])
+            definition = package.find(module.name, dotted)
+            if not isinstance(definition, str) and isinstance(definition[1], ast.ClassDef):
+                if definition[1] not in self._nodes:
+                    self._take(package, definition[0], definition[1])
             elif dotted.endswith("InferenceEngine"):
                 self.is_engine = True
-                self.is_open |= not (isinstance(found, str) and found.startswith("exo."))
+                self.is_open |= not (isinstance(definition, str) and definition.startswith("exo."))
             elif dotted not in {"object", "ABC", "abc.ABC", "Protocol", "Generic"}:
                 self.is_open = True
 
     def method(self, name: str) -> tuple[Module, Function] | None:
-        """A method that the source spells out; None: not there, or made in another way."""
+        """A method that stands in the source; None: not there, or made in another way."""
         module, node = self.methods.get(name, (None, None))
         return (module, node) if module and isinstance(node, Function) else None
 

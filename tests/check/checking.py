@@ -20,13 +20,13 @@ def plugin(folder: Path, name: str = "steps") -> Path:
     return Path(shutil.copytree(PLUGINS / name, folder / name, ignore=skipped))
 
 
-def found(path: Path, *select: str, static: bool = False) -> dict[str, list[str]]:
-    """What a check finds: places and messages by id."""
+def faults(path: Path, *select: str, static: bool = False) -> dict[str, list[str]]:
+    """The faults of a run: places and messages by id."""
     report = check(path, Options(select=list(select), static=static))
     by_id: dict[str, list[str]] = {}
-    for name, finding in report.faults:
-        place = f"{finding.place}: " if finding.place.path else ""
-        by_id.setdefault(name, []).append(place + finding.message)
+    for result, fault in report.faults:
+        place = f"{fault.place}: " if fault.place.path else ""
+        by_id.setdefault(result.id, []).append(place + fault.message)
     return by_id
 
 

@@ -1,4 +1,4 @@
-"""The plugin of exo's plugin guide: as the guide has it, and with its faults mended."""
+"""The plugin of exo's plugin guide: as the guide has it, and with its faults corrected."""
 
 from pathlib import Path
 
@@ -199,8 +199,8 @@ def as_it_is(folder: Path) -> Path:
     return write(folder, package | {"pyproject.toml": CONFIG})
 
 
-def mended(folder: Path, **other: str) -> Path:
-    """With every fault mended; `other` replaces engine, models, detection, config or init."""
+def corrected(folder: Path, **other: str) -> Path:
+    """With every fault corrected; `other` replaces engine, models, detection, config or init."""
     files = {
         "exo_myengine/__init__.py": other.get("init", ""),
         "exo_myengine/engine.py": other.get("engine", GOOD_ENGINE),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 CONFIG, INIT = "pyproject.toml", "exo_steps/__init__.py"
 ENGINE, MODELS = "exo_steps/engine.py", "exo_steps/models.py"
-DETECTION, METRICS, MENDS = (f"exo_steps/{name}.py" for name in ("detection", "metrics", "mends"))
+DETECTION, METRICS = "exo_steps/detection.py", "exo_steps/metrics.py"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class Mutation:
     id: str
     says: str
     edits: tuple[tuple[str, str, str], ...]  # file, old ("" for all of it), new
-    plugin: str = "steps"
 
 
 def row(name: str, id_: str, says: str, *edits: tuple[str, str, str]) -> Mutation:
@@ -46,6 +45,17 @@ ASK = "    try:\n        found ="
 SDK = "    try:\n        import steps_sdk\n\n        return str(steps_sdk.name())\n    except Exception:\n        pass\n"
 STEP = "            output = self.step(request_id, shard, input_data)\n"
 REQUIRES = "dependencies = [\n"
+# What a patch of exo's may do wrong: the API waits for the prompt's step, and that for the last token.
+WHOLE = """
+FIRST = Node.process_prompt
+
+async def process_prompt(self, base, prompt, request_id=None, *rest):
+    await FIRST(self, base, prompt, request_id, *rest)
+    while not self.buffered_token_output.get(request_id, ([], False))[1]:
+        await asyncio.sleep(0.005)
+
+Node.process_prompt = process_prompt
+"""
 
 # Found without running anything of the plugin.
 READ = [
@@ -135,10 +145,10 @@ DETECTORS = [
     row("a bool", "EX502", "False", (DETECTION, "        return None\n    return None", "        return False\n    return False")),
     row("one machine, then another", "EX502", "and then", (DETECTION, DETECT, f"SEEN = []\n\n\n{DETECT}"), (DETECTION, ASK, f"    SEEN.append(1)\n    if len(SEEN) % 2:\n        return 'steps'\n{ASK}")),
     row("a detector that raises", "EX502", "no NPU", (DETECTION, ASK, f'    raise RuntimeError("no NPU")\n{ASK}')),
-    row("a file that is missing", "EX503", "missing", (DETECTION, "except (OSError, ValueError):", "except ValueError:")),
+    row("a file that is missing", "EX503", "are missing", (DETECTION, "except (OSError, ValueError):", "except ValueError:")),
     row("a file that holds something else", "EX503", "something else", (DETECTION, "except (OSError, ValueError):", "except OSError:")),
-    row("an SDK that is missing", "EX503", "no SDK", (DETECTION, SDK, "    import importlib\n\n    importlib.import_module('steps_sdk')\n")),
-    row("an SDK that raises", "EX503", "every SDK raises", (DETECTION, "except Exception:", "except ImportError:")),
+    row("an SDK that is missing", "EX503", "SDKs are missing", (DETECTION, SDK, "    import importlib\n\n    importlib.import_module('steps_sdk')\n")),
+    row("an SDK that raises", "EX503", "SDKs raise", (DETECTION, "except Exception:", "except ImportError:")),
     row("an SDK that lies", "EX503", "gives 1", (DETECTION, "str(steps_sdk.name())", "steps_sdk.name()")),
     row("a program that is missing", "EX503", "missing", (DETECTION, "except (OSError, subprocess.SubprocessError):", "except subprocess.SubprocessError:")),
     row("a detector that sleeps", "EX502", "takes", (DETECTION, ASK, f"    import time\n\n    time.sleep(1.2)\n{ASK}")),
@@ -147,7 +157,7 @@ DETECTORS = [
 ]  # fmt: skip
 
 IMPORTS = [
-    row("an import that fails", "EX701", "not_there", (ENGINE, "from . import mends", "from . import mends, not_there")),
+    row("an import that fails", "EX701", "not_there", (ENGINE, "from .metrics", "from . import not_there\nfrom .metrics")),
     row("a name that was renamed", "EX701", "TOKENS", (METRICS, "TOKENS", "COUNTED")),
     row("an exit", "EX701", "sys.exit", (DETECTION, DETECT, f'import sys\n\nsys.exit("no NPU")\n\n\n{DETECT}')),
     row("a metric of exo's", "EX701", "Duplicated", (METRICS, "try:\n", 'from prometheus_client import Gauge\nimport exo.inference.rkllm.metrics\n\nUP = Gauge("rkllm_server_up", "Up")\ntry:\n')),
@@ -184,31 +194,17 @@ DRIVEN = [
     row("work on the loop", "EX807", "the event loop waits", (ENGINE, STEP, f"            t = __import__('time')\n            end = t.thread_time() + 1.1\n            while not self.requests and t.thread_time() < end:\n                pass\n{STEP}")),
     row("a request on the loop", "EX807", "connect", (ENGINE, "            folder = await", "            import socket\n\n            try:\n                socket.create_connection(('127.0.0.1', 9), 0.1)\n            except OSError:\n                pass\n            folder = await")),
     row("an error without a word", "EX808", "no text", (ENGINE, 'raise EngineError(f"the step failed: {error}") from error', "raise EngineError from error")),
-    row("an engine that an error ends", "EX808", "after", (ENGINE, "            self.failed.add(request_id)\n", "            self.failed.add(request_id)\n            self.shard_downloader = self.shard = None\n")),
+    row("an engine that an error ends", "EX808", "after", (ENGINE, "            self.forget(request_id)\n", "            self.forget(request_id)\n            self.shard_downloader = self.shard = None\n")),
     row("requests that are never dropped", "EX809", "grows", (ENGINE, "MAX_REQUESTS = 32", "MAX_REQUESTS = 10**9")),
     row("a backend that leaks", "EX809", "a list of ndarray", (ENGINE, "        kept.append(hidden)\n", "        kept.append(hidden)\n        LEAK.append(hidden)\n"), (ENGINE, "MAX_REQUESTS = 32", "LEAK = [None] * 60\nMAX_REQUESTS = 32")),
     row("a label for each request", "EX810", "label", (METRICS, '("phase",)', '("request_id",)'), (ENGINE, 'labels("decode")', "labels(request_id)")),
-    row("a limit that is none", "EX004", "and it can", (CONFIG, "[tool.exo-engine]", '[tool.exo-engine.cannot]\n"split by layers" = "x"\n\n[tool.exo-engine]')),
+    row("a limit that is none", "EX004", "and it can", (CONFIG, "[tool.exo-engine]", '[tool.exo-engine.cannot]\nstreaming = "x"\n\n[tool.exo-engine]')),
     row("a label by another name", "EX810", "label", (ENGINE, 'labels("decode")', "labels(request_id)")),
 ]  # fmt: skip
 
 HOST = [
-    row("the cluster's swap is not mended", "EX901", "in the engine's place", (MENDS, "    keep_engine(node_class, engine_class)\n", "")),
-    row("ends are not heard", "EX902", "still kept", (MENDS, "    hear_ends(node_class, engine_class)\n", "")),
-    row("later errors are not mended", "EX903", "never ends", (MENDS, "    end_failed(node_class, engine_class)\n", "")),
-    row("errors are not told to the mend", "EX903", "never ends", (ENGINE, "            self.failed.add(request_id)\n", "")),
-    row("lost peers are not mended", "EX904", "never ends", (MENDS, "    end_cut(node_class, engine_class)\n", "")),
-    row("changes are not mended", "EX905", "never ends", (MENDS, "    end_orphans(node_class, engine_class)\n", "")),
     row("hidden states are a prompt", "EX906", "taken for a prompt", (ENGINE, "            if not np.issubdtype(x.dtype, np.integer):\n                raise ValueError(\"the first layer wants ids\")\n", "")),
-    Mutation("a server's later errors are not mended", "EX903", "never ends", (("src/exo_answers/engine.py", "    node_class._process_tensor = _process_tensor\n", ""),), "answers"),
-    row("a step for other layers is taken", "EX907", "other layers", (MENDS, "    refuse_other_layers(node_class, engine_class)\n", "")),
-    row("looks at the ring overtake each other", "EX908", "the older", (MENDS, "    one_look_at_a_time(node_class)\n", "")),
-    row("half characters are shown", "EX911", "half characters", (MENDS, "        whole_text(api)\n", "")),
-    row("a first step's error on another node is lost", "EX912", "HTTP 200", (MENDS, "    raise_first_errors(node_class, engine_class)\n", "")),
-    row("clients that go away are not noticed", "EX913", "goes on", (MENDS, "        notice_clients(api.ChatGPTAPI, engine_class)\n", "")),
-    row("a client waits for the whole answer", "EX915", "nothing until", (MENDS, "while not any(self.buffered_token_output.get(request_id, ([], False)))", "while not self.buffered_token_output.get(request_id, ([], False))[1]")),
-    row("the end of the node is not noticed", "EX914", "not ended", (MENDS, "            end_all(module, engine_class)\n", "            assert module\n")),
-    row("a mend that doesn't look", "EX920", "2 times", (MENDS, "    if not ended:", "    if True:")),
+    row("a client waits for the whole answer", "EX915", "nothing until", (ENGINE, IN_ENGINE, f"{IN_ENGINE}from exo.orchestration.node import Node\n"), (ENGINE, "MAX_REQUESTS = 32", f"{WHOLE}\n\nMAX_REQUESTS = 32")),
 ]  # fmt: skip
 
 RUN = [*CARDS, *DETECTORS, *IMPORTS, *MADE, *DRIVEN, *HOST]

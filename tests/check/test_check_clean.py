@@ -11,7 +11,7 @@ from pathlib import Path
 
 import guide_plugin as guide
 import pytest
-from checking import PLUGINS, SHORT, found, plugin
+from checking import PLUGINS, SHORT, faults, plugin
 from conftest import variants
 from exo_engine_check.run import Options, check
 
@@ -55,8 +55,8 @@ def test_and_on_exo_itself(
 
 def test_the_guides_plugin_has_one_finding_for_each_of_its_faults(tmp_path: Path) -> None:
     report = check(guide.as_it_is(tmp_path), Options())
-    faults = [(name, str(f.place), f.message.split(" ")[-1]) for name, f in report.faults]
-    assert faults == [
+    rows = [(r.id, str(f.place), f.message.split(" ")[-1]) for r, f in report.faults]
+    assert rows == [
         ("EX201", "pyproject.toml:5", "PyPI"),
         ("EX203", "pyproject.toml:2", "README"),
         ("EX203", "pyproject.toml:2", "licence"),
@@ -75,8 +75,8 @@ def test_the_guides_plugin_has_one_finding_for_each_of_its_faults(tmp_path: Path
     ]
 
 
-def test_the_guides_plugin_is_clean_when_it_is_mended(tmp_path: Path) -> None:
-    assert found(guide.mended(tmp_path)) == {}
+def test_the_guides_plugin_is_clean_when_it_is_corrected(tmp_path: Path) -> None:
+    assert faults(guide.corrected(tmp_path)) == {}
 
 
 def in_src(folder: Path) -> Path:
@@ -90,7 +90,7 @@ def in_src(folder: Path) -> Path:
 
 
 def test_a_package_below_src(tmp_path: Path) -> None:
-    assert found(in_src(tmp_path), *SHORT) == {}
+    assert faults(in_src(tmp_path), *SHORT) == {}
 
 
 def test_an_editable_install_is_there_once(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_engine_that_is_made_elsewhere(tmp_path: Path, text: str) -> None:
     config = copy / "pyproject.toml"
     content = config.read_text(encoding="utf-8")
     config.write_text(content.replace("exo_steps.engine:", "exo_steps.public:"), encoding="utf-8")
-    assert found(copy, *SHORT) == {}
+    assert faults(copy, *SHORT) == {}
 
 
 def test_an_engine_of_ten_lines_over_another_one(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_engine_of_ten_lines_over_another_one(tmp_path: Path) -> None:
     (package / "engine.py").write_text(
         "from .kit.fork import Fork\n\n\nclass StepsInferenceEngine(Fork):\n    pass\n"
     )
-    assert found(copy, *SHORT) == {}
+    assert faults(copy, *SHORT) == {}
 
 
 def test_a_device_by_a_path(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_answers_of_copier_agree(tmp_path: Path) -> None:
     copy = plugin(tmp_path)
     answers = copy / ".copier-answers.yml"
     answers.write_text("project_name: exo-steps\nengine_name: steps\n")
-    assert found(copy, static=True) == {}
+    assert faults(copy, static=True) == {}
     answers.write_text("project_name: exo-steps\nengine_name: stairs\n")
-    [message] = found(copy, static=True)["EX207"]
+    [message] = faults(copy, static=True)["EX207"]
     assert message.startswith(".copier-answers.yml:2: the answer engine_name is stairs")

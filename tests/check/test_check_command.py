@@ -8,10 +8,9 @@ from pathlib import Path
 import guide_plugin as guide
 import pytest
 import yaml
-from checking import PLUGINS, found, plugin, run
-from exo_engine_check.checks import all_checks
-from exo_engine_check.findings import manual, title
-from table import with_table
+from checking import PLUGINS, faults, plugin, run
+from exo_engine_check.run import all_checks
+from manual import PAGE, page
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,10 +48,11 @@ def test_text_says_what_where_why_how_and_again(broken: Path) -> None:
 
 
 def test_json_has_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exo_engine_check.running.ANSWER_SECONDS", 2.0)  # it has not every mend
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
     copy = plugin(tmp_path, "answers")
     content = json.loads(run(copy, "--format", "json")[1])
     assert content["faults"] == []
+    assert "EX901" in content["left"]
     not_run = {name for name, state in content["states"].items() if state == "not run"}
     assert not_run == {"EX826", "EX827"}  # it has no backend of the template's contract
     assert content["states"].keys() | content["ignored"].keys() == all_checks().keys()
@@ -97,7 +97,7 @@ def test_an_ignore_with_a_reason_is_shown_and_counts(tmp_path: Path, table: str)
 
 def test_an_ignore_that_is_no_longer_needed_is_a_fault(tmp_path: Path) -> None:
     copy = ignoring(tmp_path, "exo-engine", 'EX502 = "numbers"\nEX401 = "layers are odd"')
-    [message] = found(copy, "EX003", "EX401")["EX003"]
+    [message] = faults(copy, "EX003", "EX401")["EX003"]
     assert "EX401 is ignored, and passes" in message
 
 
@@ -116,15 +116,29 @@ def test_nothing_run_is_no_success(tmp_path: Path) -> None:
 
 def test_every_check_is_its_own_manual() -> None:
     for name, check in all_checks().items():
-        assert title(check)[0].isupper() or title(check).startswith(
-            ("exo", "sample", "layers", "repo", "requires", "copier")
-        ), name
-        assert len(manual(check)) > 80, name
+        words = ("exo", "requires", "copier")
+        assert check.title()[0].isupper() or check.title().startswith(words), name
+        assert len(check.manual()) > 80, name
 
 
-def test_the_readmes_table_is_that_of_the_classes() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_table(text) == text, "python tests/check/table.py"
+def test_the_page_of_checks_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python tests/check/manual.py"
+
+
+def test_faults_of_exo_that_a_plugin_leaves_count_with_strict_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    code, out, _ = run(PLUGINS / "steps", "--select", "EX901,EX903")
+    assert code == 0
+    assert "  EX901 The engine stays when the cluster changes\n" in out
+    assert out.endswith("no fault, 0 checks passed, 2 left as exo has it\n")
+    code, out, _ = run(PLUGINS / "steps", "--select", "EX901,EX903", "--strict")
+    assert code == 1
+    assert "exo has put TinygradDynamicShardInferenceEngine in the engine's place" in out
+    assert out.endswith("2 faults, 0 checks passed\n") or out.endswith(
+        "3 faults, 0 checks passed\n"
+    )
 
 
 def test_the_hook_runs_no_code() -> None:
@@ -152,5 +166,5 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     wheel = build_wheel(ROOT, tmp_path)
     subprocess.run(["unzip", "-q", wheel, "-d", tmp_path / "x"], check=True)
     folder = tmp_path / "x" / "exo_engine_check"
-    for name in ("standin/exo/models.py", "inside/__main__.py", "inside/checks/mends.py"):
+    for name in ("standin/exo/models.py", "inside/__main__.py", "inside/checks/nodes.py"):
         assert (folder / name).is_file(), name

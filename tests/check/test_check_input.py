@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from checking import found, plugin, run
+from checking import faults, plugin, run
 
 PACKAGE, CONFIG = "exo_steps", "pyproject.toml"
 
@@ -58,7 +58,7 @@ def test_a_group_without_quotes(tmp_path: Path) -> None:
     copy = plugin(tmp_path)
     text = (copy / CONFIG).read_text(encoding="utf-8")
     add(copy, CONFIG, text.replace('"exo.models"', "exo.models"))
-    assert "in quotes" in found(copy, static=True)["EX001"][0]
+    assert "in quotes" in faults(copy, static=True)["EX001"][0]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_group_without_quotes(tmp_path: Path) -> None:
 def test_a_source_that_is_none_is_a_finding(tmp_path: Path, content: bytes) -> None:
     copy = plugin(tmp_path)
     add(copy, f"{PACKAGE}/other.py", content)
-    assert "other.py" in found(copy, static=True)["EX002"][0]
+    assert "other.py" in faults(copy, static=True)["EX002"][0]
 
 
 def test_a_folder_that_leads_into_itself(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_folder_that_leads_into_itself(tmp_path: Path) -> None:
     (copy / PACKAGE / "again").symlink_to(copy / PACKAGE)
     (copy / PACKAGE / "self").symlink_to("self")
     (copy / PACKAGE / "lost.py").symlink_to("nothing.py")
-    assert list(found(copy, static=True)) == ["EX002"]
+    assert list(faults(copy, static=True)) == ["EX002"]
 
 
 def test_pipes_and_links_to_them_are_not_waited_for(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_pipes_and_links_to_them_are_not_waited_for(tmp_path: Path) -> None:
         (copy / name).unlink(missing_ok=True)
         (copy / name).symlink_to(copy / "pipe")
     with within(5):
-        assert "no plain file" in found(copy, static=True)["EX002"][0]
+        assert "no plain file" in faults(copy, static=True)["EX002"][0]
     (copy / CONFIG).unlink()
     (copy / CONFIG).symlink_to(copy / "pipe")
     with within(5):
@@ -100,7 +100,7 @@ def test_a_hostile_header_is_read_in_its_length(tmp_path: Path) -> None:
     blank = "\n".join(f"# [{' ' * 40_000}\n# {'a . ' * 10_000}" for _ in range(20))
     add(copy, CONFIG, text + '\n[tool.x]\ny = """\n' + blank.replace("# ", "") + '\n"""\n')
     with within(3):
-        assert found(copy, static=True) == {}
+        assert faults(copy, static=True) == {}
 
 
 def test_many_entry_points(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_many_entry_points(tmp_path: Path) -> None:
     mark = '[project.entry-points."exo.models"]\n'
     add(copy, CONFIG, text.replace(mark, mark + lines))
     with within(4):
-        assert len(found(copy, static=True)["EX106"]) == 2_000
+        assert len(faults(copy, static=True)["EX106"]) == 2_000
 
 
 def test_many_packages(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_literals_are_not_worked_out(tmp_path: Path) -> None:
     numbers = ", ".join(str(n * prime) for n in range(1, 8_000))
     add(copy, f"{PACKAGE}/models.py", f"X = {{{numbers}}}\nMODELS = {{1: 9 ** 9 ** 9}}\n")
     with within(4):
-        assert "EX002" not in found(copy, static=True)
+        assert "EX002" not in faults(copy, static=True)
 
 
 def test_reading_has_the_deadline_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_wheel_is_loaded_and_its_engine_made(tmp_path: Path) -> None:
     assert "EX801" in out  # a wheel names no device
     copy = plugin(tmp_path / "broken")
     add(copy, f"{PACKAGE}/detection.py", "def detect_device():\n    return 1\n")
-    assert list(found(wheel_of(copy, tmp_path / "b.whl"))) == ["EX502"]
+    assert list(faults(wheel_of(copy, tmp_path / "b.whl"))) == ["EX502"]
 
 
 @pytest.mark.parametrize("name", ["//a", "/a", "../a", "a/../../b", "c:/a", "a//b", "."])

@@ -6,7 +6,7 @@ import pytest
 from checking import PLUGINS, plugin, run
 from exo_engine_check.capabilities import ROWS, worth, write
 from exo_engine_check.checks import running_checks
-from exo_engine_check.findings import Report
+from exo_engine_check.report import Report
 
 
 def rows(table: Path) -> dict[str, list[str]]:
@@ -18,7 +18,7 @@ def rows(table: Path) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That of a plugin that declares what it can't do."""
+    """That of a plugin that declares what it can't do, and leaves exo's faults."""
     copy = plugin(tmp_path_factory.mktemp("report"))
     config = copy / "pyproject.toml"
     text = config.read_text(encoding="utf-8") + '\n[tool.exo-engine.cannot]\nsampling = "a toy"\n'
@@ -32,19 +32,19 @@ def test_every_row_has_a_check_and_every_check_a_row_that_is_one() -> None:
     assert named == set(ROWS)
 
 
-def test_a_table_has_what_the_run_has_shown(table: Path) -> None:
+def test_a_table_has_what_the_run_reports(table: Path) -> None:
     assert rows(table) == {
-        "lossless text": ["yes", "not run", ""],
+        "lossless text": ["partly (9 of 10)", "not run", ""],
         "streaming": ["yes", "not run", ""],
-        "cancel": ["yes", "not run", ""],
+        "cancel": ["no", "not run", ""],
         "sampling": ["no", "not run", "a toy"],
-        "split by layers": ["yes", "not run", ""],
+        "split by layers": ["partly (2 of 3)", "not run", ""],
         "whole model in a cluster": ["no", "not run", ""],
         "batching": ["not run", "not run", ""],
         "reuse": ["not run", "not run", ""],
         "precision": ["yes", "not run", ""],
         "metrics": ["yes", "not run", ""],
-        "faults": ["yes", "not run", ""],
+        "faults": ["partly (1 of 9)", "not run", ""],
     }
 
 
@@ -55,9 +55,8 @@ REPORT = Report(host="exo itself", can={"metrics": "partly (2 of 3)"}, cannot={"
 def test_a_table_that_says_more_is_a_fault_and_stays(tmp_path: Path, cell: str) -> None:
     table = tmp_path / "CAPABILITIES.md"
     table.write_text(f"| metrics | yes | {cell} | |\n", encoding="utf-8")
-    assert list(write(REPORT, table)) == [
-        f"metrics is said to be {cell}, and the run says partly (2 of 3)"
-    ]
+    [fault] = write(REPORT, table)
+    assert fault.message == f"metrics is declared as {cell}, and the run gives partly (2 of 3)"
     assert rows(table) == {"metrics": ["yes", cell, ""]}
 
 
@@ -68,7 +67,7 @@ def test_such_a_table_fails_the_command(table: Path) -> None:
     code, out, _ = run(table.parent, "--report", more)
     assert code == 1
     assert "EX004" in out
-    assert "MORE.md: sampling is said to be yes, and the run says no" in out
+    assert "MORE.md: sampling is declared as yes, and the run gives no" in out
 
 
 @pytest.mark.parametrize("cell", ["no", "not run", "partly (1 of 3)", "partly (2 of 3)"])

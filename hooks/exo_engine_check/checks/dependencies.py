@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from .. import host
 from ..files import words
-from ..findings import Check, Finding, Place, reports
+from ..inside.check import Check
 from ..plugin import Plugin
+from ..report import Fault, Place
 from ..source import Import, Module
 from .packaging import project_of
 
@@ -26,26 +27,26 @@ FRAMEWORKS = words("jax keras mlx mlx_lm tensorflow tinygrad torch transformers 
 class EX210(Check):
     "What the package imports, it requires"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """A library that happens to be there on the author's machine is missing on the next one:
         the models or the detector are then gone without a word (plugin_discovery.py:117,141), or
         the engine ends exo's start (plugin_discovery.py:184). Add it to `dependencies`; an SDK that
         no index has is imported inside `try` with an `except ImportError` that says where it comes
         from."""
-        if exo_plugin.problems or "dependencies" in exo_plugin.metadata.dynamic:
+        if plugin.problems or "dependencies" in plugin.metadata.dynamic:
             return
-        declared = required(exo_plugin)
-        extras = {project_of(t): extra for t, extra, _ in exo_plugin.metadata.requirements if extra}
+        declared = required(plugin)
+        extras = {project_of(t): extra for t, extra, _ in plugin.metadata.requirements if extra}
         seen: set[str] = set()
-        for module, found in _foreign(exo_plugin):
-            top = found.top
-            if top in seen or found.tried or distributions(top) & (declared | host.PINS.keys()):
+        for module, each in _foreign(plugin):
+            top = each.top
+            if top in seen or each.tried or distributions(top) & (declared | host.PINS.keys()):
                 continue
             seen.add(top)
             extra = next((extras[name] for name in distributions(top) if name in extras), "")
             only = f"only the extra {extra} has it" if extra else "no requirement brings it"
-            yield Finding(Place(module.path, found.line), f"{top} is imported here, and {only}")
+            yield Fault(Place(module.path, each.line), f"{top} is imported here, and {only}")
 
 
 def _foreign(plugin: Plugin) -> Iterator[tuple[Module, Import]]:
@@ -53,16 +54,16 @@ def _foreign(plugin: Plugin) -> Iterator[tuple[Module, Import]]:
     own = {name.partition(".")[0] for name in plugin.package.modules}
     known = own | sys.stdlib_module_names | {"exo", ""}
     for module in plugin.package:
-        for found in module.imports:
-            if found.top not in known:
-                yield module, found
+        for each in module.imports:
+            if each.top not in known:
+                yield module, each
 
 
 def distributions(top: str) -> set[str]:
     """The distributions that a module may be of: by custom, and as this Python has it."""
     plain = top.replace("_", "-").lower()
-    found = {plain, f"python-{plain}", f"{plain}-python", _CALLED.get(top, plain)}
-    return found | {project_of(name) for name in _installed().get(top, [])}
+    names = {plain, f"python-{plain}", f"{plain}-python", _CALLED.get(top, plain)}
+    return names | {project_of(name) for name in _installed().get(top, [])}
 
 
 def required(plugin: Plugin) -> set[str]:
@@ -73,7 +74,7 @@ def required(plugin: Plugin) -> set[str]:
 def declared_modules(plugin: Plugin) -> set[str]:
     """The modules that the package imports and its requirements bring."""
     declared = required(plugin)
-    return {found.top for _, found in _foreign(plugin) if distributions(found.top) & declared}
+    return {each.top for _, each in _foreign(plugin) if distributions(each.top) & declared}
 
 
 @functools.cache
@@ -86,15 +87,15 @@ def _installed() -> Mapping[str, list[str]]:
 class EX211(Check):
     "No framework is imported before it is needed"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """Every start of exo imports the models and detectors of every installed plugin
         (plugin_discovery.py:109-112,133-136), and the engine before it is chosen for a model. A
         framework takes seconds, and where it is missing the plugin is gone. Import it inside the
         function that needs it."""
-        entries = [entry.module for entry in exo_plugin.in_group(*host.GROUPS)]
-        for module in exo_plugin.package.loaded_with(entries):
-            for found in module.imports:
-                if found.runs and found.top in FRAMEWORKS:
-                    place = Place(module.path, found.line)
-                    yield Finding(place, f"{found.top} is imported when exo starts")
+        entries = [entry.module for entry in plugin.in_group(*host.GROUPS)]
+        for module in plugin.package.loaded_with(entries):
+            for each in module.imports:
+                if each.runs and each.top in FRAMEWORKS:
+                    place = Place(module.path, each.line)
+                    yield Fault(place, f"{each.top} is imported when exo starts")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from .. import host
 from ..files import UnreadableError, is_file, read_text
-from ..findings import Check, Finding, Place, reports
+from ..inside.check import Check
 from ..plugin import Plugin
+from ..report import Fault, Place
 
 
 def project_of(requirement: str) -> str:
@@ -24,34 +25,34 @@ def is_exo(requirement: str, extra: str) -> bool:
 class EX201(Check):
     "exo is not among the dependencies"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """PyPI's `exo` is another project, for yeast genomics, and it installs a module `exo` over
         the host's. The host is there before the plugin (setup.py:80 of exo). Take `exo` out."""
-        for text, extra, place in exo_plugin.metadata.requirements:
+        for text, extra, place in plugin.metadata.requirements:
             if is_exo(text, extra):
                 where = f"the extra {extra}" if extra else "the dependencies"
                 other = "that is another project on PyPI"
                 why = "the host is there before its plugins" if "@" in text else other
-                yield Finding(place, f"{text} is among {where}: {why}")
+                yield Fault(place, f"{text} is among {where}: {why}")
 
 
 class EX202(Check):
     "The dependencies admit what exo pins"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """A plugin lives in exo's environment, and exo pins exact versions (setup.py:8-33 of exo).
         A requirement that refuses one of them makes pip change exo, or refuse the plugin. Widen the
         requirement until it admits the pin."""
-        for text, extra, place in exo_plugin.metadata.requirements:
+        for text, extra, place in plugin.metadata.requirements:
             name = project_of(text)
             if extra or (name not in host.PINS and name not in host.BREAKS_PINS):
                 continue
             if name in host.BREAKS_PINS:
-                yield Finding(place, f"{text} brings {host.BREAKS_PINS[name]}")
+                yield Fault(place, f"{text} brings {host.BREAKS_PINS[name]}")
             elif not _admits(text, host.PINS[name]):
-                yield Finding(place, f"{text} refuses {name} {host.PINS[name]}, which exo has")
+                yield Fault(place, f"{text} refuses {name} {host.PINS[name]}, which exo has")
 
 
 def _admits(text: str, version: str) -> bool:
@@ -74,89 +75,85 @@ def _admits(text: str, version: str) -> bool:
 class EX203(Check):
     "There is a README, and a licence"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """exo shows the name of an engine and no more (plugin_discovery.py:201-205): what hardware
         it needs and how it is set up stands in its README or nowhere. Nobody may use what has no
         licence, and exo's fork is under GPL-3.0, so users will ask. Write `readme = "README.md"`,
         `license = "Apache-2.0"` (or another) and `license-files = ["LICENSE"]`."""
-        metadata = exo_plugin.metadata
-        for noun, told in metadata.has.items() if not exo_plugin.problems else ():
-            if not told:
-                yield Finding(metadata.place, f"the project names no {noun}")
+        metadata = plugin.metadata
+        for noun, is_named in metadata.has.items() if not plugin.problems else ():
+            if not is_named:
+                yield Fault(metadata.place, f"the project names no {noun}")
         for name, place in metadata.missing:
-            yield Finding(place, f"the project names {name}, which is not here")
+            yield Fault(place, f"the project names {name}, which is not here")
 
 
 class EX205(Check):
     "requires-python is there and admits exo's Python"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """exo's numpy 2.0.0 (setup.py:15 of exo) has wheels for Python up to 3.12. Without
         `requires-python` pip installs the plugin on Pythons that it can't run on; with one that
         refuses 3.11 and 3.12 it can't live beside exo. Write `requires-python = ">=3.11"`."""
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-        metadata = exo_plugin.metadata
-        wanted, place = metadata.requires_python, exo_plugin.line("[project]", "requires-python")
-        if not wanted:
-            if not exo_plugin.problems and "requires-python" not in metadata.dynamic:
-                yield Finding(metadata.place, "requires-python is missing")
+        metadata = plugin.metadata
+        text, place = metadata.requires_python, plugin.line("[project]", "requires-python")
+        if not text:
+            if not plugin.problems and "requires-python" not in metadata.dynamic:
+                yield Fault(metadata.place, "requires-python is missing")
             return
         try:
-            specifier = SpecifierSet(wanted)
+            specifier = SpecifierSet(text)
         except InvalidSpecifier:
-            yield Finding(place, f'requires-python is "{wanted}", which is no version specifier')
+            yield Fault(place, f'requires-python is "{text}", which is no version specifier')
             return
         if not any(specifier.contains(f"{python}.9") for python in host.PYTHONS):
-            text = f'requires-python is "{wanted}", which refuses exo\'s 3.11 and 3.12'
-            yield Finding(place, text)
+            message = f'requires-python is "{text}", which refuses exo\'s 3.11 and 3.12'
+            yield Fault(place, message)
 
 
 class EX206(Check):
     "The package says that it has types"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """Without the empty file `py.typed` type checkers take the package for untyped (PEP 561),
         and exo itself has no types that would catch a wrong signature
         (inference_engine.py:237-277). Add the file."""
-        for name, base in exo_plugin.bases.items():
+        for name, base in plugin.bases.items():
             folder = Path(base, name)
-            marker = exo_plugin.root / folder / "py.typed"
-            if (
-                name in exo_plugin.package.modules
-                and marker.parent.is_dir()
-                and not is_file(marker)
-            ):
-                yield Finding(Place(folder.as_posix()), "py.typed is missing")
+            marker = plugin.root / folder / "py.typed"
+            if name in plugin.package.modules and marker.parent.is_dir() and not is_file(marker):
+                yield Fault(Place(folder.as_posix()), "py.typed is missing")
 
 
 class EX207(Check):
     "copier's answers and the package agree"
 
-    @reports
-    def check(exo_plugin: Plugin) -> Iterator[Finding]:
+    @staticmethod
+    def check(plugin: Plugin) -> Iterator[Fault]:
         """`copier update` renders the template with the stored answers: where they differ from what
         the project is called now, it brings the old names back. exo finds the plugin by the names
         in pyproject.toml (plugin_discovery.py:88). Write the old names back: a plugin's names can't
         change by an update. For other names, render a new plugin."""
-        path = exo_plugin.root / ".copier-answers.yml"
-        engines = exo_plugin.in_group(host.GROUP_ENGINES)
+        path = plugin.root / ".copier-answers.yml"
+        engines = plugin.in_group(host.GROUP_ENGINES)
         actual = {
-            "project_name": {str(exo_plugin.metadata.name)},
+            "project_name": {str(plugin.metadata.name)},
             "engine_name": {entry.name for entry in engines},
             "engine_class": {entry.attribute for entry in engines},
         }
         try:
             lines = read_text(path).splitlines() if is_file(path) else []
         except UnreadableError as error:
-            yield Finding(Place(path.name), f"the file {error}")
+            yield Fault(Place(path.name), f"the file {error}")
             return
-        for number, line in enumerate(lines if not exo_plugin.problems else (), 1):
+        for number, line in enumerate(lines if not plugin.problems else (), 1):
             answer = re.match(r"""(\w+): *["']?([\w.-]+)["']?\s*$""", line)
             now = actual.get(answer[1]) if answer else None
             if answer and now and answer[2] not in now:
                 message = f"the answer {answer[1]} is {answer[2]}, but the project has {min(now)}"
-                yield Finding(Place(path.name, number), message)
+                yield Fault(Place(path.name, number), message)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .core import BrokenError, Report, shorten
+from .check import BrokenError
+from .events import Events, shorten
 
 
 @dataclass
@@ -29,23 +30,23 @@ class Device:
 
 
 @contextlib.contextmanager
-def start(report: Report, exo: Any, class_name: str, cards: dict[str, Any]) -> Iterator[Device]:
+def start(events: Events, exo: Any, class_name: str, cards: dict[str, Any]) -> Iterator[Device]:
     """Start the device; it ends with the block.
 
     It answers with the model that it names, with a tiny one where it has written its config.json,
     else with the plugin's first.
     """
-    named, tiny, repo = report.request["device"], "exo-engine-check", "exo-engine-check/device"
+    named, tiny, repo = events.request["device"], "exo-engine-check", "exo-engine-check/device"
     first = tiny
     for name, card in reversed(cards.items()):
         repos = card.get("repo") if isinstance(card, dict) else None
         if isinstance(repos, dict) and isinstance(repos.get(class_name), str):
             first, repo = str(name), repos[class_name]
-    folder = Path(report.request["home"], "downloads", repo.replace("/", "--"))
+    folder = Path(events.request["home"], "downloads", repo.replace("/", "--"))
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with report.step(f"the device {named}"):
-            handle = _function(named, report.request["project"])(folder)
+        with events.step(f"the device {named}"):
+            handle = _function(named, events.request["project"])(folder)
             if hasattr(handle, "__enter__"):
                 handle = stack.enter_context(handle)
         config = folder / "config.json"
@@ -53,8 +54,8 @@ def start(report: Report, exo: Any, class_name: str, cards: dict[str, Any]) -> I
         model = str(getattr(handle, "model", tiny if "num_hidden_layers" in written else first))
         layers = exo.models.model_cards.get(model, {}).get("layers")
         if type(layers := written.get("num_hidden_layers", layers)) is not int or layers < 1:
-            wanted = "a config.json with num_hidden_layers, or a card with layers"
-            raise BrokenError(f"the device needs {wanted}; it has {shorten(layers)}")
+            needs = "a config.json with num_hidden_layers, or a card with layers"
+            raise BrokenError(f"the device needs {needs}; it has {shorten(layers)}")
         exo.models.model_cards[model] = {"layers": layers, "repo": {class_name: repo}}
         yield Device(model, layers, first, folder, handle)
 

@@ -10,16 +10,17 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .core import BrokenError, NotRunError, Report
-from .guards import PROGRAMS, auditing
+from .audit import PROGRAMS, auditing
+from .check import BrokenError, NotRunError
+from .events import Events
 
 
 @dataclass
 class Imported:
-    """What was seen while modules were imported: of discovery first, then of the engine."""
+    """What importing the modules did: those of discovery first, then the engine's."""
 
     errors: dict[str, BrokenError | NotRunError] = field(default_factory=dict)  # by module
-    seconds: float = 0.0  # of discovery's modules
+    seconds: float = 0.0  # for discovery's modules
     brought: set[str] = field(default_factory=set)  # top modules that discovery brought
     left: list[str] = field(default_factory=list)
     before: set[Any] = field(default_factory=set)  # metrics that were there before the engine
@@ -28,21 +29,21 @@ class Imported:
 
 def _traces() -> dict[Any, str]:
     """What a process has, with what it means when it is new."""
-    found: dict[Any, str] = {t: f"starts the thread {t.name}" for t in threading.enumerate()}
+    traces: dict[Any, str] = {t: f"starts the thread {t.name}" for t in threading.enumerate()}
     for number in signal.Signals:
-        found[number, signal.getsignal(number)] = f"takes the signal {number.name}"
-    found[os.getcwd()] = "changes the working folder"
+        traces[number, signal.getsignal(number)] = f"takes the signal {number.name}"
+    traces[os.getcwd()] = "changes the working folder"
     try:
         for name in os.listdir("/proc/self/fd"):
             target = os.readlink(f"/proc/self/fd/{name}")
             if target.startswith("socket:"):
-                found[target] = "opens a socket"
+                traces[target] = "opens a socket"
     except OSError:
         pass  # the listing's own descriptor is gone, or the system tells nothing
-    return found
+    return traces
 
 
-def observe(report: Report, seen: Imported, module: str) -> None:
+def observe(events: Events, imported: Imported, module: str) -> None:
     """Import one module; note what it leaves."""
     before, made = _traces(), set[str]()
     new_loop = asyncio.new_event_loop
@@ -57,23 +58,23 @@ def observe(report: Report, seen: Imported, module: str) -> None:
 
     asyncio.new_event_loop = counted
     try:
-        with auditing(note), report.step(f"importing {module}"):
+        with auditing(note), events.step(f"importing {module}"):
             importlib.import_module(module)
     except (BrokenError, NotRunError) as error:
-        seen.errors[module] = error
+        imported.errors[module] = error
     finally:
         asyncio.new_event_loop = new_loop
     made |= {text for trace, text in _traces().items() if trace not in before}
-    seen.left += [f"importing {module} {text}" for text in sorted(made)]
+    imported.left += [f"importing {module} {text}" for text in sorted(made)]
 
 
-def discovery(report: Report, seen: Imported, modules: list[str]) -> None:
+def discovery(events: Events, imported: Imported, modules: list[str]) -> None:
     """Import what exo's discovery imports, before anything of exo is there."""
     before, started = set(sys.modules), time.perf_counter()
     for module in modules:
-        observe(report, seen, module)
-    seen.seconds = time.perf_counter() - started
-    seen.brought = {name.partition(".")[0] for name in set(sys.modules) - before}
+        observe(events, imported, module)
+    imported.seconds = time.perf_counter() - started
+    imported.brought = {name.partition(".")[0] for name in set(sys.modules) - before}
 
 
 def collectors() -> set[Any]:
@@ -81,5 +82,5 @@ def collectors() -> set[Any]:
     client = sys.modules.get("prometheus_client")
     exos = [vars(module) for name, module in sys.modules.items() if name.startswith("exo.")]
     own = {id(value) for names in exos for value in names.values()}
-    found = client.REGISTRY._collector_to_names if client else ()
-    return {collector for collector in found if id(collector) not in own}
+    registered = client.REGISTRY._collector_to_names if client else ()
+    return {collector for collector in registered if id(collector) not in own}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from . import host
-from .core import NotRunError
+from .check import NotRunError
 from .device import Device
-from .drive import Driver
+from .driver import Driver
 
 
 class Parts:
@@ -30,7 +30,7 @@ class Peer:
     """A node that can't be reached, or that takes everything and says nothing."""
 
     def __init__(self, reached: bool = False) -> None:
-        self.reached, self.taken = reached, list[Any]()  # tensors
+        self.reached, self.tensors = reached, list[Any]()  # what it was sent
 
     def id(self) -> str:
         return "other"
@@ -44,12 +44,12 @@ class Peer:
     async def take(self, *given: Any, **_: Any) -> None:
         if not self.reached:
             raise OSError("connection refused")
-        self.taken += [part for part in given if hasattr(part, "dtype")]
+        self.tensors += [part for part in given if hasattr(part, "dtype")]
 
     send_prompt = send_tensor = send_result = send_opaque_status = take
 
 
-def finding(*peers: Peer) -> Any:
+def discovery(*peers: Peer) -> Any:
     """A discovery that finds these."""
 
     async def discover_peers(wait_for_peers: int = 0) -> list[Peer]:
@@ -58,24 +58,25 @@ def finding(*peers: Peer) -> Any:
     return SimpleNamespace(discover_peers=discover_peers)
 
 
-class Heard:
-    """What a node tells its listeners of one request, or of the only one."""
+class Listener:
+    """Listens to a node for the tokens of one request, or of the only one."""
 
     def __init__(self, driver: Driver, node: Any, request_id: str = "") -> None:
         self.seconds = driver.seconds
         self.request_id, self.ids, self.ends = request_id, list[int](), 0
-        self.begun, self.ended = asyncio.Event(), asyncio.Event()
-        node.on_token.register(f"check-{id(self)}").on_next(self.hear)
+        self.started, self.ended = asyncio.Event(), asyncio.Event()
+        node.on_token.register(f"check-{id(self)}").on_next(self.take)
 
-    def hear(self, request_id: str, ids: list[int], finished: bool) -> None:
+    def take(self, request_id: str, ids: list[int], finished: bool) -> None:
         if request_id == self.request_id or not self.request_id:
             self.ids += ids
-            self.begun.set()
+            self.started.set()
             if finished:
                 self.ends += 1
                 self.ended.set()
 
     async def within(self, seconds: float = 0, event: asyncio.Event | None = None) -> bool:
+        """Whether the answer ends, or an event comes, in so many seconds."""
         try:
             await asyncio.wait_for((event or self.ended).wait(), seconds or self.seconds)
         except TimeoutError:
@@ -88,18 +89,18 @@ async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: boo
     await driver.nodes(1)
     node_class, parts = driver.exo.load(host.NODE).Node, Parts()
     engine = driver.make()
-    node = node_class("node", None, engine, finding(), engine.shard_downloader, parts, limit)
+    node = node_class("node", None, engine, discovery(), engine.shard_downloader, parts, limit)
     node.peers, parts.node, parts.is_last = list(peers), node, is_last
     node.collect_topology = Peer().connect  # the real one asks the peers
     return node
 
 
-async def start(driver: Driver, node: Any, prompt: str = "") -> Heard:
+async def start(driver: Driver, node: Any, prompt: str = "") -> Listener:
     """Ask a node for an answer, as exo's API does: with the first layer alone (models.py:263)."""
-    heard, whole = Heard(driver, node, driver.request_id()), driver.shards(1)[0]
-    asked = type(whole)(whole.model_id, 0, 0, whole.n_layers)
-    await node.process_prompt(asked, prompt or driver.device.prompt, heard.request_id, {})
-    return heard
+    listener, whole = Listener(driver, node, driver.request_id()), driver.shards(1)[0]
+    first = type(whole)(whole.model_id, 0, 0, whole.n_layers)
+    await node.process_prompt(first, prompt or driver.device.prompt, listener.request_id, {})
+    return listener
 
 
 def before_step(node: Any, step: int, do: Callable[[Any], Awaitable[Any]]) -> None:
@@ -115,24 +116,24 @@ def before_step(node: Any, step: int, do: Callable[[Any], Awaitable[Any]]) -> No
     node.process_tensor = process_tensor
 
 
-async def failing(driver: Driver, step: int) -> AsyncIterator[tuple[Heard, bool]]:
+async def failing(driver: Driver, step: int) -> AsyncIterator[tuple[Listener, bool]]:
     """An answer whose device fails at a later step, and whether it has ended."""
     for _ in range(3):  # on a busy machine a device may have given all before it fails
         with driver.new_device() as device:
             node = await make_node(driver)
-            heard, failed = await _failed(driver, device, node, step)
-            ended = heard.ended.is_set()
+            listener, failed = await _failed(driver, device, node, step)
+            ended = listener.ended.is_set()
             if failed or not ended:
-                yield heard, ended
+                yield listener, ended
                 return
     if step == 2:  # else the device's answers are short
         raise NotRunError(
             "no step fails: the engine takes any ids, and the device has no fail() that is felt in "
-            "the middle of an answer (README)"
+            "the middle of an answer (docs/checking.md)"
         )
 
 
-async def _failed(driver: Driver, device: Device, node: Any, step: int) -> tuple[Heard, bool]:
+async def _failed(driver: Driver, device: Device, node: Any, step: int) -> tuple[Listener, bool]:
     step_of_engine, failed = node.inference_engine.infer_tensor, list[Exception]()
 
     async def fail(tensor: Any) -> Any:
@@ -150,9 +151,9 @@ async def _failed(driver: Driver, device: Device, node: Any, step: int) -> tuple
 
     before_step(node, step, fail)
     node.inference_engine.infer_tensor = infer_tensor
-    heard = await start(driver, node)
-    await heard.within()
-    return heard, bool(failed)
+    listener = await start(driver, node)
+    await listener.within()
+    return listener, bool(failed)
 
 
 class Client:
@@ -210,9 +211,9 @@ def _giving(tokenizer: Any) -> Callable[..., Awaitable[Any]]:
 
 
 @contextlib.asynccontextmanager
-async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]:
+async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Listener]]:
     """A client's answer that is held before its second step; it goes on after the block."""
-    heard, go = Heard(driver, node), asyncio.Event()
+    listener, go = Listener(driver, node), asyncio.Event()
 
     async def hold(tensor: Any) -> Any:
         await go.wait()
@@ -221,10 +222,10 @@ async def held(driver: Driver, node: Any) -> AsyncIterator[tuple[Client, Heard]]
     before_step(node, 2, hold)
     client, answer = await ask_api(driver, node)
     try:
-        if not await heard.within(8, heard.begun):
+        if not await listener.within(8, listener.started):
             raise NotRunError("a client's answer does not begin")
-        yield client, heard
+        yield client, listener
     finally:
         go.set()
-        await heard.within(0.2)
+        await listener.within(0.2)
         answer.cancel()

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from ..core import CannotError, Check, NotRunError, Share
-from ..drive import Driver
+from ..check import CannotError, Check, NotRunError, Share
+from ..driver import Driver
 from ..nodes import make_node, start
 
 TEXTS = (
@@ -33,7 +33,7 @@ class EX821(Check, row="lossless text"):
         await driver.nodes(1)
         engine, shard, good = await driver.first_engine(), driver.shards(1)[0], 0
         for text in TEXTS:
-            with driver.report.step(f"encoding and decoding {text!r}"):
+            with driver.events.step(f"encoding and decoding {text!r}"):
                 ids = await engine.encode(shard, text)
                 good += str(await engine.decode(shard, ids)).endswith(text)
         yield Share(good, len(TEXTS))
@@ -164,10 +164,10 @@ def wrapped(owner: type, name: str, make: Callable[[Any], Any]) -> Iterator[None
 async def _backend(driver: Driver) -> Any:
     """The class that the engine computes with, in the template's contract."""
     await driver.nodes(1)
-    found = getattr(type(driver.make()), "backend", None)
-    if not isinstance(found, type):
+    backend = getattr(type(driver.make()), "backend", None)
+    if not isinstance(backend, type):
         raise NotRunError("the engine's class names no backend of the template's contract")
-    return found
+    return backend
 
 
 def _counted_steps(plain: Any, most: list[int]) -> Any:
@@ -179,17 +179,17 @@ def _counted_steps(plain: Any, most: list[int]) -> Any:
 
 
 def _counted_answers(plain: Any, most: list[int]) -> Any:
-    """Counts the answers that have begun and not ended: one that waits for its turn has not."""
-    begun = set[str]()
+    """Counts the answers that have started and not ended: one that waits for its turn has not."""
+    running = set[str]()
 
     async def answer(self: Any, request: Any) -> AsyncIterator[Any]:
         try:
             async with contextlib.aclosing(plain(self, request)) as pieces:
                 async for piece in pieces:
-                    begun.add(request.id)
-                    most[0] = max(most[0], len(begun))
+                    running.add(request.id)
+                    most[0] = max(most[0], len(running))
                     yield piece
         finally:
-            begun.discard(request.id)
+            running.discard(request.id)
 
     return answer

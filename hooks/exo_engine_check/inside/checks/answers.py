@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core import BrokenError, Check, describe, shorten
-from ..drive import REQUEST, Driver
-from ..kept import Growth
+from ..check import BrokenError, Check
+from ..driver import REQUEST, Driver
+from ..events import describe, shorten
+from ..leaks import Growth
 
 
 class EX801(Check):
@@ -72,7 +73,7 @@ class EX806(Check):
         before = await driver.nodes(1)
         with _end_of_zero(driver.device.folder) as changed:
             engine = driver.make()
-            with driver.report.step("loading a model whose end token is 0"):
+            with driver.events.step("loading a model whose end token is 0"):
                 await engine.ensure_shard(driver.shards(1)[0])
                 if not changed:
                     engine.tokenizer.eos_token_id = 0
@@ -90,8 +91,8 @@ class EX806(Check):
 @contextlib.contextmanager
 def _end_of_zero(folder: Path) -> Iterator[bool]:
     """Change the files of a model in the Hugging Face form; gives whether there are such files."""
-    kept = {path: path.read_bytes() for path in folder.glob("*.json")}
-    files = {path.name: json.loads(content) for path, content in kept.items()}
+    before = {path: path.read_bytes() for path in folder.glob("*.json")}
+    files = {path.name: json.loads(content) for path, content in before.items()}
     vocabulary = files.get("tokenizer.json", {}).get("model", {}).get("vocab", {})
     listed = vocabulary.items() if isinstance(vocabulary, dict) else ()
     names = {number: name for name, number in listed}
@@ -106,7 +107,7 @@ def _end_of_zero(folder: Path) -> Iterator[bool]:
     try:
         yield changed
     finally:
-        for path, content in kept.items():
+        for path, content in before.items():
             path.write_bytes(content)
 
 
@@ -119,12 +120,12 @@ class EX807(Check):
         async function sleeps or waits in a plain call, every other request stands still. Await an
         async library, or hand the call to a thread with `asyncio.to_thread`."""
         await driver.nodes(1)
-        for what in driver.blocked:
+        for what in driver.waits:
             yield f"the event loop waits for {what}"
 
 
 class EX808(Check, row="faults"):
-    "An error in the first step is told"
+    "An error in the first step reaches the user"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
@@ -153,12 +154,12 @@ class EX808(Check, row="faults"):
 
 
 class EX809(Check):
-    "What is kept for a request is let go again"
+    "What is held for a request is let go again"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """Nobody tells an engine that a request has ended: not after the last token, not when a
-        client goes away (node.py:144-149). What is kept for each of them grows until the node dies.
+        client goes away (node.py:144-149). What is held for each of them grows until the node dies.
         Bound it: the least recently used goes, or newcomers are refused."""
         engine, shard = await driver.loaded()
         if not await _wave(driver, engine, shard, 3.0):
@@ -195,7 +196,7 @@ class EX810(Check, row="metrics"):
         for collector in collectors:
             labels = {"request", "request_id"} & set(getattr(collector, "_labelnames", ()))
             for metric in collector.collect():
-                found = ((k, v) for sample in metric.samples for k, v in sample.labels.items())
-                labels |= {label for label, value in found if str(value).startswith(REQUEST)}
+                values = ((k, v) for sample in metric.samples for k, v in sample.labels.items())
+                labels |= {label for label, value in values if str(value).startswith(REQUEST)}
                 for label in sorted(labels):
                     yield f"the metric {metric.name} has the label {label}"

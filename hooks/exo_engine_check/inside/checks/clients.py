@@ -7,13 +7,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .. import host
-from ..core import Check
-from ..drive import Driver
-from ..kept import settle
+from ..check import Check
+from ..driver import Driver
+from ..leaks import settle
 from ..nodes import Peer, ask_api, held, make_node
 
 
-class EX911(Check, row="lossless text"):
+class EX911(Check, row="lossless text", host_fault=True):
     "Clients see whole characters, and no closing mark"
 
     @staticmethod
@@ -24,29 +24,29 @@ class EX911(Check, row="lossless text"):
         await driver.nodes(1)
         driver.make()
         for what, text in (("the closing mark", "ok"), ("half characters", "\u65e5 \U0001f642")):
-            shown = shown_text(driver, [*text.encode(), 256])
-            if shown != text:
-                yield f"a client sees {what}: {shown!r}, not {text!r}"
+            streamed = _streamed(driver, [*text.encode(), 256])
+            if streamed != text:
+                yield f"a client sees {what}: {streamed!r}, not {text!r}"
 
 
-def shown_text(driver: Driver, ids: list[int]) -> str:
+def _streamed(driver: Driver, ids: list[int]) -> str:
     """What exo's API streams of an answer whose tokens are bytes; 256 is the end."""
 
     def decode(ids: Any, **_: Any) -> str:
-        known = [i for i in ids if i < 256]
-        return bytes(known).decode("utf-8", "replace") + "<end>" * (len(ids) - len(known))
+        text = bytes(i for i in ids if i < 256).decode("utf-8", "replace")
+        return text + "<end>" * len([i for i in ids if i == 256])
 
     tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=256)
-    chat, shown = SimpleNamespace(model=driver.device.first), ""
+    chat, text = SimpleNamespace(model=driver.device.first), ""
     api, request_id = driver.exo.load(host.API), driver.request_id()
     for n, token in enumerate(ids, 1):
         finish = "stop" if n == len(ids) else None
         given = (chat, tokenizer, "", request_id, [token], True, finish, "chat.completion")
-        shown += api.generate_completion(*given)["choices"][0]["delta"]["content"]
-    return shown
+        text += str(api.generate_completion(*given)["choices"][0]["delta"]["content"])
+    return text
 
 
-class EX912(Check, row="faults"):
+class EX912(Check, row="faults", host_fault=True):
     "A first step that fails elsewhere is an error to the client"
 
     @staticmethod
@@ -62,7 +62,7 @@ class EX912(Check, row="faults"):
             yield "the first step fails on another node, and the client gets HTTP 200"
 
 
-class EX913(Check, row="cancel"):
+class EX913(Check, row="cancel", host_fault=True):
     "The answer of a client that goes away ends"
 
     @staticmethod
@@ -72,11 +72,11 @@ class EX913(Check, row="cancel"):
         `ChatGPTAPI.handle_post_chat_completions`, look at `request.transport` meanwhile, and end
         the answer."""
         node = await make_node(driver)
-        async with held(driver, node) as (client, heard):
+        async with held(driver, node) as (client, listener):
             client.closed = True
-            await heard.within()
-            before = len(heard.ids)
-        if len(heard.ids) > before + 1:
+            await listener.within()
+            before = len(listener.ids)
+        if len(listener.ids) > before + 1:
             yield "a client has gone away, and its answer goes on"
 
 
@@ -93,7 +93,7 @@ class EX915(Check, row="streaming"):
                 yield "the first token is there, and a client gets nothing until the answer's end"
 
 
-class EX914(Check, row="faults"):
+class EX914(Check, row="faults", host_fault=True):
     "The end of the node ends its answers"
 
     @staticmethod
@@ -102,21 +102,21 @@ class EX914(Check, row="faults"):
         clients' connections break, and a device keeps what it has. Wrap `shutdown` of `exo.main`,
         and of `exo.api.chatgpt_api` (/quit): end the answers in flight, then close the device."""
         main, api = ModuleType("exo.main"), driver.exo.load(host.API)
-        kept, quits = sys.modules.get("exo.main"), vars(api).get("shutdown")
+        before, quits = sys.modules.get("exo.main"), vars(api).get("shutdown")
         sys.modules["exo.main"] = main  # importing exo's own would start a node
         try:
-            for what, module in (("told", main), ("asked by /quit", api)):
+            for how, module in (("by a signal", main), ("by /quit", api)):
                 module.__dict__["shutdown"] = _shutdown
                 node = await make_node(driver)
-                async with held(driver, node) as (_, heard):
+                async with held(driver, node) as (_, listener):
                     server, loop = SimpleNamespace(node=node), asyncio.get_running_loop()
                     stop = module.__dict__["shutdown"]("SIGTERM", loop, server)
                     await driver.run("exo's shutdown()", stop)
-                    if not await heard.within():
-                        yield f"exo is {what} to stop, and the answer in flight is not ended"
+                    if not await listener.within():
+                        yield f"exo is stopped {how}, and the answer in flight is not ended"
         finally:
             del sys.modules["exo.main"]
-            sys.modules.update({"exo.main": kept} if kept else {})
+            sys.modules.update({"exo.main": before} if before else {})
             api.__dict__.update({"shutdown": quits} if quits else {})
 
 

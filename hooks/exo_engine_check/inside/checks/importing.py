@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..core import Check, NotRunError
+from ..check import Check, NotRunError
 from ..importing import Imported
 
 SECONDS = 1.0

@@ -1,9 +1,10 @@
-"""EX4: the model cards, as exo merges them, and what discovery gives."""
+"""EX4: the model cards, as exo merges them; EX6: an engine that exo has just made."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from ..core import Check, describe, shorten
+from ..check import Check
+from ..events import describe, shorten
 from ..importing import Imported
 
 
@@ -17,7 +18,7 @@ class EX400(Check):
         have: it takes models only when they are a dict, and detectors only when they can be
         called."""
         try:
-            found = imported.exo.discovery.discover_inference_engines()
+            loaders = imported.exo.discovery.discover_inference_engines()
             cards = imported.exo.discovery.discover_models()
             detectors = imported.exo.discovery.discover_device_detectors()
         except Exception as error:
@@ -28,7 +29,7 @@ class EX400(Check):
             if entry["group"] != "exo.inference_engines":
                 continue
             module, _, name = entry["value"].rpartition(":")
-            given = tuple(found.get(entry["name"], ("nothing", ""))[:2])
+            given = tuple(loaders.get(entry["name"], ("nothing", ""))[:2])
             if given != (module, name):
                 yield f"exo's discovery of the engine {entry['name']} gives {':'.join(given)}"
         if "exo.models" in groups and not cards:
@@ -62,8 +63,8 @@ class EX401(Check):
             if not isinstance(repo, dict):
                 yield f"repo of {name} is {shorten(repo)}, no dict"
             elif not classes & repo.keys():
-                wanted = " or ".join(sorted(classes))
-                yield f"repo of {name} is for {', '.join(map(str, repo)) or 'nobody'}, not {wanted}"
+                names = " or ".join(sorted(classes))
+                yield f"repo of {name} is for {', '.join(map(str, repo)) or 'nobody'}, not {names}"
             for value in repo.values() if isinstance(repo, dict) else ():
                 parts = value.split("/") if isinstance(value, str) else []
                 if len(parts) != 2 or not all(p and p.strip(".") and ":" not in p for p in parts):
@@ -79,3 +80,38 @@ class EX405(Check):
         exo is lost, and its engines lose the model. Give the id a suffix of the engine's."""
         for name in sorted(cards.keys() & set(request["model_ids"])):
             yield f"exo has a model of its own called {name}"
+
+
+class EX602(Check):
+    "exo makes the plugin's class, with the attributes that exo reads"
+
+    @staticmethod
+    def check(engine: Any, engines: dict[str, Any]) -> Iterator[str]:
+        """`load_inference_engine(name, shard_downloader)` (plugin_discovery.py:153) makes it. exo
+        reads `shard` (main.py:186, None before the first) and `shard_downloader`
+        (chatgpt_api.py:657) from it at any time: set them in `__init__`. `tokenizer` (node.py:131,
+        main.py:190) has to be there once a shard is."""
+        kind, (name, named) = type(engine), next(iter(engines.items()))
+        if kind is not named:
+            yield f"exo loads {kind.__module__}.{kind.__qualname__} as {name}"
+        for name, where in (("shard", "main.py:186"), ("shard_downloader", "chatgpt_api.py:657")):
+            if not hasattr(engine, name):
+                yield f"{kind.__name__} has no {name} when it is made, which exo reads ({where})"
+        if getattr(engine, "shard", None) is not None:
+            yield f"shard is {shorten(engine.shard)} before the first one, not None"
+
+
+class EX605(Check, row="metrics"):
+    "Metrics carry the plugin's own prefix"
+
+    @staticmethod
+    def check(engine: Any, collectors: list[Any], request: dict[str, Any]) -> Iterator[str]:
+        """The registry is exo's, and one name can be registered once: exo has `exo_requests_total`,
+        `rkllm_server_up` and more (prometheus_metrics.py:15-108, rkllm/metrics.py:15-57), and a
+        second one fails the import with "Duplicated timeseries". Begin every name with the
+        package's."""
+        prefixes = tuple(f"{name}_" for name in request["packages"])
+        for collector in collectors:
+            for metric in collector.describe() if hasattr(collector, "describe") else ():
+                if not metric.name.startswith(prefixes):
+                    yield f"the metric {metric.name} does not begin with {' or '.join(prefixes)}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 from exo.inference.inference_engine import InferenceEngine
 
-from . import mends
 from .metrics import TOKENS
 
 MAX_REQUESTS = 32
@@ -39,15 +37,11 @@ class StepsInferenceEngine(InferenceEngine):
     """Any layers of a model that adds."""
 
     def __init__(self, shard_downloader: Any) -> None:
-        if node := sys.modules.get("exo.orchestration.node"):
-            mends.mend(node.Node, type(self))
         self.shard_downloader = shard_downloader
         self.shard: Any = None
         self.tokenizer: Any = None
         self.session: dict[str, Any] = {}
         self.requests: OrderedDict[str, list[Any]] = OrderedDict()
-        self.failed: set[str] = set()
-        self.cut: set[str] = set()
         self.loading = asyncio.Lock()
 
     async def save_session(self, key: str, value: Any) -> None:
@@ -77,7 +71,6 @@ class StepsInferenceEngine(InferenceEngine):
             output = self.step(request_id, shard, input_data)
         except Exception as error:
             self.forget(request_id)
-            self.failed.add(request_id)
             raise EngineError(f"the step failed: {error}") from error
         return output, inference_state
 

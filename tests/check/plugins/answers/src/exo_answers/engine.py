@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,6 @@ class AnswersInferenceEngine(InferenceEngine):
         self.shard: Any = None
         self.tokenizer: Any = None
         self.streams: dict[str, Any] = {}
-        self.failed: set[str] = set()
-        if node := sys.modules.get("exo.orchestration.node"):
-            _mend(node.Node)
 
     async def encode(self, shard: Any, prompt: str) -> Any:
         await self.ensure_shard(shard)
@@ -55,7 +51,6 @@ class AnswersInferenceEngine(InferenceEngine):
             token = await self.ask(request_id)
         except (OSError, ValueError) as error:
             self.drop(request_id)
-            self.failed.add(request_id)
             raise RuntimeError(f"the server has gone: {error}") from error
         if token == self.tokenizer.eos_token_id:
             self.drop(request_id)
@@ -80,61 +75,3 @@ class AnswersInferenceEngine(InferenceEngine):
 
     async def load_checkpoint(self, shard: Any, path: str) -> None:
         await self.ensure_shard(shard)
-
-
-def _mend(node_class: Any) -> None:
-    if hasattr(node_class, "answers_keep"):
-        return
-    select, process, init = (
-        node_class.select_best_inference_engine,
-        node_class._process_tensor,
-        node_class.__init__,
-    )
-    forward, update = node_class.forward_tensor, node_class.update_peers
-
-    def is_ours(node: Any) -> bool:
-        return isinstance(node.inference_engine, AnswersInferenceEngine)
-
-    async def select_best_inference_engine(self: Any) -> None:
-        if not is_ours(self):
-            await select(self)
-
-    async def end(self: Any, request_id: str) -> None:
-        if not self.buffered_token_output.get(request_id, ([], False))[1]:
-            self.trigger_on_token_callbacks(request_id, [], True)
-            await self.broadcast_result(request_id, [], True)
-
-    async def _process_tensor(self: Any, base: Any, x: Any, request_id: Any, *rest: Any) -> Any:
-        result = await process(self, base, x, request_id, *rest)
-        if is_ours(self) and request_id in self.inference_engine.failed:
-            self.inference_engine.failed.discard(request_id)
-            await end(self, request_id)
-        return result
-
-    async def forward_tensor(self: Any, base: Any, x: Any, request_id: Any, *rest: Any) -> None:
-        try:
-            await forward(self, base, x, request_id, *rest)
-        except Exception:
-            await end(self, request_id)
-
-    async def update_peers(self: Any, *args: Any, **kwargs: Any) -> bool:
-        changed = bool(await update(self, *args, **kwargs))
-        for request_id in list(self.inference_engine.streams) if changed and is_ours(self) else ():
-            await end(self, request_id)
-        return changed
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-
-        def hear(request_id: str, _: Any, finished: bool) -> None:
-            if finished and is_ours(self):
-                self.inference_engine.drop(request_id)
-
-        self.on_token.register("exo_answers").on_next(hear)
-
-    node_class.answers_keep = True
-    node_class.select_best_inference_engine = select_best_inference_engine
-    node_class._process_tensor = _process_tensor
-    node_class.forward_tensor = forward_tensor
-    node_class.update_peers = update_peers
-    node_class.__init__ = __init__

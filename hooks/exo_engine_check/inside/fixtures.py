@@ -1,73 +1,77 @@
-"""What checks get by parameter name: the plugin as this process sees it, each thing made once."""
+"""What checks get by parameter name: the plugin as this process has it, each thing made once."""
 
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from . import host, importing
-from .core import BrokenError, NotRunError, Report, once
-from .drive import Driver
+from .check import BrokenError, NotRunError
+from .driver import Driver
+from .events import Events, once
 
 ENGINES, MODELS, DETECTORS = "exo.inference_engines", "exo.models", "exo.device_detectors"
 
 
-class Seen:
+class Fixtures:
     """The properties are the names that a check's parameters may have."""
 
-    def __init__(self, report: Report) -> None:
-        self.report, self.request = report, report.request
-        self.kept: dict[str, Any] = {}
+    def __init__(self, events: Events) -> None:
+        self.events, self.request = events, events.request
+        self.made: dict[Any, Any] = {}  # by the function that makes it
 
     @once
     def imported(self) -> importing.Imported:
         """The plugin's modules, imported in exo's order, and what that brought."""
-        host.put_on_path(self.report)
+        host.put_on_path(self.events)
         host.only_this_plugin(self.request)
-        seen = importing.Imported()
-        importing.discovery(self.report, seen, self._modules(MODELS, DETECTORS))
-        with self.report.step("importing exo with the plugin's models"):
-            seen.exo = host.Exo()
-        for name in (host.NODE, host.API):  # before the engine, which may mend them
-            with self.report.step(f"importing {name}"):
+        imported = importing.Imported()
+        importing.discovery(self.events, imported, self._modules(MODELS, DETECTORS))
+        with self.events.step("importing exo with the plugin's models"):
+            imported.exo = host.Exo()
+        for name in (host.NODE, host.API):  # before the engine, which may patch them
+            with self.events.step(f"importing {name}"):
                 try:
-                    seen.exo.load(name)
+                    imported.exo.load(name)
                 except NotRunError:
                     continue
-        seen.before = importing.collectors()
+        imported.before = importing.collectors()
         for module in self._modules(ENGINES):
-            importing.observe(self.report, seen, module)
-        return seen
+            importing.observe(self.events, imported, module)
+        return imported
 
     def _modules(self, *groups: str) -> list[str]:
         entries = self.request["entry_points"]
-        named = [e["value"].rpartition(":")[0] for g in groups for e in entries if e["group"] == g]
-        return list(dict.fromkeys(named))
+        modules = [
+            e["value"].rpartition(":")[0] for g in groups for e in entries if e["group"] == g
+        ]
+        return list(dict.fromkeys(modules))
 
     def _values(self, group: str) -> dict[str, Any]:
         """What each entry point of a group names."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for entry in [e for e in self.request["entry_points"] if e["group"] == group]:
             module, _, name = entry["value"].rpartition(":")
             if module in self.imported.errors:
                 raise self.imported.errors[module]
             if not hasattr(sys.modules[module], name):
                 raise BrokenError(f"{module} has no {name}, which an entry point names")
-            found[entry["name"]] = getattr(sys.modules[module], name)
-        if not found:
+            values[entry["name"]] = getattr(sys.modules[module], name)
+        if not values:
             raise NotRunError(f"the plugin has no entry point of {group}")
-        return found
+        return values
 
     @once
     def cards(self) -> dict[str, Any]:
         """The plugin's model cards."""
         tables = [value for value in self._values(MODELS).values() if isinstance(value, dict)]
-        found = {name: card for table in tables for name, card in table.items()}
-        if not found:
+        cards = {name: card for table in tables for name, card in table.items()}
+        if not cards:
             raise NotRunError("the plugin has no model cards")
-        return found
+        return cards
 
     @once
     def detectors(self) -> dict[str, Any]:
+        """What the entry points of `exo.device_detectors` name."""
         return self._values(DETECTORS)
 
     @once
@@ -88,7 +92,7 @@ class Seen:
         load = self.imported.exo.discovery.load_inference_engine
 
         def make() -> Any:
-            with self.report.step(f"loading the engine {name}"):
+            with self.events.step(f"loading the engine {name}"):
                 return load(name, downloader)
 
         return make
@@ -107,9 +111,9 @@ class Seen:
     def driver(self) -> Driver:
         """Drives engines on the plugin's device as nodes of exo do."""
         if not self.request["device"]:
-            raise NotRunError("[tool.exo-engine] names no device to answer with (README)")
+            raise NotRunError("[tool.exo-engine] names no device to answer with (docs/checking.md)")
         try:
             cards = self.cards
         except (NotRunError, BrokenError):
             cards = {}  # a device may need none
-        return Driver(self.report, self.imported.exo, self.make, cards)
+        return Driver(self.events, self.imported.exo, self.make, cards)

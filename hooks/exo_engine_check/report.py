@@ -1,14 +1,11 @@
-"""What a check finds, and the one form in which it says so."""
+"""What a run reports: a result for each check, and the faults in it."""
 
-import functools
-import inspect
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
-README = "https://github.com/org/exo-engine-template"
+from .inside.check import Check
+
 PASSED, FAILED, CRASHED, HUNG = "passed", "failed", "crashed", "hung"
-NOT_RUN, CANNOT = "not run", "can't"
+NOT_RUN, CANNOT, LEFT = "not run", "can't", "left as exo has it"
 
 
 def printable(text: object) -> str:
@@ -29,27 +26,31 @@ class Place:
 
 
 @dataclass(frozen=True, order=True)
-class Finding:
-    """One fault: a sentence, and where."""
+class Fault:
+    """One fault: where, and a sentence."""
 
     place: Place
     message: str
 
     def __str__(self) -> str:
         message = printable(self.message)
-        return f"- `{self.place}`: {message}" if self.place.path else f"- {message}"
+        return f"{printable(self.place)}: {message}" if self.place.path else message
 
 
 @dataclass
 class Result:
     """What became of one check."""
 
-    id: str
+    check: type[Check]
     state: str
-    findings: list[Finding] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     why: str = ""  # it was not run, or the plugin can't
     good: int = 0
     of: int = 1  # of so many things that were tried
+
+    @property
+    def id(self) -> str:
+        return self.check.__name__
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Report:
     host: str = ""  # which exo
     can: dict[str, str] = field(default_factory=dict)  # rows of CAPABILITIES.md, with their cells
     cannot: dict[str, str] = field(default_factory=dict)  # rows, with the reasons given
+    lost: list[Fault] = field(default_factory=list)  # rows of the table that say more than the run
     nothing_ran: str = ""  # why: it ends with 2
     again: str = "exo-engine check"  # the command that made it
 
@@ -69,36 +71,7 @@ class Report:
         return [result for result in self.results if result.state == state]
 
     @property
-    def faults(self) -> list[tuple[str, Finding]]:
-        return [(r.id, finding) for r in self.results for finding in r.findings]
-
-
-def reports(find: Callable[..., Iterable[Finding]]) -> Any:
-    """Make a generator of findings what repo-review asks of `check`: a text, empty for none."""
-
-    @functools.wraps(find)
-    def check(*args: Any, **kwargs: Any) -> str:
-        found = sorted(set(find(*args, **kwargs)))
-        lines = [*map(str, found), "", inspect.cleandoc(find.__doc__ or "")]
-        return "\n".join(lines) if found else ""
-
-    return staticmethod(check)
-
-
-class Check:
-    """What all checks share; a module is a family."""
-
-    family: ClassVar[str] = ""
-    check: ClassVar[Any]
-    url: ClassVar[str] = README + "#{name}"  # repo-review fills in the id
-
-    def __init_subclass__(cls) -> None:
-        cls.family = "exo-" + cls.__module__.rpartition(".")[2].replace("_", "-")
-
-
-def title(check: type[Check]) -> str:
-    return (check.__doc__ or "").strip()
-
-
-def manual(check: type[Check]) -> str:
-    return inspect.cleandoc(check.check.__doc__ or "")
+    def faults(self) -> list[tuple[Result, Fault]]:
+        """The faults that count, each with its result: all but exo's own that are left."""
+        counted = [result for result in self.results if result.state != LEFT]
+        return [(result, fault) for result in counted for fault in result.faults]

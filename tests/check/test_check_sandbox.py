@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from checking import PLUGINS, SHORT, found, plugin, run
+from checking import PLUGINS, SHORT, faults, plugin, run
 from exo_engine_check.checks import running_checks
 from exo_engine_check.run import Options, Report, check
 
@@ -49,9 +49,9 @@ def test_an_engine_that_ends_the_process(tmp_path: Path, name: str) -> None:
     copy = with_line(tmp_path, line)
     report = check(copy, Options(select=SHORT, memory=0.5))
     assert states(report)["EX701"] == state
-    [finding] = (finding for _, finding in report.faults)
-    assert says in finding.message
-    assert "importing exo_steps.engine" in finding.message
+    [fault] = (fault for _, fault in report.faults)
+    assert says in fault.message
+    assert "importing exo_steps.engine" in fault.message
     # What doesn't need the engine's module is still seen; the rest says why it is not.
     assert states(report)["EX502"] == states(report)["EX401"] == "passed"
     [why] = {result.why for result in report.with_state("not run")}
@@ -62,7 +62,7 @@ def test_an_engine_that_ends_the_process(tmp_path: Path, name: str) -> None:
 def test_an_endless_import_is_a_hang(
     tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.running.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.CHECK_SECONDS", 0.5)
     begun = time.monotonic()
     report = check(with_line(tmp_path, line), Options(timeout=6))
     assert states(report)["EX701"] == "hung"
@@ -79,12 +79,12 @@ def test_the_deadline_is_one_for_all(tmp_path: Path) -> None:
 
 def test_addresses_are_no_memory(tmp_path: Path) -> None:
     reserved = "import mmap; X = mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | 0x4000)"
-    assert found(with_line(tmp_path, reserved), "EX701", "EX801") == {}
+    assert faults(with_line(tmp_path, reserved), "EX701", "EX801") == {}
 
 
 def test_a_flood_of_words_is_read_and_dropped(tmp_path: Path) -> None:
     copy = with_line(tmp_path, "import os; [os.write(n, b'x' * 99_999) for n in (1, 2) * 300]")
-    [message] = found(copy, "EX7", "EX952")["EX952"]
+    [message] = faults(copy, "EX7", "EX952")["EX952"]
     assert message == f"the plugin writes to stdout: {'x' * 80!r}"
 
 
@@ -99,7 +99,7 @@ while True: pass
 """
 
 
-def test_events_that_the_plugin_writes_are_no_more_than_findings(tmp_path: Path) -> None:
+def test_events_that_the_plugin_writes_are_no_more_than_faults(tmp_path: Path) -> None:
     copy = with_line(tmp_path, FORGED)
     begun = time.monotonic()
     report = check(copy, Options(timeout=2))
@@ -116,7 +116,7 @@ subprocess.run([sys.executable, "-c", CODE, "exo-engine-survivor"], env={})
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process its orphans")
 def test_children_that_outlive_the_plugin_are_ended(tmp_path: Path) -> None:
-    found(with_line(tmp_path, SURVIVORS), "EX701")
+    faults(with_line(tmp_path, SURVIVORS), "EX701")
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, encoding="utf-8").stdout
     assert "exo-engine-survivor" not in listed
 
@@ -127,7 +127,7 @@ THREADS = "import threading, time\nfor _ in range(10**5):\n    threading.Thread(
 
 @pytest.mark.parametrize("line", [FORKS, THREADS])
 def test_a_crowd_is_refused(tmp_path: Path, line: str) -> None:
-    messages = str(found(with_line(tmp_path, line), "EX7"))
+    messages = str(faults(with_line(tmp_path, line), "EX7"))
     assert "forks more than 6" in messages or "more than 1000 threads" in messages
 
 
@@ -138,7 +138,7 @@ def test_the_environment_is_not_the_plugins(
     monkeypatch.setenv("EXO_HOME", "/nonexistent")
     line = "import os; assert not {'SECRET_TOKEN'} & os.environ.keys(), 'seen'"
     copy = with_line(tmp_path, f"{line}; assert os.environ['EXO_HOME'] != '/nonexistent'")
-    assert found(copy, "EX701") == {}
+    assert faults(copy, "EX701") == {}
 
 
 def test_a_terminal_is_not_steered(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a plugin keeps for requests: seen from outside, in the containers of the whole process."""
+"""What is still held for requests, found in the containers of the whole process."""
 
 import asyncio
 import enum
@@ -19,7 +19,7 @@ def is_plain(value: object) -> bool:
 
 
 def states_of(request_id: str, node: Any) -> list[str]:
-    """What is still kept under a request's id, by anybody but exo's own node."""
+    """The kinds of what is still held under a request's id, by anybody but exo's own node."""
     exos = {id(value) for value in vars(node).values()}
     dicts = [c for c in gc.get_objects() if isinstance(c, dict) and id(c) not in exos]
     values = [dict.get(container, request_id) for container in dicts]
@@ -27,12 +27,12 @@ def states_of(request_id: str, node: Any) -> list[str]:
 
 
 class Growth:
-    """Which containers have grown since it was made, and by what."""
+    """Which containers have grown since this was made, and by what."""
 
     def __init__(self, device: object) -> None:
         gc.collect()
-        known = _below(device)
-        self.sizes = {id(c): len(c) for c in self._all() if id(c) not in known}
+        records = _below(device)
+        self.sizes = {id(c): len(c) for c in self._all() if id(c) not in records}
 
     def _all(self) -> Iterator[Any]:
         return (c for c in gc.get_objects() if isinstance(c, _CONTAINERS) and len(c) > 50)
@@ -40,25 +40,25 @@ class Growth:
     def by(self, count: int) -> list[str]:
         """Containers that have grown by so many things that are not plain."""
         gc.collect()
-        found = []
+        grown = []
         for container in self._all():
             if len(container) - self.sizes.get(id(container), len(container)) < count:
                 continue
             values = container.values() if isinstance(container, dict) else container
             newest = list(values)[-count // 2 :]
             if container is not self.sizes and not all(map(is_plain, newest)):
-                found.append(f"a {type(container).__name__} of {type(newest[-1]).__name__}")
-        return sorted(found)
+                grown.append(f"a {type(container).__name__} of {type(newest[-1]).__name__}")
+        return sorted(grown)
 
 
 def _below(device: object) -> set[int]:
     """What a test device holds itself: its records are no fault of the plugin's."""
-    found, layer = set[int](), [device]
+    below, layer = set[int](), [device]
     for _ in range(8):
-        layer = [r for r in gc.get_referents(*layer) if id(r) not in found]
+        layer = [r for r in gc.get_referents(*layer) if id(r) not in below]
         layer = [r for r in layer if not isinstance(r, ModuleType | FunctionType | type)]
-        found |= set(map(id, layer))
-    return found
+        below |= set(map(id, layer))
+    return below
 
 
 async def settle(seconds: float, done: Callable[[], bool]) -> bool:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import device
-from .core import BrokenError, NotRunError, Report, shorten
-from .guards import blocking
+from .audit import blocking
+from .check import BrokenError, NotRunError
+from .events import Events, shorten
 
 STEPS = 8
 REQUEST = "exo-engine-check-request-"
-STILL = 1.0  # seconds for which an event loop may stand still
+STILL = 1.0  # seconds of its own thread for which an event loop may stand still
 
 
 class Answer(list[int]):
@@ -31,15 +32,15 @@ class Driver:
     """A device that stays, and engines on it."""
 
     def __init__(
-        self, report: Report, exo: Any, make: Callable[[], Any], cards: dict[str, Any]
+        self, events: Events, exo: Any, make: Callable[[], Any], cards: dict[str, Any]
     ) -> None:
-        self.report, self.exo, self.make = report, exo, make
-        self.seconds: float = report.request["seconds"]  # within which an answer has to end
-        self.new_device = functools.partial(device.start, report, exo, type(make()).__name__, cards)
+        self.events, self.exo, self.make = events, exo, make
+        self.seconds: float = events.request["seconds"]  # within which an answer has to end
+        self.new_device = functools.partial(device.start, events, exo, type(make()).__name__, cards)
         self._stack = contextlib.ExitStack()  # it ends with the process
         self.device = self._stack.enter_context(self.new_device())
         self.np: Any = importlib.import_module("numpy")
-        self.blocked: dict[str, None] = {}
+        self.waits: dict[str, None] = {}  # what the event loop has waited for
         self._answers: dict[int, asyncio.Future[tuple[Answer, Any]]] = {}
         self._count = itertools.count(1)
 
@@ -108,7 +109,7 @@ class Driver:
         """A step of the plugin's on this event loop, which is watched."""
         watch = asyncio.ensure_future(self._watch())
         try:
-            with self.report.step(what), blocking(self.blocked):
+            with self.events.step(what), blocking(self.waits):
                 try:
                     return await asyncio.wait_for(work, seconds)
                 except TimeoutError:
@@ -121,16 +122,17 @@ class Driver:
             before = time.thread_time()  # on a busy machine nobody else's time counts
             await asyncio.sleep(0.01)
             if (gap := time.thread_time() - before) > STILL:
-                self.blocked[f"something, for {gap:.1f} s"] = None
+                self.waits[f"something, for {gap:.1f} s"] = None
 
     async def nodes(self, count: int) -> Answer:
-        """The answer of one node or two, asked once: what other ways to ask must give too."""
-        return (await self._asked(count))[0]
+        """The answer of one node or two, made once: what other ways to get it must give too."""
+        return (await self._answer_of(count))[0]
 
     async def first_engine(self) -> Any:
-        return (await self._asked(1))[1]
+        """The engine that has given the answer of one node."""
+        return (await self._answer_of(1))[1]
 
-    def _asked(self, count: int) -> "asyncio.Future[tuple[Answer, Any]]":
+    def _answer_of(self, count: int) -> "asyncio.Future[tuple[Answer, Any]]":
         async def work() -> tuple[Answer, Any]:
             engines = [self.make() for _ in range(count)]
             what = f"an answer on {('one node', 'two nodes')[count - 1]}"

@@ -1,4 +1,4 @@
-"""Audit hooks: a crowd of forks is refused, blocking calls are noted, faults are played."""
+"""Audit hooks: a crowd of forks is refused, blocking calls are noted, bad machines are played."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ MAX_FORKS = 6  # each copy may fork as often: the parent counts what comes of it
 
 Hook = Callable[[str, tuple[Any, ...]], None]
 PROGRAMS = ("subprocess.Popen", "os.posix_spawn", "os.system", "os.exec", "os.spawn", "pty.spawn")
-_hooks: list[Hook] = []  # an audit hook can't be taken away again: one stays, and asks these
+_hooks: list[Hook] = []  # an audit hook can't be taken away again: one stays, and calls these
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def auditing(hook: Hook) -> Iterator[None]:
 
 
 def install() -> None:
-    """Ask the hooks from now on, and refuse forks beyond a number that no plugin needs."""
+    """Call the hooks from now on, and refuse forks beyond a number that no plugin needs."""
     forks: list[str] = []
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 @contextmanager
-def blocking(noted: dict[str, None]) -> Iterator[None]:
+def blocking(waits: dict[str, None]) -> Iterator[None]:
     """Note what waits in a plain call on this thread: the event loop's."""
     loop_thread, sleep = threading.get_ident(), time.sleep
 
@@ -48,13 +48,13 @@ def blocking(noted: dict[str, None]) -> Iterator[None]:
         if threading.get_ident() != loop_thread:
             return
         if event == "socket.connect" and arguments[0].gettimeout() != 0:
-            noted["a blocking connect()"] = None
+            waits["a blocking connect()"] = None
         elif event in PROGRAMS:
-            noted["a program that is started and waited for"] = None
+            waits["a program that is started and waited for"] = None
 
     def noted_sleep(seconds: float) -> None:  # Python has no audit event for it
         if threading.get_ident() == loop_thread and seconds > 0.02:
-            noted[f"time.sleep({seconds:g})"] = None
+            waits[f"time.sleep({seconds:g})"] = None
         sleep(seconds)
 
     setattr(time, "sleep", noted_sleep)  # noqa: B010 - mypy knows its type

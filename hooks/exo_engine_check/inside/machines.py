@@ -1,4 +1,4 @@
-"""What a machine may do to a detector: files, programs and SDKs that are missing, raise or lie."""
+"""Three machines that a detector may meet: nothing is there, all is broken, all lies."""
 
 import builtins
 import contextlib
@@ -12,11 +12,38 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from .guards import PROGRAMS, auditing
+from .audit import PROGRAMS, auditing
 
 _FILES = {"open", "os.listdir", "os.scandir"}
 _PYTHONS = {sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), *filter(None, sys.path)}
 _OURS = tuple(map(os.path.realpath, _PYTHONS))
+
+
+@contextlib.contextmanager
+def nothing(root: str, known: set[str]) -> Iterator[None]:
+    """No file of the system's, no program, no SDK."""
+    missing = FileNotFoundError(2, "refused by the check")
+    with _refusing(root, missing, programs=True), _sdks(known, None):
+        yield
+
+
+@contextlib.contextmanager
+def broken(root: str, known: set[str]) -> Iterator[None]:
+    """Files are forbidden, programs hang, every SDK raises."""
+
+    def fail() -> Any:
+        raise RuntimeError("the SDK has found no driver")
+
+    forbidden = PermissionError(13, "refused by the check")
+    with _refusing(root, forbidden, programs=False), _sdks(known, fail), _hanging_programs():
+        yield
+
+
+@contextlib.contextmanager
+def lying(root: str, known: set[str]) -> Iterator[None]:
+    """Files hold what nobody expects, and an SDK gives no text."""
+    with _garbage(root), _sdks(known, lambda: 1):
+        yield
 
 
 def _is_system(path: Any, root: str) -> bool:
@@ -25,25 +52,25 @@ def _is_system(path: Any, root: str) -> bool:
         real = os.path.realpath(os.fsdecode(path))
     except (TypeError, ValueError):
         return False
+    if real == os.devnull:
+        return False
     return not real.startswith((*_OURS, root)) and not real.endswith((".py", ".pyc", ".so"))
 
 
 @contextlib.contextmanager
-def refusing(root: str, error: type[OSError]) -> Iterator[None]:
-    """Files, folders and programs of the system can't be had."""
-
+def _refusing(root: str, error: OSError, programs: bool) -> Iterator[None]:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         library = event == "ctypes.dlopen" and arguments[0]
-        if event in PROGRAMS or library or (event in _FILES and _is_system(arguments[0], root)):
-            raise error(2 if error is FileNotFoundError else 13, "refused by the check")
+        program = programs and event in PROGRAMS
+        if program or library or (event in _FILES and _is_system(arguments[0], root)):
+            raise type(error)(*error.args)
 
     with auditing(hook):
         yield
 
 
 @contextlib.contextmanager
-def garbage(root: str) -> Iterator[None]:
-    """Files of the system hold what nobody expects."""
+def _garbage(root: str) -> Iterator[None]:
     plain = io.open
 
     def opened(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
@@ -62,8 +89,7 @@ def garbage(root: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hanging_programs() -> Iterator[None]:
-    """Every program is there, and none of them ends."""
+def _hanging_programs() -> Iterator[None]:
     plain = subprocess.Popen.__init__
 
     def __init__(self: Any, args: Any, *rest: Any, **named: Any) -> None:
@@ -115,10 +141,10 @@ class _Sdks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextlib.contextmanager
-def sdks(known: set[str], answer: Callable[[], Any] | None) -> Iterator[None]:
+def _sdks(known: set[str], answer: Callable[[], Any] | None) -> Iterator[None]:
     """Replace every library that is neither Python's nor the plugin's."""
-    finder, kept = _Sdks(known, answer), dict(sys.modules)
-    for name in kept:
+    finder, before = _Sdks(known, answer), dict(sys.modules)
+    for name in before:
         if name.partition(".")[0] not in known:
             del sys.modules[name]
     sys.meta_path.insert(0, finder)
@@ -126,6 +152,6 @@ def sdks(known: set[str], answer: Callable[[], Any] | None) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in set(sys.modules) - set(kept):
+        for name in set(sys.modules) - set(before):
             del sys.modules[name]
-        sys.modules.update(kept)
+        sys.modules.update(before)

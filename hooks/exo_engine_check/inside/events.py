@@ -1,4 +1,4 @@
-"""What the child's checks share: steps, and the ways in which they end."""
+"""What the plugin's process says to the checker: events, one line of JSON each."""
 
 import contextlib
 import json
@@ -6,80 +6,33 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
+
+from .check import BrokenError, CannotError, NotRunError
 
 MAX_TEXT = 600
 
 
-class NotRunError(Exception):
-    """A check can't be made; the text says why."""
-
-
-class CannotError(Exception):
-    """The plugin can't do what a check is about, which is no fault; the text says why."""
-
-
-class BrokenError(Exception):
-    """Something of the plugin's fails that has to work; the text says what."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """How much of what a check tried went well, where less than all is no fault."""
-
-    good: int
-    of: int
-
-
-class Check:
-    """A check that runs the plugin: what it needs comes by parameter name, from `seen.Seen`.
-
-    row: the line of CAPABILITIES.md that it proves.
-    """
-
-    row: ClassVar[str] = ""
-    check: ClassVar[Any]
-
-    def __init_subclass__(cls, row: str = "") -> None:
-        cls.row = row
-
-
-def once(make: Callable[[Any], Any]) -> Any:
-    """A property that is made once; a failure is kept, too."""
-
-    def get(owner: Any) -> Any:
-        if make not in owner.kept:
-            try:
-                owner.kept[make] = make(owner), None
-            except (NotRunError, BrokenError) as error:
-                owner.kept[make] = None, error
-        found, failed = owner.kept[make]
-        if failed is not None:
-            raise failed
-        return found
-
-    return property(get)
-
-
-class Report:
-    """Writes events to the parent, one line of JSON each."""
+class Events:
+    """Writes events; it knows the project, and which steps are not to be taken again."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.request, self.process = request, os.getpid()
-        self.events = os.open(request["events"], os.O_WRONLY | os.O_APPEND)
+        self.file = os.open(request["events"], os.O_WRONLY | os.O_APPEND)
         self.root = os.path.realpath(request["project"]) + os.sep
 
     def write(self, **event: object) -> None:
+        """Send one event."""
         if os.getpid() != self.process:
             os._exit(0)  # a copy of this process that the plugin has forked
-        os.write(self.events, json.dumps(event).encode() + b"\n")
+        os.write(self.file, json.dumps(event).encode() + b"\n")
 
     def fault(self, check: str, text: str, error: BaseException | None = None) -> None:
-        path, line = self._where(error)
+        """Send a fault, with the place that its error leads to."""
+        path, line = self._place(error)
         self.write(check=check, message=text[:MAX_TEXT], path=path, line=line)
 
-    def _where(self, error: BaseException | None) -> tuple[str, int]:
+    def _place(self, error: BaseException | None) -> tuple[str, int]:
         """The last line of the plugin's own files that an error went through."""
         for _ in range(20):
             if error is None:
@@ -96,7 +49,7 @@ class Report:
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Something of the plugin's is called; its failure is told as one sentence.
+        """Something of the plugin's is called; its failure becomes one sentence.
 
         A step at which an earlier process crashed or hung is not taken again.
         """
@@ -117,14 +70,14 @@ class Report:
 def silenced() -> Iterator[None]:
     """With stdout closed: what exo's own code prints is not the plugin's."""
     sys.stdout.flush()
-    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    stdout, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     try:
         yield
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
         os.close(null)
 
 
@@ -138,8 +91,26 @@ def describe(error: BaseException) -> str:
 
 
 def shorten(value: object) -> str:
+    """A value's repr, at most 80 characters."""
     try:
         text = repr(value)
     except Exception:
         text = f"a {type(value).__name__}"
     return text if len(text) < 80 else text[:77] + "..."
+
+
+def once(make: Callable[[Any], Any]) -> Any:
+    """A property that is made once for each owner; a failure is remembered, too."""
+
+    def get(owner: Any) -> Any:
+        if make not in owner.made:
+            try:
+                owner.made[make] = make(owner), None
+            except (NotRunError, BrokenError) as error:
+                owner.made[make] = None, error
+        value, failed = owner.made[make]
+        if failed is not None:
+            raise failed
+        return value
+
+    return property(get)

@@ -1,4 +1,4 @@
-"""EX9: on exo's own node and API, whose faults a plugin has to mend, and at the end."""
+"""EX90: exo's own node, whose faults a plugin may patch."""
 
 import asyncio
 import contextlib
@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .. import host
-from ..core import CannotError, Check, NotRunError
-from ..drive import Driver
-from ..kept import settle, states_of
-from ..nodes import Heard, Peer, before_step, failing, finding, make_node, start
-from .clients import shown_text
+from ..check import CannotError, Check, NotRunError
+from ..driver import Driver
+from ..leaks import settle, states_of
+from ..nodes import Listener, Peer, before_step, discovery, failing, make_node, start
 
 HALF = "a step on the first half of the layers"
 
 
-class EX901(Check, row="faults"):
+class EX901(Check, row="faults", host_fault=True):
     "The engine stays when the cluster changes"
 
     @staticmethod
@@ -31,25 +30,25 @@ class EX901(Check, row="faults"):
             yield f"exo has put {type(node.inference_engine).__name__} in the engine's place"
 
 
-class EX902(Check, row="faults"):
+class EX902(Check, row="faults", host_fault=True):
     "A request is let go when exo's node has ended it"
 
     @staticmethod
     async def check(driver: Driver) -> AsyncIterator[str]:
         """After `max_generate_tokens`, or an end that another node saw, an engine hears nothing
         (node.py:144-149), but every node does: listen to `Node.on_token`, and forget the request
-        when it says finished. What is kept longer is lost memory, and counts as a request in
+        when it says finished. What is held longer is lost memory, and counts as a request in
         flight."""
         node = await make_node(driver, limit=3)
-        heard = await start(driver, node)
-        if not await heard.within(8):
+        listener = await start(driver, node)
+        if not await listener.within(8):
             raise NotRunError("the answer does not come to exo's limit")
-        if not await settle(1.0, lambda: not states_of(heard.request_id, node)):
-            kept = ", ".join(states_of(heard.request_id, node))
-            yield f"an answer has ended at exo's limit, and {kept} is still kept for it"
+        if not await settle(1.0, lambda: not states_of(listener.request_id, node)):
+            states = ", ".join(states_of(listener.request_id, node))
+            yield f"an answer has ended at exo's limit, and {states} is still held for it"
 
 
-class EX903(Check, row="faults"):
+class EX903(Check, row="faults", host_fault=True):
     "An error after the first token ends the answer"
 
     @staticmethod
@@ -58,14 +57,14 @@ class EX903(Check, row="faults"):
         for its timeout, 900 s by default. Wrap `Node._process_tensor`: where the engine has failed,
         let `trigger_on_token_callbacks` and `broadcast_result` say that the answer is finished."""
         for step in (2, 5):
-            async for heard, ended in failing(driver, step):
+            async for listener, ended in failing(driver, step):
                 if not ended:
                     yield f"the device fails at step {step}, and the answer never ends"
-                elif heard.ends > 1:
-                    yield f"the device fails at step {step}, and the answer ends {heard.ends} times"
+                elif (ends := listener.ends) > 1:
+                    yield f"the device fails at step {step}, and the answer ends {ends} times"
 
 
-class EX904(Check, row="faults"):
+class EX904(Check, row="faults", host_fault=True):
     "A peer that can't be reached ends the answer"
 
     @staticmethod
@@ -74,12 +73,12 @@ class EX904(Check, row="faults"):
         (node.py:152, 401), and the client waits. Wrap `Node.forward_tensor`, and end the answer
         where it raises."""
         driver.shards(2)
-        heard = await start(driver, await make_node(driver, Peer()))
-        if not await heard.within():
+        listener = await start(driver, await make_node(driver, Peer()))
+        if not await listener.within():
             yield "the next node can't be reached, and the answer never ends"
 
 
-class EX905(Check, row="faults"):
+class EX905(Check, row="faults", host_fault=True):
     "A change of the cluster ends the answers in flight, or waits for them"
 
     @staticmethod
@@ -91,22 +90,22 @@ class EX905(Check, row="faults"):
         node = await make_node(driver)
 
         async def join(tensor: Any) -> Any:
-            node.discovery = finding(Peer(reached=True))
+            node.discovery = discovery(Peer(reached=True))
             await driver.run("exo's look at its peers", node.update_peers())
             return tensor
 
         before_step(node, 2, join)
-        heard = await start(driver, node)
-        if not await heard.within():
+        listener = await start(driver, node)
+        if not await listener.within():
             yield "a node joins in the middle of an answer, and the answer never ends"
         peer = Peer(reached=True)
         node = await make_node(driver, peer)
-        heard = await start(driver, node)
-        await settle(1.0, lambda: bool(peer.taken))
-        node.discovery = finding()
+        listener = await start(driver, node)
+        await settle(1.0, lambda: bool(peer.tensors))
+        node.discovery = discovery()
         await driver.run("exo's look at its peers", node.update_peers())
         # An engine of whole models needs nobody's layers.
-        if any(part.dtype.kind == "f" for part in peer.taken) and not await heard.within():
+        if any(part.dtype.kind == "f" for part in peer.tensors) and not await listener.within():
             yield "a node has left the cluster, and the answer that needed it never ends"
 
 
@@ -133,7 +132,7 @@ class EX906(Check, row="split by layers"):
         yield "hidden states are taken for a prompt by an engine with all layers"
 
 
-class EX907(Check, row="split by layers"):
+class EX907(Check, row="split by layers", host_fault=True):
     "A step for other layers is refused"
 
     @staticmethod
@@ -147,14 +146,14 @@ class EX907(Check, row="split by layers"):
         x = await driver.run(HALF, driver.first(driver.make(), before, driver.request_id()))
         if x.dtype.kind != "f":
             raise CannotError("the engine runs whole models and sends no hidden states")
-        heard = Heard(driver, node, driver.request_id())
+        listener = Listener(driver, node, driver.request_id())
         with contextlib.suppress(Exception):
-            await node.process_tensor(others, driver.wire(x), heard.request_id, {})
-        if heard.ids and not heard.ended.is_set():
+            await node.process_tensor(others, driver.wire(x), listener.request_id, {})
+        if listener.ids and not listener.ended.is_set():
             yield "a node computes a step that was meant for other layers than it has"
 
 
-class EX908(Check, row="faults"):
+class EX908(Check, row="faults", host_fault=True):
     "Looks at the ring don't overtake each other"
 
     @staticmethod
@@ -177,25 +176,3 @@ class EX908(Check, row="faults"):
             await asyncio.gather(*(type(node).collect_topology(node, set()) for _ in range(2)))
         if running[1] > 1:
             yield "two looks at the ring run at once, and the older one may win"
-
-
-class EX920(Check, row="faults"):
-    "An exo without the faults is left alone"
-
-    @staticmethod
-    async def check(driver: Driver) -> AsyncIterator[str]:
-        """A newer exo may end failed answers itself, and show whole text. A mend that does it again
-        ends them twice, and what comes second can fall on another request. Look whether the answer
-        has ended already: `node.buffered_token_output[request_id][1]`."""
-        await driver.nodes(1)
-        with driver.exo.without_faults():
-            answers = [heard async for heard, _ in failing(driver, 2)]
-            if driver.device.layers > 1:
-                answers.append(await start(driver, await make_node(driver, Peer())))
-            for heard in answers:
-                await heard.within()
-                await asyncio.sleep(0.1)
-                if heard.ends != 1:
-                    yield f"an exo that ends failed answers itself ends them {heard.ends} times"
-            if (shown := shown_text(driver, [*b"a", 256])) != "a":
-                yield f"an exo that shows whole text shows {shown!r}, not 'a'"

@@ -1,4 +1,4 @@
-"""Each mend of the template's is missed where it is deleted, on the stand-in."""
+"""Each patch of the template's is missed where it is deleted, on the stand-in."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from conftest import variants
 from exo_engine_check.run import Options, check
 
-# The checks that see a mend's fault.
+# The checks that see the fault that a patch is for.
 SEEN_BY = {
     "know_the_node": "EX902",
     "keep_the_engine": "EX901",
@@ -25,17 +25,17 @@ SEEN_BY = {
     "close_at_quit": "EX914",
 }
 UNSEEN = {"keep_the_tokenizer"}  # answers are right without it: the plugin's own tests see it
-MEND = re.compile(r"^@mends\(.*\)\n(?=def (\w+)\()", re.MULTILINE)
+PATCH = re.compile(r"^@(?:mends|patch(?:es)?)\(.*\)\n(?=def (\w+)\()", re.MULTILINE)
 
 
 def hosts(plugin: Path) -> list[Path]:
-    return list(plugin.glob("exo_*/kit/hosts/*.py"))
+    return list(plugin.glob("exo_*/kit/hosts/**/*.py"))
 
 
 @pytest.mark.parametrize("variant", variants())
-def test_every_mend_is_known(plugin_of: Callable[[str], Path], variant: str) -> None:
+def test_every_patch_is_known(plugin_of: Callable[[str], Path], variant: str) -> None:
     texts = [path.read_text(encoding="utf-8") for path in hosts(plugin_of(variant))]
-    assert {name for text in texts for name in MEND.findall(text)} == SEEN_BY.keys() | UNSEEN
+    assert {name for text in texts for name in PATCH.findall(text)} == SEEN_BY.keys() | UNSEEN
 
 
 # Layers and whole answers go the same ways, but for what an engine keeps, and how it fails.
@@ -44,18 +44,18 @@ CASES += [("openai", name) for name in ("know_the_node", "raise_later_errors", "
 
 
 @pytest.mark.parametrize(("variant", "name"), CASES)
-def test_a_mend_that_is_deleted_is_missed(
+def test_a_patch_that_is_deleted_is_missed(
     plugin_of: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     variant: str,
     name: str,
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.running.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
     copy = Path(shutil.copytree(plugin_of(variant), tmp_path / "exo-plugin"))
     for path in hosts(copy):
         text = path.read_text(encoding="utf-8")
-        kept = MEND.sub(lambda match: "" if match[1] == name else match[0], text)
+        kept = PATCH.sub(lambda match: "" if match[1] == name else match[0], text)
         path.write_text(kept, encoding="utf-8")
-    report = check(copy, Options(select=[SEEN_BY[name]]))
-    assert {id_ for id_, _ in report.faults} == {SEEN_BY[name]}
+    report = check(copy, Options(select=[SEEN_BY[name]], strict=True))
+    assert {result.id for result, _ in report.faults} == {SEEN_BY[name]}

@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass
 class Ended:
-    """How a process has ended, and what it said."""
+    """How a process has ended, and what it wrote."""
 
     how: str = ""  # empty: well; else "crashed with …" or "hung for …"
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -83,16 +83,16 @@ def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> E
 
 
 def _watch(process: subprocess.Popen[bytes], files: dict[str, Path], limits: Limits) -> Ended:
-    """Look at what a process says, at its size and the clock, until it ends; then read it all."""
-    ended, said = Ended(), 0
-    heard = weighed = time.monotonic()
+    """Look at what a process writes, at its size and the clock, until it ends; then read it all."""
+    ended, size = Ended(), 0
+    last = weighed = time.monotonic()
     while not ended.how and process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.05)
-        before, said, now = said, files["events"].stat().st_size, time.monotonic()
-        heard = now if said != before else heard
-        if now - heard > limits.silence or now > limits.deadline:
-            ended.how = f"hung for {now - heard:.0f} s"
+        before, size, now = size, files["events"].stat().st_size, time.monotonic()
+        last = now if size != before else last
+        if now - last > limits.silence or now > limits.deadline:
+            ended.how = f"hung for {now - last:.0f} s"
         elif now - weighed > WEIGH:
             weighed = now
             ended.how = _too_much(process.pid, files, limits)
@@ -150,14 +150,14 @@ def _code(code: int) -> str:
 
 def _processes() -> dict[int, tuple[int, int, int]]:
     """Every process that can be seen: its parent, its threads and its resident pages (Linux)."""
-    found = {}
+    processes = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            found[int(path.parent.name)] = int(fields[1]), int(fields[17]), int(fields[21])
+            processes[int(path.parent.name)] = int(fields[1]), int(fields[17]), int(fields[21])
         except (OSError, ValueError, IndexError):
             continue  # it has ended
-    return found
+    return processes
 
 
 def _kill(process: subprocess.Popen[bytes], before: set[int]) -> None:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import child, host
+from . import host, sandbox
 from .checks import running_checks
 from .checks.dependencies import declared_modules, distributions, required
 from .files import CannotRunError
-from .findings import CANNOT, CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Finding, Place, Report, Result
 from .plugin import EntryPoint, Plugin
+from .report import CANNOT, CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Fault, Place, Report, Result
 
 ANSWER_SECONDS = 4.0  # in which an answer has to end, or an error has to end it
 CHECK_SECONDS = 10.0  # for which a check may say nothing; more, where more is given to all
@@ -24,8 +24,8 @@ def stand_in() -> Path:
     return shipped if shipped.is_dir() else Path(__file__).parents[2] / "template/tests/standin"
 
 
-class Run:
-    """The processes of one run, and what they said."""
+class Processes:
+    """The processes of one run, and what becomes of their checks."""
 
     def __init__(
         self, plugin: Plugin, folder: Path, python: str, seconds: float, memory: float
@@ -33,25 +33,27 @@ class Run:
         self.plugin, self.folder, self.python = plugin, folder, python or sys.executable
         self.seconds, self.memory = seconds, int(memory * 2**30)
         self.deadline = time.monotonic() + seconds
-        self.told: set[Finding] = set()
+        self.reported: set[Fault] = set()
         self.avoid: dict[str, str] = {}  # steps that ended a process, and how
-        self.report = Report()
+        self.report, self.checks = Report(), running_checks()
 
-    def all_of(self, names: set[str]) -> Report:
+    def run(self, names: set[str]) -> Report:
         """Run checks; after a crash or a hang the rest, without the step that led to it."""
-        pending = [name for name in running_checks() if name in names]
+        pending = [name for name in self.checks if name in names]
         entries = [e for e in self.plugin.followed() if self.plugin.is_here(e.module)]
         if not any(e.group == host.GROUP_ENGINES for e in entries):
-            return self._not_run(pending, "there is no engine to load: see the other findings")
+            return self._not_run(pending, "there is no engine to load: see the other faults")
         request = self._request(entries)
         while pending:
             if time.monotonic() > self.deadline:
                 over = f"the {self.seconds:g} s of --timeout are over"
                 return self._not_run(pending, over)
             shutil.rmtree(request["home"], ignore_errors=True)
-            limits = child.Limits(max(CHECK_SECONDS, self.seconds / 6), self.deadline, self.memory)
-            asked = request | {"checks": pending, "avoid": self.avoid}
-            ended = child.run(self.python, asked, self.folder, limits)
+            limits = sandbox.Limits(
+                max(CHECK_SECONDS, self.seconds / 6), self.deadline, self.memory
+            )
+            now = request | {"checks": pending, "avoid": self.avoid}
+            ended = sandbox.run(self.python, now, self.folder, limits)
             if not ended.events and not ended.how.startswith("hung"):
                 words = ended.stderr.splitlines()
                 raise CannotRunError(f"{self.python} can't start: {words[-1] if words else '?'}")
@@ -59,7 +61,7 @@ class Run:
         return self.report
 
     def _request(self, entries: list[EntryPoint]) -> dict[str, Any]:
-        """What the child has to know."""
+        """What the plugin's process has to know."""
         plugin = self.plugin
         base = plugin.root.resolve()
         metadata = self.folder / "metadata"
@@ -82,12 +84,12 @@ class Run:
         }
 
     def _not_run(self, names: list[str], why: str) -> Report:
-        self.report.results += [Result(name, NOT_RUN, why=why) for name in names]
+        self.report.results += [Result(self.checks[name], NOT_RUN, why=why) for name in names]
         return self.report
 
-    def _take(self, ended: child.Ended, pending: list[str]) -> list[str]:
+    def _take(self, ended: sandbox.Ended, pending: list[str]) -> list[str]:
         """Keep the results of the checks that ended; what is still to be run."""
-        findings: dict[str, list[Finding]] = {}
+        faults: dict[str, list[Fault]] = {}
         check, step, share = "", "", (1, 1)
         for event in ended.events:
             if "missing" in event:
@@ -100,36 +102,36 @@ class Run:
             step = event.get("step", step)
             if "check" in event and "message" in event:
                 place = Place(self._inside(event.get("path", "")), event.get("line", 0))
-                findings.setdefault(event["check"], []).append(Finding(place, event["message"]))
+                faults.setdefault(event["check"], []).append(Fault(place, event["message"]))
             if "good" in event:
                 share = event["good"], event.get("of", 1)
             if (name := event.get("end")) in pending:
                 pending.remove(name)
                 if name == "EX952" and ended.stdout:
-                    said = f"the plugin writes to stdout: {ended.stdout.splitlines()[0][:80]!r}"
-                    findings[name] = [Finding(Place(), said)]
-                found = set(findings.get(name, []))
-                self._keep(name, found, event.get("why", ""), event.get("state", ""), share)
+                    message = f"the plugin writes to stdout: {ended.stdout.splitlines()[0][:80]!r}"
+                    faults[name] = [Fault(Place(), message)]
+                own = set(faults.get(name, []))
+                self._keep(name, own, event.get("why", ""), event.get("state", ""), share)
         if not ended.how or check not in pending:
             self._not_run(pending, f"the process {ended.how or 'has ended'} between two checks")
             return []
         pending.remove(check)
-        finding = Finding(Place(), f"{step or 'the process'} {ended.how}")
+        fault = Fault(Place(), f"{step or 'the process'} {ended.how}")
         state = HUNG if ended.how.startswith("hung") else CRASHED
-        self.report.results.append(Result(check, state, [finding]))
+        self.report.results.append(Result(self.checks[check], state, [fault]))
         self.avoid[step] = ended.how
         return pending
 
     def _keep(
-        self, name: str, found: set[Finding], why: str, said: str, share: tuple[int, int]
+        self, name: str, faults: set[Fault], why: str, end: str, share: tuple[int, int]
     ) -> None:
-        """What breaks many checks is told by the first of them; the others could not be made."""
-        if found and found <= self.told:
-            found, why = set(), min(found).message
-        self.told |= found
-        state = FAILED if found else CANNOT if said == CANNOT else NOT_RUN if why else PASSED
+        """What breaks many checks is a fault of the first of them; the others could not be made."""
+        if faults and faults <= self.reported:
+            faults, why = set(), min(faults).message
+        self.reported |= faults
+        state = FAILED if faults else CANNOT if end == CANNOT else NOT_RUN if why else PASSED
         good = share if state == PASSED else (0, share[1])
-        self.report.results.append(Result(name, state, sorted(found), why, *good))
+        self.report.results.append(Result(self.checks[name], state, sorted(faults), why, *good))
 
     def _inside(self, file: str) -> str:
         try:
