@@ -1,0 +1,1 @@
+from exo.records import ModelId as ModelId

@@ -1,0 +1,1 @@
+from exo.records import Memory as Memory

@@ -1,0 +1,1 @@
+from exo.records import BoundInstance as BoundInstance

@@ -1,0 +1,3 @@
+from exo.records import CancelledResponse as CancelledResponse
+from exo.records import FinishedResponse as FinishedResponse
+from exo.records import ModelLoadingResponse as ModelLoadingResponse

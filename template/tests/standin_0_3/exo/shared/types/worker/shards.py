@@ -1,0 +1,1 @@
+from exo.records import ShardMetadata as ShardMetadata
