@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import CannotRunError
+from .files import CannotRunError, DeadlineError
 from .report import printable
 
 FORMATS = ("text", "json", "github")
@@ -52,7 +52,7 @@ def app(arguments: list[str] | None = None) -> None:
     del given["command"]
     try:
         sys.exit(_check(given.pop("path"), given.pop("format"), given))
-    except (CannotRunError, TimeoutError) as error:
+    except (CannotRunError, DeadlineError) as error:
         _write(f"exo-engine: {printable(error)}\n", sys.stderr)
         sys.exit(2)
 
@@ -75,7 +75,7 @@ def _deadline(seconds: float) -> Iterator[None]:
     """End reading, too, when the time is over; the plugin's process is ended a little before."""
 
     def over(*_: object) -> None:
-        raise TimeoutError(f"the check was not done after {seconds:g} s (--timeout)")
+        raise DeadlineError(f"the check was not done after {seconds:g} s (--timeout)")
 
     if not hasattr(signal, "SIGALRM"):
         yield
@@ -93,3 +93,7 @@ def _write(text: str, stream: object = None) -> None:
     buffer = getattr(stream or sys.stdout, "buffer")  # noqa: B009 - a text stream has it
     buffer.write(text.encode("utf-8", "replace"))
     buffer.flush()
+
+
+if __name__ == "__main__":
+    app()

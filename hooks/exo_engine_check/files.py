@@ -1,13 +1,17 @@
 """Reading a project's files: bounded, and every failure is a sentence."""
 
+import contextlib
 import errno
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_BYTES = 2_000_000
+MAX_BYTES = 2_000_000  # of one file
+MAX_SOURCE = 20_000_000  # of all files of a package
 MAX_FILES = 5_000
+MAX_MEMORY = 2**31  # bytes, while a project is read
 MAX_WHEEL = 2_000_000_000
 
 
@@ -18,6 +22,10 @@ def words(text: str) -> frozenset[str]:
 
 class CannotRunError(Exception):
     """The check can't be made at all; the text says why."""
+
+
+class DeadlineError(BaseException):
+    """The time is over. No Exception, or what catches an OSError would swallow it."""
 
 
 class UnreadableError(Exception):
@@ -54,6 +62,17 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def refused_link(path: Path, root: Path, known: set[str]) -> str:
+    """Why a link is not followed; a file that was read before, or that lies elsewhere."""
+    real = os.path.realpath(path)
+    if not real.startswith(os.path.realpath(root) + os.sep):
+        return "is a link that leads out of the project"
+    if real in known:
+        return "is a link to a file that is read already"
+    known.add(real)
+    return ""
+
+
 def is_file(path: Path) -> bool:
     """Whether something is there that could be read; no permission counts as there."""
     try:
@@ -62,6 +81,28 @@ def is_file(path: Path) -> bool:
         return True
     except (OSError, ValueError):
         return False
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Read a project with so much more memory at most (Linux). Raises CannotRunError."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + MAX_MEMORY
+    if before[0] in (-1, resource.RLIM_INFINITY) or before[0] > most:
+        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    except MemoryError:
+        gib = MAX_MEMORY / 2**30
+        raise CannotRunError(f"the project can't be read with {gib:g} GiB of memory") from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def python_files(folder: Path) -> Iterator[Path]:

@@ -76,7 +76,7 @@ def as_json(report: Report) -> str:
         {
             "id": result.id,
             "title": result.check.title(),
-            "path": fault.place.path or None,
+            "path": printable(fault.place.path) or None,
             "line": fault.place.line or None,
             "message": printable(fault.message),
             "help": result.check.manual(),
@@ -89,9 +89,9 @@ def as_json(report: Report) -> str:
         "states": {result.id: result.state for result in report.results},
         "why": {r.id: printable(r.why) for r in report.results if r.why},
         "left": {r.id: [printable(f.message) for f in r.faults] for r in report.with_state(LEFT)},
-        "ignored": report.ignored,
+        "ignored": {name: printable(why) for name, why in report.ignored.items()},
         "capabilities": report.can,
-        "cannot": report.cannot,
+        "cannot": {printable(row): printable(why) for row, why in report.cannot.items()},
         "passed": len(report.with_state(PASSED)),
         "notes": [printable(note) for note in report.notes],
     }
@@ -102,7 +102,7 @@ def as_github(report: Report) -> str:
     """Annotations of a GitHub workflow, one a fault, and the summary."""
     lines: list[str] = []
     for result, fault in report.faults:
-        fields = {"file": fault.place.path, "line": str(fault.place.line or "")}
+        fields = {"file": printable(fault.place.path), "line": str(fault.place.line or "")}
         fields["title"] = f"{result.id} {result.check.title()}"
         given = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value)
         lines.append(f"::error {given}::{_escaped(printable(fault.message))}")

@@ -1,6 +1,7 @@
 """The fixture that every static check gets: a plugin's metadata and source."""
 
 import ast
+import bisect
 import functools
 import re
 from collections.abc import Iterator
@@ -108,18 +109,17 @@ class Plugin:
         return [entry for entry in self.entry_points if entry.group in groups]
 
     @functools.cached_property
-    def lines(self) -> list[str]:
-        return self.text.splitlines()
+    def starts(self) -> list[int]:
+        """Where each line of the text starts."""
+        return [0, *(match.end() for match in re.finditer("\n", self.text))]
 
     def line(self, *texts: str) -> Place:
         """The line of the last text that is there, each looked for from the one before."""
-        number = 0
+        start = -1
         for text in texts:
-            numbers = (
-                n for n in range(max(number, 1), len(self.lines) + 1) if text in self.lines[n - 1]
-            )
-            number = next(numbers, number)
-        return Place(self.config, number)
+            if (place := self.text.find(text, max(start, 0))) >= 0:
+                start = self.text.rfind("\n", 0, place) + 1
+        return Place(self.config, bisect.bisect(self.starts, start) if start >= 0 else 0)
 
     def is_here(self, module: str) -> bool:
         """Whether a module has a source, or the compiled form that Python imports."""

@@ -146,16 +146,22 @@ def _add_package(plugin: Plugin, name: str) -> None:
             if _NO_PACKAGES & set(base.parts) or any(p.startswith(".") for p in base.parts):
                 continue
             plugin.bases[name] = base.as_posix().removeprefix(".")
+            known, size = set[str](), 0
             for path in [folder] if folder.suffix else files.python_files(folder):
-                _add_module(plugin, base, path)
+                size += len(_add_module(plugin, base, path, known).data)
+                if size > files.MAX_SOURCE:
+                    most = files.MAX_SOURCE // 1_000_000
+                    raise CannotRunError(f"{name} has more than {most} MB of Python")
             return
 
 
-def _add_module(plugin: Plugin, base: Path, path: Path) -> None:
+def _add_module(plugin: Plugin, base: Path, path: Path, known: set[str]) -> Module:
     inside = path.relative_to(plugin.root / base).with_suffix("").as_posix().replace("/", ".")
     module = Module(inside.removesuffix(".__init__"), path.relative_to(plugin.root).as_posix())
+    module.problem = files.refused_link(path, plugin.root, known)
     try:
-        module.data = files.read_bytes(path)
+        module.data = b"" if module.problem else files.read_bytes(path)
     except UnreadableError as error:
         module.problem = str(error)
     plugin.package.modules[module.name] = module
+    return module

@@ -9,9 +9,10 @@ NOT_RUN, CANNOT, LEFT = "not run", "can't", "left as exo has it"
 
 
 def printable(text: object) -> str:
-    """One line without control characters: a plugin's words must not steer a terminal."""
+    """One line that steers no terminal, and is no command of a GitHub workflow."""
     plain = "".join(c if c.isprintable() else " " for c in str(text))
-    return " ".join(plain.split())[:1000]
+    line = " ".join(plain.split()).replace("##[", "## [")[:1000]
+    return f": {line[1:]}" if line.startswith("::") else line
 
 
 @dataclass(frozen=True, order=True)

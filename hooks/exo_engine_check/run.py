@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import capabilities
 from .checks import running_checks, static_checks
-from .files import CannotRunError, open_project
+from .files import CannotRunError, bounded_memory, open_project
 from .inside.check import Check
 from .plugin import Plugin, table_of
 from .reading import read_plugin
@@ -96,7 +96,8 @@ def check(path: Path, options: Options) -> Report:
     if options.report and (options.static or options.select or options.ignore):
         raise CannotRunError("--report wants all checks: no --static, --select and --ignore")
     with tempfile.TemporaryDirectory(prefix="exo-engine-", ignore_cleanup_errors=True) as name:
-        plugin = read_plugin(open_project(path, Path(name, "wheel")))
+        with bounded_memory():
+            plugin = read_plugin(open_project(path, Path(name, "wheel")))
         chosen = _chosen(plugin, options)
         running, report = chosen & running_checks().keys(), Report()
         if running and not options.static:
@@ -104,7 +105,8 @@ def check(path: Path, options: Options) -> Report:
 
             limits = options.python, options.timeout, options.memory
             report = Processes(plugin, Path(name), *limits).run(running)
-        _read(plugin, chosen, report)
+        with bounded_memory():
+            _read(plugin, chosen, report)
         _judge_declarations(plugin, chosen, report, options)
         report.results.sort(key=lambda result: result.id)
     other = ["--python", options.python] if options.python not in ("", sys.executable) else []

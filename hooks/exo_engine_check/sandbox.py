@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import json
 import os
+import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import CannotRunError, reason, words
+from .inside.events import sealer
 
 START = Path(__file__).parent / "inside"
 MAX_OUTPUT = 100_000_000  # bytes of stdout, stderr or events, each in a file
@@ -51,9 +54,10 @@ def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> E
     if sys.platform == "linux":  # what leaves the child's session becomes a child of ours
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     before = set(_processes())
-    files = {name: folder / name for name in ("request", "events", "stdout", "stderr")}
-    files["request"].write_text(json.dumps(request | {"events": str(files["events"])}))
-    files["events"].write_bytes(b"")
+    files = {name: folder / name for name in ("request", "stdout", "stderr")}
+    source, sink = os.pipe()
+    key = secrets.token_hex(32)
+    request = request | {"events": sink, "key": key, "parent": os.getpid()}
     environment = {k: os.environ[k] for k in PASSED_ON if k in os.environ} | {
         "EXO_HOME": request["home"],
         "HOME": str(folder),
@@ -63,70 +67,86 @@ def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> E
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
-    with files["stdout"].open("wb") as stdout, files["stderr"].open("wb") as stderr:
+    files["request"].write_text(json.dumps(request))
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, source)
+        streams = [stack.enter_context(files[name].open("wb")) for name in ("stdout", "stderr")]
+        stdin = stack.enter_context(files["request"].open("rb"))
+        files["request"].unlink()  # what is in it is for the checks alone
         try:
             process = subprocess.Popen(
-                [python, str(START), str(files["request"])],
+                [python, str(START)],
                 cwd=folder,
                 env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
+                stdin=stdin,
+                stdout=streams[0],
+                stderr=streams[1],
+                pass_fds=[sink],
                 start_new_session=True,
             )
         except OSError as error:
             raise CannotRunError(f"--python {python}: {reason(error)}") from error
-    try:
-        return _watch(process, files, limits)
-    finally:
-        _kill(process, before)
+        finally:
+            os.close(sink)
+        stack.callback(_kill, process, before)
+        return _watch(process, Reader(source, key), files, limits)
 
 
-def _watch(process: subprocess.Popen[bytes], files: dict[str, Path], limits: Limits) -> Ended:
-    """Look at what a process writes, at its size and the clock, until it ends; then read it all."""
-    ended, size = Ended(), 0
+class Reader:
+    """Reads the events of a process, each with its seal, as they come."""
+
+    def __init__(self, source: int, key: str) -> None:
+        self.source, self.seal, self.rest, self.size = source, sealer(key), b"", 0
+        self.events: list[dict[str, Any]] = []
+
+    def read(self, seconds: float) -> bool:
+        """Whether something has come within a time. Raises CannotRunError."""
+        if not select.select([self.source], [], [], seconds)[0]:
+            return False
+        data = os.read(self.source, 1 << 16)
+        if not data:  # every writer has closed it
+            time.sleep(seconds)
+        self.size += len(data)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            content = line.partition(b" ")[2]
+            if self.seal(content) != line + b"\n":
+                raise CannotRunError(
+                    "the plugin writes into the check's own messages: nothing in them can be "
+                    "believed. Read what the plugin does before it runs again"
+                )
+            self.events.append(json.loads(content))
+        return bool(data)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], reader: Reader, files: dict[str, Path], limits: Limits
+) -> Ended:
+    """Look at what a process writes, at its size and the clock, until it ends."""
+    ended = Ended(events=reader.events)
     last = weighed = time.monotonic()
     while not ended.how and process.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.05)
-        before, size, now = size, files["events"].stat().st_size, time.monotonic()
-        last = now if size != before else last
+        came, now = reader.read(0.05), time.monotonic()
+        last = now if came else last
         if now - last > limits.silence or now > limits.deadline:
             ended.how = f"hung for {now - last:.0f} s"
         elif now - weighed > WEIGH:
             weighed = now
-            ended.how = _too_much(process.pid, files, limits)
-    texts = {name: _read(files[name]) for name in ("events", "stdout", "stderr")}
-    ended.events = [event for event in map(_event, texts.pop("events").splitlines()) if event]
-    for name, text in texts.items():
-        setattr(ended, name, text[:10_000].decode("utf-8", "replace").strip())
+            ended.how = _too_much(process.pid, files, reader.size, limits)
+    while reader.read(0):
+        continue
+    ended.stdout, ended.stderr = (_start_of(files[name]) for name in ("stdout", "stderr"))
     if not ended.how and not any("done" in event for event in ended.events):
         ended.how = f"crashed with {_code(process.returncode)}"
     return ended
 
 
-def _read(path: Path) -> bytes:
+def _start_of(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(MAX_OUTPUT)
+        return file.read(10_000).decode("utf-8", "replace").strip()
 
 
-_NUMBERS = words("line good of")
-_TEXTS = words("step begin end state why check message path host missing")
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """One event of the form that the child writes; the plugin could write others."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(event, dict):
-        return None
-    texts = all(isinstance(event[key], str) for key in _TEXTS & event.keys())
-    return event if texts and all(type(event.get(key, 0)) is int for key in _NUMBERS) else None
-
-
-def _too_much(pid: int, files: dict[str, Path], limits: Limits) -> str:
+def _too_much(pid: int, files: dict[str, Path], events: int, limits: Limits) -> str:
     """What a process and its own hold too much of: pages that are there, no reserved addresses."""
     processes, family = _processes(), {pid}
     while more := {child for child, (of, *_) in processes.items() if of in family} - family:
@@ -136,7 +156,7 @@ def _too_much(pid: int, files: dict[str, Path], limits: Limits) -> str:
         return f"crashed with more than {limits.memory / 2**30:.1f} GiB of memory (--memory)"
     if sum(threads for _, threads, _ in held) > MAX_MEMBERS:
         return f"crashed with more than {MAX_MEMBERS} threads and processes"
-    if any(file.stat().st_size > MAX_OUTPUT for file in files.values()):
+    if max(events, *(files[name].stat().st_size for name in ("stdout", "stderr"))) > MAX_OUTPUT:
         return f"crashed with more than {MAX_OUTPUT // 1_000_000} MB of output"
     return ""
 

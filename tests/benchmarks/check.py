@@ -48,7 +48,7 @@ def render(folder: Path, variant: str) -> Path:
 
 def fill(plugin: Path, count: int) -> None:
     """Give a plugin so many files: a third in its package, the rest where nobody should look."""
-    [source] = plugin.glob("exo_*/**/sampling.py")
+    [source] = plugin.glob("exo_*/**/sampler.py")
     places = [source.parents[2] / "more", plugin / "docs", plugin / ".venv" / "lib" / "x"]
     for number in range(count):
         place = places[number % 3]

@@ -203,3 +203,66 @@ def test_a_static_check_runs_nothing_of_the_plugin(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     run(copy, "--select", "EX701")
     assert (tmp_path / "ran").exists()
+
+
+def test_a_file_that_many_links_name_is_read_once(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    add(copy, f"{PACKAGE}/large.py", "x = [\n" + "    (1, 2, 3, 4, 5, 6, 7),\n" * 60_000 + "]\n")
+    for n in range(60):
+        (copy / PACKAGE / f"link{n}.py").symlink_to("large.py")
+    with within(20):
+        messages = faults(copy, static=True)["EX002"]
+    assert len(messages) == 60
+    assert "is a link to a file that is read already" in messages[0]
+
+
+def test_a_link_that_leads_out_of_the_project_is_not_followed(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    (tmp_path / "secret.py").write_text("raise SystemExit\n")
+    (copy / PACKAGE / "other.py").symlink_to(tmp_path / "secret.py")
+    [message] = faults(copy, static=True)["EX002"]
+    assert message.endswith("other.py: is a link that leads out of the project")
+
+
+def test_a_package_of_a_hundred_megabytes_is_refused(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    for n in range(60):
+        add(copy, f"{PACKAGE}/m{n}.py", "#" * 1_900_000)
+    with within(5):
+        code, _, err = run(copy, "--static")
+    assert (code, "has more than 20 MB of Python" in err) == (2, True)
+
+
+def test_a_project_that_wants_all_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exo_engine_check.files.MAX_MEMORY", 100_000_000)
+    copy = plugin(tmp_path)
+    add(copy, f"{PACKAGE}/large.py", "x = [" + "1, " * 600_000 + "]\n")
+    code, out, err = run(copy, "--static")
+    assert code in (1, 2)
+    assert "MemoryError" in out or "GiB of memory" in err
+
+
+def test_a_list_of_thirty_thousand_lines_is_read_in_its_length(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    text = (copy / CONFIG).read_text(encoding="utf-8")
+    mark = "dependencies = [\n"
+    lines = "".join(f'    "package-{n}>=1",\n' for n in range(30_000))
+    add(copy, CONFIG, text.replace(mark, mark + lines))
+    with within(8):
+        assert faults(copy, static=True) == {}
+
+
+def test_no_handler_of_errors_swallows_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(_: Path) -> None:
+        try:
+            time.sleep(30)
+        except Exception:
+            time.sleep(30)
+
+    monkeypatch.setattr("exo_engine_check.run.read_plugin", slow)
+    with within(6):
+        assert run(plugin(tmp_path), "--timeout", "1")[0] == 2

@@ -91,20 +91,29 @@ def test_a_flood_of_words_is_read_and_dropped(tmp_path: Path) -> None:
 FORGED = """
 import os, json
 for fd in range(3, 30):
-    for event in ({"done": True}, {"check": 1, "message": []}, {"check": "EX401", "message": "forged"},
-                  {"end": "EX999", "state": "passed"}, [], "x" * 5_000_000):
-        try: os.write(fd, json.dumps(event).encode() + b"\\n")
+    try: os.lseek(fd, 0, 0); os.ftruncate(fd, 0)
+    except OSError: pass
+    for event in ({"host": "exo itself"}, {"begin": "EX801"}, {"end": "EX801", "state": "passed"}, {"done": True}):
+        try: os.write(fd, b"0" * 16 + b" " + json.dumps(event).encode() + b"\\n")
         except OSError: pass
-while True: pass
+os._exit(0)
 """
 
 
-def test_events_that_the_plugin_writes_are_no_more_than_faults(tmp_path: Path) -> None:
-    copy = with_line(tmp_path, FORGED)
-    begun = time.monotonic()
-    report = check(copy, Options(timeout=2))
-    assert time.monotonic() - begun < 10
-    assert "EX999" not in states(report)
+QUIET = """
+import contextlib, os
+for fd in range(3, 30):
+    with contextlib.suppress(OSError):
+        os.write(fd, b"\\n")
+"""
+
+
+@pytest.mark.parametrize("garbage", [FORGED, QUIET])
+def test_a_plugin_that_writes_a_verdict_of_its_own_is_seen(tmp_path: Path, garbage: str) -> None:
+    code, out, err = run(with_line(tmp_path, garbage), "--report", tmp_path / "TABLE.md")
+    assert (code, out) == (2, "")
+    assert "the plugin writes into the check's own messages" in err
+    assert not (tmp_path / "TABLE.md").exists()
 
 
 SURVIVORS = """
@@ -139,6 +148,62 @@ def test_the_environment_is_not_the_plugins(
     line = "import os; assert not {'SECRET_TOKEN'} & os.environ.keys(), 'seen'"
     copy = with_line(tmp_path, f"{line}; assert os.environ['EXO_HOME'] != '/nonexistent'")
     assert faults(copy, "EX701") == {}
+
+
+LOOKS = """
+import os
+for pid in {str(os.getppid()), *filter(str.isdigit, os.listdir('/proc'))} - {str(os.getpid())}:
+    try: assert b'SECRET' not in open(f'/proc/{pid}/environ', 'rb').read(), 'seen'
+    except OSError: pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process give that up")
+def test_no_environment_of_another_process_can_be_read(tmp_path: Path) -> None:
+    """A process of its own has the secret, as a shell that starts the check would."""
+    copy = with_line(tmp_path, LOOKS)
+    command = [sys.executable, "-m", "exo_engine_check.cli", "check", "--select", "EX701", copy]
+    done = subprocess.run(
+        command, env=os.environ | {"TOKEN": "SECRET"}, capture_output=True, encoding="utf-8"
+    )
+    assert (done.returncode, "seen" in done.stdout) == (0, False), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_plugin_ends_with_the_checker(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    line = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    copy = with_line(tmp_path, line)
+    command = [sys.executable, "-m", "exo_engine_check.cli", "check", copy]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not (mark.exists() and mark.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    stat = Path(f"/proc/{mark.read_text()}/stat")
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+FOREIGN = "::error file=x::forged"
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_no_word_of_a_plugin_is_a_command(tmp_path: Path, form: str) -> None:
+    """In messages, paths, reasons and rows; of workflows, of terminals, and no line of its own."""
+    copy = with_line(tmp_path, f"raise RuntimeError('a\\x9b31m\\n{FOREIGN}')")
+    (copy / "exo_steps" / "new\nline\x1b[31m.py").write_text("(")
+    config = copy / "pyproject.toml"
+    tables = f'[tool.exo-engine.ignore]\nEX503 = "\\u009b31m {FOREIGN}"\n'
+    tables += f'[tool.exo-engine.cannot]\n"{FOREIGN} ##[error]row" = "##[error]x\\u202e"\n'
+    config.write_text(config.read_text(encoding="utf-8") + tables, encoding="utf-8")
+    out = run(copy, "--format", form, "--select", "EX0,EX5,EX701")[1]
+    commands = [line for line in out.splitlines() if line.lstrip().startswith("::")]
+    assert [line for line in commands if "title=EX" not in line and "::notice::" not in line] == []
+    assert "##[" not in out
+    assert not {"\x1b", "\x9b", "\u202e"} & set(out)
 
 
 def test_a_terminal_is_not_steered(tmp_path: Path) -> None:

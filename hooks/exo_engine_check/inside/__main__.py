@@ -11,4 +11,4 @@ spec = importlib.util.spec_from_file_location(
 )
 assert spec is not None
 sys.modules[name] = importlib.util.module_from_spec(spec)
-importlib.import_module(f"{name}.loop").main(sys.argv[1])
+importlib.import_module(f"{name}.loop").main()

@@ -12,6 +12,7 @@ from typing import Any
 from . import audit
 from .check import BrokenError, CannotError, Check, NotRunError, Share
 from .checks import all_checks
+from .confine import confine
 from .events import Events, describe, silenced
 from .fixtures import Fixtures
 
@@ -54,10 +55,13 @@ async def _run(fixtures: Fixtures, check: type[Check]) -> None:
     events.write(end=name, state=state, why=why)
 
 
-def main(path: str) -> None:
-    """Run the checks of a request's file, and end without waiting for threads of the plugin's."""
-    with open(path, encoding="utf-8") as file:
-        request: dict[str, Any] = json.load(file)
+def main() -> None:
+    """Run the checks of a request on stdin, and end without waiting for threads of the plugin's."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    confine(request["parent"])
     events = Events(request)
     audit.install()
     sys.path[:0] = request["path"]
