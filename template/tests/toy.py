@@ -5,7 +5,7 @@ import json
 import os
 import string
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -165,9 +165,9 @@ class ToyAnswers:
         self.cancelled: list[str] = []
         ToyAnswers.made.append(self)
 
-    async def load(self, model: Any, tokenizer: Any) -> None:
+    async def load(self, model: Any, folder: Path | None, tokenizer: Any) -> None:
         """Keep what is asked for."""
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.folder, self.tokenizer = model, folder, tokenizer
 
     async def answer(self, request: Any) -> AsyncGenerator[Any, None]:
         """Count up from the prompt's last id."""
@@ -198,5 +198,53 @@ class ToyAnswers:
         self.closed += 1
 
     async def check(self) -> str:
+        """Say that the toy is there."""
+        return "toy"
+
+
+class ToyBlocking:
+    """An AnswerBackend of plain methods, which keeps who called it and what happened in order."""
+
+    contract = 1
+    blocking = True
+    files = ("*.toy",)
+    made: ClassVar[list["ToyBlocking"]] = []
+
+    def __init__(self) -> None:
+        self.threads = [threading.get_ident()]
+        self.events: list[tuple[str, str]] = []
+        self.live: set[str] = set()
+        ToyBlocking.made.append(self)
+
+    def load(self, model: Any, folder: Path | None, tokenizer: Any) -> None:
+        """Keep what is asked for."""
+        self.threads.append(threading.get_ident())
+        self.model, self.folder, self.tokenizer = model, folder, tokenizer
+
+    def answer(self, request: Any) -> Generator[Any, None, None]:
+        """Count up from the prompt's last id."""
+        self.events.append(("begin", request.id))
+        self.live.add(request.id)
+        piece, token = import_module(f"{PACKAGE}.kit.contract").Piece, request.ids[-1]
+        try:
+            for _ in range(request.max_tokens):
+                self.threads.append(threading.get_ident())
+                token = (token + 1) % len(VOCABULARY)
+                if token in self.tokenizer.eos_token_ids:
+                    yield piece(finish="stop")
+                    return
+                yield piece(ids=(token,))
+            yield piece(finish="length")
+        finally:
+            self.threads.append(threading.get_ident())
+            self.events.append(("end", request.id))
+            self.live.discard(request.id)
+
+    def close(self) -> None:
+        """Keep the order."""
+        self.threads.append(threading.get_ident())
+        self.events.append(("close", ""))
+
+    def check(self) -> str:
         """Say that the toy is there."""
         return "toy"

@@ -1,16 +1,14 @@
 """What the engine asks of a device, and what it takes from one.
 
 A backend is one of two classes. A StepBackend computes layers, arrays in and arrays out. An
-AnswerBackend makes whole answers, as a server does.
+AnswerBackend makes whole answers, as a server or a vendor's runtime does.
 """
 
-import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .text.tokenizer import Tokenizer
@@ -18,13 +16,25 @@ from .text.tokenizer import Tokenizer
 CONTRACT, OLDEST = 1, 1  # a backend says which it was written for; optional members need no new one
 
 Array = NDArray[Any]
-Messages = list[dict[str, str]]
-STEP_MEMBERS = ("whole_model", "files", "load", "step", "forget", "close", "check")
-ANSWER_MEMBERS = ("load", "answer", "close", "check")
+Message = dict[str, Any]  # as OpenAI's API has it: role, content, tool_calls, ...
+Messages = list[Message]
+Finish = Literal["stop", "length", "tool_calls"]
 
 
 class ContractError(RuntimeError):
     """A backend is, or gave, what no engine can use."""
+
+
+class LoadError(RuntimeError):
+    """A model could not be made ready; the text says why."""
+
+
+class DeviceError(RuntimeError):
+    """The device doesn't answer."""
+
+
+class RequestError(ValueError):
+    """A request that can't go on; the device is not at fault."""
 
 
 class Model(NamedTuple):
@@ -66,40 +76,82 @@ class Layers:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; each default is neutral, temperature 0 the most likely token.
+
+    The sampler applies it to a device's logits; a server is sent what departs from neutral.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
 class Request:
     """What a whole answer is asked for.
 
-    prompt: text in the model's chat template; ids: its tokens. max_tokens is the host's limit,
-    temperature and top_p are its sampling; stop: texts that end the answer and are not in it.
+    prompt: text in the model's chat template; ids: its tokens. max_tokens: the host's limit, in
+    tokens. stop: texts that end the answer and are not in it. messages, tools: as the client sent
+    them; None where the host has a prompt alone. thinking: whether the model shall reason first;
+    None where nobody said.
     """
 
     id: str
     prompt: str
     ids: tuple[int, ...]
     max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
+    sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
-    read: Callable[[], Awaitable[Messages]] | None = field(default=None, repr=False)
+    messages: Messages | None = None
+    tools: list[dict[str, Any]] | None = None
+    thinking: bool | None = None
 
-    async def messages(self) -> Messages:
-        """The conversation: what the host has, or reads back out of the prompt, off the loop."""
-        if self.read is None:
+    def conversation(self) -> Messages:
+        """The messages, for what takes nothing else; a bare prompt is the user's one message."""
+        if self.messages is None:
             return [{"role": "user", "content": self.prompt}]
-        return await self.read()
+        return self.messages
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function that the model wants called; arguments: a JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer took, in tokens; reused: of the prompt, reasoning: of the completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reused_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Piece:
     """A piece of an answer: ids where the device has them, text where it has that.
 
-    thinking: this text is the model's reasoning. finish: on the last piece, why it is the last.
+    thinking: this text is the model's reasoning. tool_calls: whole ones. finish: on the last piece,
+    why it is the last; there is the usage too, where the device counts better than the engine.
     """
 
     text: str = ""
     ids: tuple[int, ...] = ()
     thinking: bool = False
-    finish: Literal["stop", "length"] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
 
 
 class StepBackend(Protocol):
@@ -109,23 +161,23 @@ class StepBackend(Protocol):
     once. The flags are read from the class. whole_model: it can't run a slice of the layers.
     files: patterns of what load() wants of the model's repository, such as "*.safetensors".
 
-    For many users at once, all optional, each found by its presence:
+    For many users at once, each found by its presence:
 
-    step_batch(steps: list[tuple[str, Array]]) -> list[Array | Exception]
+    step_batch(steps: list[tuple[str, Array]]) -> list[Array | Exception]    (optional)
         Steps of 2 to 64 different requests, each (request_id, x) as step() takes it; at most one
         has more than one position. Gives what step() would, in order: to the bit, or to the
         rounding of the device's precision, but the same whichever the order. An exception in a
         step's place ends that request alone. Raise only before any state has changed: each step
         then runs alone. One step that nobody accompanies comes to step().
-    block: int
+    block: int    (optional)
         After load(): longer steps come in slices of so many positions, and other requests' steps
         run in between. The same for every node: other slices change the last bits.
-    context: int
+    context: int    (optional)
         After load(): the most positions of a request; a longer prompt is refused at once.
-    size(request_id: str | None) -> int
+    size(request_id: str | None) -> int    (optional)
         The bytes that a request's state holds, 0 for an unknown one; they bound the requests. With
         None, those of the loaded layers, for the metrics.
-    reuse(request_id: str, other: str, length: int) -> None
+    reuse(request_id: str, other: str, length: int) -> None    (optional)
         Begin request_id, which is new, with the first `length` positions of other's state. It is
         a copy: other stays as it is, and each may be forgotten without the other. Needs size().
         On a raise the prompt is computed from its beginning.
@@ -164,14 +216,25 @@ class StepBackend(Protocol):
 
 
 class AnswerBackend(Protocol):
-    """A device or server that makes whole answers. Its methods run on the event loop."""
+    """A device or server that makes whole answers. Its methods run on the event loop.
+
+    Two flags, read from the class:
+
+    files: tuple[str, ...]    (optional)
+        Patterns of what load() wants of the model's repository, as a StepBackend has them.
+    blocking: bool    (optional)
+        True for a device that is driven by calls that wait: it is a BlockingAnswerBackend.
+    """
 
     @property
     def contract(self) -> int:
         """The CONTRACT that it was written for."""
 
-    async def load(self, model: Model, tokenizer: Tokenizer) -> None:
-        """Make the model ready; raise with a sentence when that fails."""
+    async def load(self, model: Model, folder: Path | None, tokenizer: Tokenizer) -> None:
+        """Make the model ready; folder has the files that were asked for, None without `files`.
+
+        Raise with a sentence when that fails; FileNotFoundError where a file is not there.
+        """
 
     def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """One answer. One task iterates it; closing it before its end is the cancel."""
@@ -183,54 +246,29 @@ class AnswerBackend(Protocol):
         """One line on the device or server, on an instance of its own; raise when unusable."""
 
 
-Backend = type[StepBackend] | type[AnswerBackend]
+class BlockingAnswerBackend(Protocol):
+    """An AnswerBackend of plain methods: one thread makes, loads, runs and closes an instance.
 
-
-def makes_answers(backend: Any) -> bool:
-    """Whether a class is an AnswerBackend. Raises ContractError where it is neither kind."""
-    name = getattr(backend, "__name__", repr(backend))
-    contract = getattr(backend, "contract", None)
-    if type(contract) is not int or not OLDEST <= contract <= CONTRACT:
-        raise ContractError(
-            f"{name} in backend.py says contract = {contract!r}, and this plugin's kit/ knows "
-            f"{OLDEST} to {CONTRACT}: see CHANGELOG.md of the template for what has changed"
-        )
-    answers = hasattr(backend, "answer")
-    wanted = ANSWER_MEMBERS if answers else STEP_MEMBERS
-    if missing := [member for member in wanted if not hasattr(backend, member)]:
-        raise ContractError(
-            f"{name} in backend.py has no {', '.join(missing)}: kit/contract.py says what "
-            f"{'an AnswerBackend' if answers else 'a StepBackend'} has"
-        )
-    if not answers and isinstance(backend.files, str):
-        raise ContractError(f"files of {name} in backend.py is a text; it is a tuple of patterns")
-    return answers
-
-
-def checked(output: Any, ends: bool, tokenizer: Tokenizer) -> Array:
-    """What step() gave, where it is one of its three forms. Raises ContractError.
-
-    ends: whether the last layer is there, where hidden states are no result.
+    One answer at a time; others wait for their turn. A piece may take as long as a step.
     """
-    if inspect.iscoroutine(output):
-        output.close()
-    if not isinstance(output, np.ndarray):
-        raise _wrong(f"a {type(output).__name__}")
-    shown = f"{output.dtype} {output.shape}"
-    if ends and np.issubdtype(output.dtype, np.integer):
-        if output.shape != (1, 1) or output.item() < 0:
-            raise _wrong(f"{shown} of {output.reshape(-1)[:4]}")
-        return output
-    if output.ndim != 3 or len(output) != 1 or not np.issubdtype(output.dtype, np.floating):
-        raise _wrong(shown)
-    end = max(tokenizer.eos_token_ids)
-    if ends and output.shape[2] <= end:
-        raise _wrong(f"{shown}, too few logits for the model's end token {end}")
-    return output
+
+    blocking: Literal[True]
+
+    @property
+    def contract(self) -> int:
+        """The CONTRACT that it was written for."""
+
+    def load(self, model: Model, folder: Path | None, tokenizer: Tokenizer) -> None:
+        """As AnswerBackend's."""
+
+    def answer(self, request: Request) -> Generator[Piece, None, None]:
+        """One answer, a plain generator; it is closed on the thread, before its end to cancel."""
+
+    def close(self) -> None:
+        """As AnswerBackend's."""
+
+    def check(self) -> str:
+        """As AnswerBackend's."""
 
 
-def _wrong(given: str) -> ContractError:
-    return ContractError(
-        f"step() in backend.py gave {given}. It gives logits (1, 1 or S, V) float32, or the next "
-        "id (1, 1) int64, or hidden states (1, S, D) float32 before the last layers"
-    )
+Backend = type[StepBackend] | type[AnswerBackend] | type[BlockingAnswerBackend]

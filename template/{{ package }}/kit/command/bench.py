@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from ..contract import Backend, Piece, Request, makes_answers
+from ..contract import Backend, Piece, Request
 from ..engine.engine import Engine
+from ..engine.validation import makes_answers
 from .loaded_model import Session, opened
 from .output import CommandError, sentence, show
 

@@ -4,14 +4,14 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import cycle, islice
 from typing import cast
 
 from jinja2 import TemplateError
 
-from ..contract import Backend, Layers, Messages, Model, Request
+from ..contract import Backend, Layers, Messages, Model, Request, Sampling
 from ..engine.engine import Engine
 from ..engine.thread import in_thread
 from ..text.chat_template import compiled, render
@@ -38,7 +38,7 @@ class Session:
     async def request(self, arguments: argparse.Namespace, stop: tuple[str, ...] = ()) -> Request:
         """What the command line asks."""
         prompt: str = arguments.prompt
-        messages = [{"role": "user", "content": prompt}]
+        messages: Messages = [{"role": "user", "content": prompt}]
         raw = arguments.raw or self.tokenizer.chat_template is None
         if not raw:
             prompt = await _templated(self.tokenizer, messages)
@@ -48,13 +48,16 @@ class Session:
         if length := getattr(arguments, "prompt_tokens", None):
             ids, raw = list(islice(cycle(ids), length)), True
             prompt = self.tokenizer.decode(ids)
-
-        async def read() -> Messages:
-            return messages
-
-        request = Request("command", prompt, tuple(ids), arguments.max_tokens)
-        request = replace(request, temperature=arguments.temperature, stop=stop)
-        return request if raw else replace(request, read=read)
+        sampling = Sampling(arguments.temperature)
+        return Request(
+            "command",
+            prompt,
+            tuple(ids),
+            arguments.max_tokens,
+            sampling,
+            stop,
+            None if raw else messages,
+        )
 
     async def encode(self, text: str) -> list[int]:
         """The ids of a text, which may be long."""

@@ -14,12 +14,22 @@ import numpy as np
 
 from ...names import PROJECT
 from .. import metrics, settings
-from ..contract import CONTRACT, Array, Backend, Layers, Model, Piece, Request
+from ..contract import (
+    CONTRACT,
+    Array,
+    Backend,
+    Layers,
+    LoadError,
+    Model,
+    Piece,
+    Request,
+    RequestError,
+)
 from ..text.detokenizer import Detokenizer, StopTexts
 from ..text.tokenizer import Tokenizer
 from .executor import Executor
 from .prefix_cache import PrefixCache
-from .requests import InFlight, Outcome, RequestError, Requests
+from .requests import InFlight, Outcome, Requests
 from .sampler import sample
 from .steps import Steps
 from .thread import in_thread
@@ -27,10 +37,6 @@ from .thread import in_thread
 _log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0  # how long another model waits for the answers in flight
-
-
-class LoadError(RuntimeError):
-    """A model could not be made ready; the text says why."""
 
 
 def cause_of(error: BaseException) -> metrics.Cause:
@@ -230,7 +236,8 @@ class Engine:
         x = np.array([request.ids], dtype=np.int64)  # [1, S]
         for n in range(request.max_tokens):
             output = await self.step(request.id, x)
-            token = self.pick(output, request.temperature, request.top_p)
+            sampling = request.sampling
+            token = self.pick(output, sampling.temperature, sampling.top_p)
             if token == end:
                 yield Piece(finish="stop")
                 return

@@ -1,9 +1,9 @@
-"""A backend's instance: a StepBackend on its one thread, an AnswerBackend on the loop."""
+"""A backend's instance: on the one thread that waits for it, or on the loop."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,16 @@ from ..contract import (
     Array,
     Backend,
     ContractError,
+    DeviceError,
     Layers,
     Model,
     Piece,
     Request,
-    makes_answers,
 )
 from ..text.tokenizer import Tokenizer
 from .scheduler import Scheduler, Step
 from .thread import HungError, WatchedThread
+from .validation import makes_answers
 
 STEP_SECONDS = 120.0  # what a step may take; a prompt of 1,000 tokens twice that
 CHECK_SECONDS = 5.0  # how often a device that is down is asked whether it is back
@@ -32,8 +33,23 @@ CHECK_SECONDS = 5.0  # how often a device that is down is asked whether it is ba
 _log = logging.getLogger(__name__)
 
 
-class DeviceError(RuntimeError):
-    """The device doesn't answer."""
+class _BlockingAnswer:
+    """One answer of a backend that blocks; every method is called on its thread."""
+
+    def __init__(self, backend: Any, request: Request) -> None:
+        self._backend, self._request = backend, request
+        self._pieces: Iterator[Piece] | None = None
+
+    def next(self) -> Piece | None:
+        """The next piece, None behind the last."""
+        if self._pieces is None:
+            self._pieces = self._backend.answer(self._request)
+        return next(self._pieces, None)
+
+    def close(self) -> None:
+        """Its end, or its cancel."""
+        if self._pieces is not None:
+            cast(Any, self._pieces).close()
 
 
 class Executor:
@@ -42,7 +58,8 @@ class Executor:
     def __init__(self, backend: Backend) -> None:
         self.answers = makes_answers(backend)
         self.whole_model = self.answers or bool(cast(Any, backend).whole_model)
-        self.files: tuple[str, ...] = () if self.answers else cast(Any, backend).files
+        self.files: tuple[str, ...] = tuple(getattr(backend, "files", ()))
+        self.threaded = not self.answers or bool(getattr(backend, "blocking", False))
         self._class: Callable[[], Any] = backend
         self.instance: Any = None
         self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
@@ -53,6 +70,8 @@ class Executor:
         self._sizes = callable(getattr(backend, "size", None))
         self.reuses = self._sizes and callable(getattr(backend, "reuse", None))
         self._batches.together = callable(getattr(backend, "step_batch", None))
+        self._turn = asyncio.Lock()  # a backend that blocks gives one answer at a time
+        self._answer: _BlockingAnswer | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._up = True
         self.bytes = 0  # of the loaded layers, where the backend tells it
@@ -64,15 +83,18 @@ class Executor:
         if self._worker.stuck:
             raise DeviceError("the device hangs in a step. See its driver's log, or start anew")
         await self.close()
+        what: Any = layers
         if self.answers:
-            self.instance = self._class()
-            await self.instance.load(model, tokenizer)
+            what, folder = model, folder if self.files else None
+        if self.threaded:
+            await self._worker.submit(lambda: self._make(what, folder, tokenizer))
         else:
-            await self._worker.submit(lambda: self._make(layers, folder, tokenizer))
+            self.instance = self._class()
+            await self.instance.load(model, folder, tokenizer)
 
-    def _make(self, layers: Layers, folder: Path | None, tokenizer: Tokenizer) -> None:
+    def _make(self, what: Layers | Model, folder: Path | None, tokenizer: Tokenizer) -> None:
         self.instance = self._class()
-        self.instance.load(layers, folder, tokenizer)
+        self.instance.load(what, folder, tokenizer)
         self.bytes = self._model_size()
         metrics.MODEL_BYTES.set(self.bytes)
         self.block, self.context = (_positions(self.instance, n) for n in ("block", "context"))
@@ -144,7 +166,29 @@ class Executor:
 
     def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The backend's own iterator of one answer."""
+        if self.threaded:
+            return self._blocking_answer(request)
         return cast(AnswerBackend, self.instance).answer(request)
+
+    async def _blocking_answer(self, request: Request) -> AsyncGenerator[Piece, None]:
+        """One answer at a time; each piece is a call of the thread's, watched as a step is."""
+        async with self._turn:
+            answer = self._answer = _BlockingAnswer(self.instance, request)
+            seconds = self._seconds * (1 + len(request.ids) / 1000)
+            try:
+                while (piece := await self._worker.submit(answer.next, seconds)) is not None:
+                    yield piece
+                    seconds = self._seconds
+            except HungError as error:
+                raise self._hangs() from error
+            finally:
+                self._close_answer(answer)
+
+    def _close_answer(self, answer: _BlockingAnswer) -> None:
+        """Behind the call that is under way, and before anything later."""
+        if self._answer is answer:
+            self._answer = None
+            self._worker.submit(answer.close).add_done_callback(_log_failure)
 
     def forget(self, request_id: str) -> None:
         """Drop a request's state, after what is queued."""
@@ -176,7 +220,7 @@ class Executor:
 
     async def check(self) -> str:
         """The backend's word on its device, from an instance of its own."""
-        if not self.answers:
+        if self.threaded:
             return _line(await self._worker.submit(self._check))
         instance = self._class()
         try:
@@ -209,10 +253,12 @@ class Executor:
         instance, self.instance = self.instance, None
         metrics.MODEL_BYTES.set(0)
         self._batches.drop()
-        if self.answers:
-            closing = asyncio.ensure_future(instance.close())
-        else:
+        if self.threaded:
+            if self._answer is not None:
+                self._close_answer(self._answer)
             closing = self._worker.submit(instance.close)
+        else:
+            closing = asyncio.ensure_future(instance.close())
         # Not cancelled when the time is over: a device that comes back is still closed.
         await asyncio.wait([closing], timeout=0 if self._worker.stuck else seconds)
         if not closing.done():

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..contract import RequestError
 from ..text.tokenizer import Tokenizer, TokenizerError
-from .requests import RequestError
 from .thread import HungError, WatchedThread
 
 T = TypeVar("T")

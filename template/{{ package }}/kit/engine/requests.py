@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from .. import metrics
-from ..contract import Array
+from ..contract import Array, RequestError
 
 MOST = 64  # requests at once
 IDLE_SECONDS = 900.0  # exo's own response timeout: nobody waits for such a request
@@ -21,10 +21,6 @@ MOST_WAITING = 4 * MOST  # newcomers that wait; each holds its prompt
 _ENDED_KEPT = 16 * MOST
 
 Outcome = Literal["finished", "failed", "cancelled", "evicted"]
-
-
-class RequestError(ValueError):
-    """A request that can't go on; the device is not at fault."""
 
 
 @dataclass

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from .. import metrics
-from ..contract import Array, checked
+from ..contract import Array, RequestError
 from ..text.tokenizer import Tokenizer
 from .executor import Executor
 from .prefix_cache import PrefixCache
-from .requests import RequestError, Requests
+from .requests import Requests
 from .scheduler import DroppedError
+from .validation import checked
 
 
 class Steps:

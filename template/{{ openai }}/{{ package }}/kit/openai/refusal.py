@@ -3,7 +3,7 @@
 import re
 import time
 
-from ..engine.requests import RequestError
+from ..contract import RequestError
 from ..server.client import Refused, ServerError
 from .settings import Settings, named
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from pathlib import Path
 
-from ..contract import Messages, Model, Piece, Request
-from ..engine.requests import RequestError
+from ..contract import Messages, Model, Piece, Request, RequestError
 from ..server.address import clean
 from ..server.client import Client, Refused, ServerError
 from ..server.models import Served, choose_model, listed
@@ -56,9 +56,9 @@ class OpenAIBackend:
 
     async def messages(self, request: Request) -> Messages:
         """What a server that takes chats alone is sent for a request."""
-        return await request.messages()
+        return request.conversation()
 
-    async def load(self, model: Model, tokenizer: Tokenizer) -> None:
+    async def load(self, model: Model, folder: Path | None, tokenizer: Tokenizer) -> None:
         """Find the server's model for this one, and how it is spoken to. Raises ServerError."""
         await self.close()
         settings = self.settings()
@@ -158,8 +158,8 @@ class OpenAIBackend:
             request.prompt.removeprefix(prompt_mode.bos),
             request.ids,
             self._limit(request),
-            request.temperature,
-            request.top_p,
+            request.sampling.temperature,
+            request.sampling.top_p,
             tuple(sorted(tokenizer.eos_token_ids)),
         )
         if prompt_mode.kind == "ids":

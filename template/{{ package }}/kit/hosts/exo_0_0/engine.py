@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -15,10 +16,9 @@ from numpy.typing import NDArray
 
 from ....names import PACKAGE
 from ... import logs
-from ...contract import Array, Backend, Layers
+from ...contract import Array, Backend, Layers, Request, RequestError, Sampling
 from ...engine import prompts
 from ...engine.engine import Engine, cause_of
-from ...engine.requests import RequestError
 from ...engine.thread import in_thread
 from ...text.tokenizer import LARGEST_ID, Tokenizer
 from .files import ShardFiles
@@ -218,7 +218,10 @@ class ExoEngine(InferenceEngine):
         text = await self._text[1] if self._text is not None else None
         ids = await self._prompts.encode(tokenizer, prompt)
         most, temperature = self.limits()
-        answer = Answer(self.engine, text, request_id, prompt, ids, most, temperature)
+        request = Request(request_id, prompt, tuple(ids), most, Sampling(temperature))
+        if text is not None:
+            request = replace(request, messages=await in_thread(lambda: text.read(prompt)))
+        answer = Answer(self.engine, text, request)
         self._answers[request_id] = answer
         return answer
 

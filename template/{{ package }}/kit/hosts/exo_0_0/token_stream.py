@@ -5,10 +5,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol, cast
 
-from ...contract import Messages, Piece, Request
+from ...contract import Messages, Piece, Request, RequestError
 from ...engine.engine import Engine
-from ...engine.requests import RequestError
-from ...engine.thread import in_thread
 from ...text.reasoning import ReasoningMarks
 from ...text.tokenizer import Tokenizer
 
@@ -41,36 +39,15 @@ class Answer:
     cut: it ended by a limit of the device's or server's, not by itself.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        text: TextHost | None,
-        request_id: str,
-        prompt: str,
-        ids: list[int],
-        max_tokens: int,
-        temperature: float,
-    ) -> None:
-        self._engine, self._text, self._prompt = engine, text, prompt
-        request = Request(
-            request_id,
-            prompt,
-            tuple(ids),
-            max_tokens,
-            temperature=temperature,
-            read=self._read if text is not None else None,
-        )
+    def __init__(self, engine: Engine, text: TextHost | None, request: Request) -> None:
+        self._engine = engine
         self._pieces = engine.answer(request)
         self._spelling = text.spell() if text is not None else None
-        self._thinking = ReasoningMarks(prompt)
+        self._thinking = ReasoningMarks(request.prompt)
         self._ids: deque[int] = deque()
-        self._left = max_tokens
+        self._left = request.max_tokens
         self._over = False
         self.cut = False
-
-    async def _read(self) -> Messages:
-        text = cast(TextHost, self._text)
-        return await in_thread(lambda: text.read(self._prompt))
 
     async def next_id(self) -> int:
         """The next id; raises what ended the answer once its ids are handed out."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from ..contract import Messages, Model, Piece, Request
 from ..server.address import clean
@@ -68,9 +69,9 @@ class RkllmBackend:
 
     async def messages(self, request: Request) -> Messages:
         """What the server is sent for a request."""
-        return await request.messages()
+        return request.conversation()
 
-    async def load(self, model: Model, tokenizer: Tokenizer) -> None:
+    async def load(self, model: Model, folder: Path | None, tokenizer: Tokenizer) -> None:
         """Find the server's model for this one and load it there. Raises ServerError."""
         await self.close()
         settings = self.settings()
@@ -153,8 +154,8 @@ class RkllmBackend:
             self._model,
             exchange.messages,
             request.max_tokens + server.spare,
-            request.temperature,
-            request.top_p,
+            request.sampling.temperature,
+            request.sampling.top_p,
         )
         async with aclosing(server.stream(question)) as chunks:
             async for chunk in chunks:

@@ -1,0 +1,62 @@
+"""What a backend is, and what it gave, held against the contract."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from ..contract import CONTRACT, OLDEST, Array, ContractError
+from ..text.tokenizer import Tokenizer
+
+STEP_MEMBERS = ("whole_model", "files", "load", "step", "forget", "close", "check")
+ANSWER_MEMBERS = ("load", "answer", "close", "check")
+
+
+def makes_answers(backend: Any) -> bool:
+    """Whether a class is an AnswerBackend. Raises ContractError where it is neither kind."""
+    name = getattr(backend, "__name__", repr(backend))
+    contract = getattr(backend, "contract", None)
+    if type(contract) is not int or not OLDEST <= contract <= CONTRACT:
+        raise ContractError(
+            f"{name} in backend.py says contract = {contract!r}, and this plugin's kit/ knows "
+            f"{OLDEST} to {CONTRACT}: see CHANGELOG.md of the template for what has changed"
+        )
+    answers = hasattr(backend, "answer")
+    wanted = ANSWER_MEMBERS if answers else STEP_MEMBERS
+    if missing := [member for member in wanted if not hasattr(backend, member)]:
+        raise ContractError(
+            f"{name} in backend.py has no {', '.join(missing)}: kit/contract.py says what "
+            f"{'an AnswerBackend' if answers else 'a StepBackend'} has"
+        )
+    if isinstance(getattr(backend, "files", ()), str):
+        raise ContractError(f"files of {name} in backend.py is a text; it is a tuple of patterns")
+    return answers
+
+
+def checked(output: Any, ends: bool, tokenizer: Tokenizer) -> Array:
+    """What step() gave, where it is one of its three forms. Raises ContractError.
+
+    ends: whether the last layer is there, where hidden states are no result.
+    """
+    if inspect.iscoroutine(output):
+        output.close()
+    if not isinstance(output, np.ndarray):
+        raise _wrong(f"a {type(output).__name__}")
+    shown = f"{output.dtype} {output.shape}"
+    if ends and np.issubdtype(output.dtype, np.integer):
+        if output.shape != (1, 1) or output.item() < 0:
+            raise _wrong(f"{shown} of {output.reshape(-1)[:4]}")
+        return output
+    if output.ndim != 3 or len(output) != 1 or not np.issubdtype(output.dtype, np.floating):
+        raise _wrong(shown)
+    end = max(tokenizer.eos_token_ids)
+    if ends and output.shape[2] <= end:
+        raise _wrong(f"{shown}, too few logits for the model's end token {end}")
+    return output
+
+
+def _wrong(given: str) -> ContractError:
+    return ContractError(
+        f"step() in backend.py gave {given}. It gives logits (1, 1 or S, V) float32, or the next "
+        "id (1, 1) int64, or hidden states (1, S, D) float32 before the last layers"
+    )
