@@ -15,6 +15,9 @@ REPOSITORY = Path(__file__).parent.parent
 LIST_FILES = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 Render = Callable[..., Path]
 
+# The kit's tests run on a render, in a process of their own: test_kit.py.
+collect_ignore = ["kit"]
+
 
 def questions() -> dict[str, dict[str, object]]:
     """The questions of copier.yml that a user is asked, in their order."""
@@ -37,10 +40,8 @@ def _files_of_template() -> list[str]:
     return [name for name in listing.stdout.decode().split("\0") if name]
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as it stands in the working tree, in a folder that is no git repository."""
-    folder = tmp_path_factory.mktemp("template")
+def copy_template(folder: Path) -> Path:
+    """Copy the template, as it stands in the working tree, into a folder that is no repository."""
     for name in _files_of_template():
         source = REPOSITORY / name
         if source.is_file():  # a deleted file is still listed
@@ -48,6 +49,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it stands in the working tree, in a folder that is no git repository."""
+    return copy_template(tmp_path_factory.mktemp("template"))
 
 
 def render_into(template: Path | str, destination: Path, **answers: str) -> Path:

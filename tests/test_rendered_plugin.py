@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, variants
+from conftest import variants
 from exo_engine_check.host import PINS
-from jinja2 import Environment, StrictUndefined
 from packaging.requirements import Requirement
 
 # Of what exo's setup.py pins, what a plugin or its requirements might touch.
@@ -157,34 +156,6 @@ def test_its_tests_pass_with_the_newest_versions(
     installed: Path, plugin: Plugin, tmp_path: Path
 ) -> None:
     run_its_tests(installed, plugin.folder, tmp_path)
-
-
-def add_kits_tests(plugin: Plugin, folder: Path) -> list[str]:
-    """Put the tests of what only the template can change beside a plugin's own; their paths.
-
-    They take long, and no author can break them: they stand in tests/kit, and run here.
-    """
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    names = {"package": plugin.package, "project_name": plugin.name}
-    made = []
-    for path in sorted((REPOSITORY / "tests/kit").glob("test_*.py.jinja")):
-        source = environment.from_string(path.read_text(encoding="utf-8")).render(names)
-        target = folder / "tests" / path.name.removesuffix(".jinja")
-        target.write_text(source, encoding="utf-8")
-        made.append(f"tests/{target.name}")
-    assert made
-    return made
-
-
-@only("numpy")
-def test_the_kits_own_tests_pass(plugin: Plugin, installed: Path, tmp_path: Path) -> None:
-    folder = copy_tests(plugin.folder, tmp_path)
-    added = add_kits_tests(plugin, folder)
-    output = run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", *added, cwd=folder)
-    assert " passed" in output
-    ruff = [sys.executable, "-m", "ruff"]
-    run(*ruff, "check", "--no-cache", *added, cwd=folder)
-    run(*ruff, "format", "--no-cache", "--check", *added, cwd=folder)
 
 
 def test_its_tests_pass_with_the_lowest_versions(

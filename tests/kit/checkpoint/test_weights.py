@@ -1,0 +1,337 @@
+"""safetensors files against the library that writes them, and files that are wrong."""
+
+import json
+import math
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+from checkpoints import CONFIGS, LAYERS
+from safetensors.numpy import save_file
+
+from exo_kit.kit.llama import weights
+from exo_kit.kit.llama.config import CheckpointError, Config
+from exo_kit.kit.llama.random_checkpoint import tensor_shapes, write_checkpoint
+from exo_kit.kit.llama.weights import INDEX, SINGLE, load_model
+
+
+def load(folder, start=0, end=LAYERS - 1):
+    return load_model(folder, Config.from_folder(folder), start, end)
+
+
+def of_the_library(path):
+    """Every tensor of a file as the safetensors library has it, as float32."""
+    found = {}
+    for name, tensor in safetensors.deserialize(path.read_bytes()):
+        data = bytes(tensor["data"])
+        if tensor["dtype"] == "BF16":  # the upper half of a float32
+            flat = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+        else:
+            flat = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[tensor["dtype"]])
+        found[name] = flat.astype(np.float32).reshape(tensor["shape"])
+    return found
+
+
+def all_tensors(model):
+    """A model's tensors, by the names that they have in the file."""
+    found = {
+        f"model.layers.{model.start + n}.{name}": tensor
+        for n, layer in enumerate(model.layers)
+        for name, tensor in layer.items()
+    }
+    found |= {"model.embed_tokens.weight": model.embedding, "model.norm.weight": model.norm}
+    return found | ({} if model.config.tied else {"lm_head.weight": model.head})
+
+
+def rewrite(path, header=None, data=None, padding=b""):
+    """Change a file's header, or its data."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    made = json.loads(content[8 : 8 + length])
+    if header:
+        header(made)
+    text = json.dumps(made).encode() + padding
+    rest = content[8 + length :] if data is None else data
+    path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_tensor_is_what_the_library_reads(tmp_path, monkeypatch, name, dtype):
+    monkeypatch.setattr(weights, "PIECE", 100)  # so that tensors are converted in several pieces
+    write_checkpoint(tmp_path, CONFIGS[name], dtype=dtype)
+    found, wanted = all_tensors(load(tmp_path)), of_the_library(tmp_path / SINGLE)
+    assert found.keys() == wanted.keys()
+    for tensor, numbers in wanted.items():
+        assert found[tensor].dtype == np.float32
+        np.testing.assert_array_equal(found[tensor], numbers, err_msg=tensor)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_files_that_the_library_writes_are_read(tmp_path, dtype):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    tensors = {k: v.astype(dtype) for k, v in of_the_library(tmp_path / SINGLE).items()}
+    save_file(tensors, tmp_path / SINGLE, {"format": "np"})
+    for name, found in all_tensors(load(tmp_path)).items():
+        np.testing.assert_array_equal(found, tensors[name], err_msg=name)
+
+
+@pytest.mark.parametrize("files", [2, 3])
+def test_an_index_leads_to_the_same_tensors(tmp_path, files):
+    write_checkpoint(tmp_path / "one", CONFIGS["qwen3"])
+    write_checkpoint(tmp_path / "more", CONFIGS["qwen3"], files=files)
+    assert len([*(tmp_path / "more").glob("*.safetensors")]) == files
+    one, more = (all_tensors(load(tmp_path / name)) for name in ("one", "more"))
+    assert one.keys() == more.keys()
+    assert all(np.array_equal(one[name], more[name]) for name in one)
+
+
+def test_an_unaligned_header_is_no_harm(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    path = tmp_path / SINGLE
+    wanted = of_the_library(path)
+    rewrite(path)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    rewrite(path, padding=b" " * (4 - length % 4 + 1))
+    found = all_tensors(load(tmp_path))
+    for name, tensor in found.items():
+        assert tensor.flags.aligned
+        np.testing.assert_array_equal(tensor, wanted[name])
+
+
+def test_float32_is_a_view_of_the_file(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    assert not any(tensor.flags.owndata for tensor in all_tensors(load(tmp_path)).values())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 2), (2, 3), (0, 3)])
+def test_a_shard_has_its_own_tensors_only(tmp_path, name, start, end):
+    write_checkpoint(tmp_path, CONFIGS[name])
+    model = load(tmp_path, start, end)
+    assert len(model.layers) == end - start + 1
+    assert (model.embedding is not None) is (start == 0)
+    assert (model.norm is not None) is (end == 3)
+    assert (model.head is not None) is (end == 3)
+    if name == "qwen2" and (start, end) == (0, 3):
+        assert model.head is model.embedding
+    wanted = of_the_library(tmp_path / SINGLE)
+    key = "mlp.up_proj.weight"
+    np.testing.assert_array_equal(model.layers[-1][key], wanted[f"model.layers.{end}.{key}"])
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 2), (3, 3), (0, 3)])
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_only_files_with_the_shards_tensors_are_opened(tmp_path, monkeypatch, name, start, end):
+    every = tensor_shapes(Config.from_dict(CONFIGS[name]))
+    write_checkpoint(tmp_path, CONFIGS[name], files=len(every))
+    homes = json.loads((tmp_path / INDEX).read_text())["weight_map"]
+    wanted = {home for tensor, home in homes.items() if needed(name, tensor, start, end)}
+    opened, path_open = [], Path.open
+
+    def record(path, *args, **kwargs):
+        opened.append(path.name)
+        return path_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", record)
+    load(tmp_path, start, end)
+    assert sorted(home for home in opened if home.endswith(".safetensors")) == sorted(wanted)
+
+
+def test_a_file_is_opened_once(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    opened, path_open = [], Path.open
+
+    def record(path, *args, **kwargs):
+        opened.append(path.name)
+        return path_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", record)
+    load(tmp_path)
+    assert opened.count(SINGLE) == 1
+
+
+def needed(name, tensor, start, end):
+    """Whether a shard needs a tensor."""
+    if tensor.startswith("model.layers."):
+        return start <= int(tensor.split(".")[2]) <= end
+    if tensor == "model.embed_tokens.weight":
+        return start == 0 or (end == LAYERS - 1 and name == "qwen2")
+    return end == LAYERS - 1
+
+
+def test_a_file_that_is_not_there_is_named_with_the_tensor(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["qwen2"], files=3)
+    (tmp_path / "model-00001-of-00003.safetensors").unlink()
+    assert load(tmp_path, 2, 2).layers
+    with pytest.raises(FileNotFoundError, match=r"model-00001-of-00003.*; model\.embed_tokens\."):
+        load(tmp_path, 2, 3)
+
+
+def test_no_weights_at_all(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    (tmp_path / SINGLE).unlink()
+    with pytest.raises(FileNotFoundError, match=f"neither {SINGLE} nor {INDEX}"):
+        load(tmp_path)
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def change(**entries):
+    """A change of one tensor's entry in a header."""
+    return lambda header: header[UP].update(entries)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (lambda header: header.pop(UP), rf"has no tensor {UP} \(56, 32\)"),
+        (lambda header: header.update({UP: 5}), rf"has no tensor {UP} \(56, 32\)"),
+        (change(shape=[32, 56]), rf"{UP} has the shape \(32, 56\), but .* \(56, 32\)"),
+        (change(shape=[1792]), rf"{UP} has the shape \(1792\), but .* \(56, 32\)"),
+        (change(shape=None), rf"{UP} has the shape None, but .* \(56, 32\)"),
+        (change(dtype="F8_E4M3"), f"{UP} has the dtype F8_E4M3, none of F32, F16, BF16"),
+        (change(dtype="I8"), f"{UP} has the dtype I8"),
+        (change(dtype=["F32"]), f"{UP} has the dtype"),
+        (change(dtype="F16"), f"{UP} stands at .* not its 3584 bytes"),
+        (change(data_offsets=[0, 8]), f"{UP} stands at .* not its 7168 bytes"),
+        (change(data_offsets=[-8, 7160]), f"{UP} stands at"),
+        (change(data_offsets=["0", "7168"]), f"{UP} stands at"),
+        (change(data_offsets=[0]), f"{UP} stands at"),
+        (change(data_offsets=[10**9, 10**9 + 7168]), f"cut short.*{UP} ends at"),
+    ],
+)
+def test_a_wrong_tensor_is_named_with_its_file_and_shapes(tmp_path, header, says):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    rewrite(tmp_path / SINGLE, header)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load(tmp_path)
+    assert str(tmp_path / SINGLE) in str(caught.value)
+    load(tmp_path, 2, 3)  # other layers are well
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 100, 0.5, -1])
+def test_a_file_that_is_cut_short_is_refused(tmp_path, keep):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    path = tmp_path / SINGLE
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep) if keep == 0.5 else keep])
+    with pytest.raises(CheckpointError, match="cut short") as caught:
+        load(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff\xff", b"[" * 100_000, b"null"])
+def test_a_broken_header_is_refused(tmp_path, text):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    (tmp_path / SINGLE).write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(CheckpointError, match="has a header that is") as caught:
+        load(tmp_path)
+    assert str(tmp_path / SINGLE) in str(caught.value)
+
+
+def test_a_header_that_claims_more_than_the_file_is_refused(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    (tmp_path / SINGLE).write_bytes(b"\xff" * 8 + b"{}")
+    with pytest.raises(CheckpointError, match="cut short at 10 bytes"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("length", [weights.LARGEST_HEADER + 1, 2 * 10**9])
+def test_a_header_that_no_model_has_costs_no_memory(tmp_path, length):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    with (tmp_path / SINGLE).open("wb") as file:
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(8 + length)  # a hole
+    config = Config.from_folder(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=f"a header of {length} bytes, and no model's"):
+        load_model(tmp_path, config, 0, 0)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+def test_an_index_that_no_model_has_is_not_read(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
+    with (tmp_path / INDEX).open("wb") as file:
+        file.truncate(weights.LARGEST_HEADER + 1)
+    config = Config.from_folder(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(CheckpointError, match=f"{weights.LARGEST_HEADER + 1} bytes; no model's"):
+        load_model(tmp_path, config, 0, 0)
+
+
+@pytest.mark.parametrize("home", [None, 5, "", "../elsewhere.safetensors", "/etc/passwd"])
+def test_an_index_leads_nowhere_else(tmp_path, home):
+    write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
+    index = json.loads((tmp_path / INDEX).read_text())
+    index["weight_map"]["model.embed_tokens.weight"] = home
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"names no file for model\.embed_tokens\.weight"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}'])
+def test_a_broken_index_is_refused(tmp_path, text):
+    write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
+    (tmp_path / INDEX).write_text(text)
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    assert str(tmp_path / INDEX) in str(caught.value)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from exo_kit.kit.llama import weights
+from exo_kit.kit.llama.config import Config
+from exo_kit.kit.llama.weights import load_model
+
+weights.PIECE = 2**20
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
+
+for folder in map(Path, sys.argv[1:]):
+    config = Config.from_folder(folder)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is the present again
+    before = status("VmRSS")
+    model = load_model(folder, config, 0, config.layers - 1)
+    print(status("VmHWM") - before)
+    del model
+"""
+
+
+def write_zeros(folder, config, dtype):
+    """A checkpoint that is a hole on the disk; returns the bytes of its tensors as float32."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    header, end = {}, 0
+    for name, shape in tensor_shapes(Config.from_dict(config)).items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (folder / SINGLE).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return 2 * end
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_converting_takes_little_more_than_the_result(tmp_path):
+    # Nearly all of it is one tensor, of many pieces.
+    sizes = {"hidden_size": 512, "vocab_size": 2**14, "num_hidden_layers": 1}
+    config = CONFIGS["llama"] | sizes | {"tie_word_embeddings": True}
+    folders = [tmp_path / "BF16", tmp_path / "F16"]
+    float32 = [write_zeros(folder, config, folder.name) for folder in folders]
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *folders], capture_output=True, text=True, check=True
+    )
+    for peak, result in zip(done.stdout.split(), float32, strict=True):
+        assert 0.9 * result <= int(peak) <= 1.15 * result

@@ -1,0 +1,53 @@
+"""Runs the plugin's command in this process, on a toy backend."""
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from toy import ToyAnswers, ToyBackend
+
+from exo_kit.kit.command.cli import main
+
+BACKEND = "exo_kit.backend"
+
+
+class Told(NamedTuple):
+    """What the command left: its exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str], model_id: str) -> Callable[..., Told]:
+    """Function `told(*argv)` that runs the command."""
+
+    def run(*argv: str) -> Told:
+        try:
+            code = main(argv)
+        except SystemExit as end:  # argparse's
+            code = int(end.code or 0)
+        return Told(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def use_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., type]:
+    """Function `use_backend(base, **members)`: backend.py has the toy's class, so changed."""
+
+    def use(base: type = ToyBackend, **members: Any) -> type:
+        base.made.clear()  # type: ignore[attr-defined]
+        module = ModuleType(BACKEND)
+        scripted = type("Scripted", (base,), members)
+        module.Backend = scripted  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, BACKEND, module)
+        return scripted
+
+    return use
+
+
+BOTH = pytest.mark.parametrize("base", [ToyBackend, ToyAnswers])

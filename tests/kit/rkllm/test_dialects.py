@@ -1,0 +1,118 @@
+"""Which server it is, and what it is asked."""
+
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from exo_kit.kit.rkllm.dialect import Question
+from exo_kit.kit.rkllm.dialects import alternating
+from exo_kit.kit.rkllm.probe import probe
+from exo_kit.kit.rkllm.settings import Settings
+from exo_kit.kit.server.address import Address
+from exo_kit.kit.server.client import Client, ServerError
+
+
+@asynccontextmanager
+async def probed(url, **settings):
+    """The dialect of a server."""
+    made = Settings(Address.parse(url), **settings)
+    client = Client(made)
+    try:
+        yield await probe(client, made)
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("rkllama", "rkllama"), ("legacy", "legacy rkllama"), ("openai", "openai")],
+)
+async def test_the_kind_is_found_out(server, kind, name):
+    server.kind = kind
+    async with probed(server.url) as dialect:
+        assert dialect.name == name
+        assert await dialect.models() == server.models
+
+
+async def test_a_setting_overrides_the_probe(server):
+    server.kind = "unknown"
+    async with probed(server.url, kind="openai") as dialect:
+        assert dialect.name == "openai"
+
+
+async def test_an_unknown_server_is_told_by_what_each_probe_answered(server):
+    server.kind = "unknown"
+    with pytest.raises(ServerError, match=r"/api/version answered 404.*RKLLM_SERVER_KIND"):
+        async with probed(server.url):
+            pass
+
+
+async def test_a_path_that_hangs_does_not_hide_the_others(server):
+    server.kind, server.hanging = "openai", {"/", "/current_model"}
+    async with probed(server.url, connect_seconds=0.1) as dialect:
+        assert dialect.name == "openai"
+
+
+async def test_no_error_shows_the_password(server):
+    server.kind = "unknown"
+    url = server.url.replace("http://", "http://me:secret@")
+    with pytest.raises(ServerError, match="is no server that this plugin knows") as caught:
+        async with probed(url):
+            pass
+    assert "secret" not in str(caught.value)
+    server.stop()
+    with pytest.raises(ServerError, match=r"no server at http://127.*RKLLM_SERVER_URL") as caught:
+        async with probed(url):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_html_is_told_as_text(server):
+    server.fault = "load_500_html"
+    async with probed(server.url) as dialect:
+        with pytest.raises(ServerError, match=r"answered 500: .*Internal Server Error Broken\."):
+            await dialect.load(server.models[0])
+
+
+async def test_legacy_unloads_another_model_first(server):
+    server.kind, server.models, server.loaded = "legacy", ["a", "b"], ["a"]
+    async with probed(server.url) as dialect:
+        await dialect.load("b")
+        await dialect.load("b")
+    assert server.loaded == ["b"]
+    assert server.loads == 1
+
+
+SAMPLING = [
+    ("rkllama", 0.0, {"num_predict": 9, "temperature": 0.0, "top_p": 0.9, "top_k": 1}),
+    ("rkllama", 0.7, {"num_predict": 9, "temperature": 0.7, "top_p": 0.9}),
+    ("openai", 0.7, {"max_tokens": 9, "temperature": 0.7, "top_p": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("kind", "temperature", "wanted"), SAMPLING)
+async def test_limit_and_sampling_reach_the_server(server, kind, temperature, wanted):
+    server.kind = kind
+    messages = [{"role": "user", "content": "Hi"}]
+    async with probed(server.url) as dialect:
+        question = Question(server.models[0], messages, 9, temperature, 0.9)
+        async with aclosing(dialect.stream(question)) as chunks:
+            assert "".join([c.text async for c in chunks]) == "Hello there, this is the NPU."
+    sent = server.chat_requests[-1]
+    assert wanted.items() <= (sent.get("options") or sent).items()
+    assert sent["messages"] == messages
+
+
+def said(*pairs):
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+def test_legacy_gets_alternating_roles_and_loses_nothing():
+    messages = said(
+        ("system", "S"), ("user", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")
+    )
+    assert alternating(messages) == said(("user", "S\n\na\n\nb"), ("assistant", "c"), ("user", "d"))
+    assert messages[1]["content"] == "a"
+    assert alternating(said(("system", "S"), ("assistant", "c"))) == said(
+        ("user", "S"), ("assistant", "c")
+    )

@@ -1,0 +1,115 @@
+"""Chat templates are foreign code: what they write, and what they can't do to a node."""
+
+import gc
+import subprocess
+import sys
+import time
+
+import pytest
+from jinja2 import TemplateError
+
+from exo_kit.kit.text import chat_template
+from exo_kit.kit.text.chat_template import BoundError, compiled, render
+
+HELLO = [{"role": "user", "content": "hello"}]
+LOOPS = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+WITHOUT_END = {
+    "loops": LOOPS,
+    "a macro": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}"
+    "{{ m(60) }}",
+    "a power": "{% set n = messages | length + 8 %}{{ n ** (10 ** 9) }}",
+}
+WITHOUT_ROOM = {
+    "a product": "{{ 'a' * (messages | length * 10 ** 10) }}",
+    "a filter": "{{ 'a' | center(messages | length * 10 ** 10) }}",
+    "a format": "{{ '%10000000000d' % (messages | length) }}",
+    "doubling": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}"
+    "{% endfor %}",
+}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(chat_template, "LOAD_SECONDS", 5.0)
+
+
+def test_a_prompt_is_written_up_to_where_the_answer_begins():
+    template = compiled(
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content | tojson }}\n"
+        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    messages = [{"role": "user", "content": 'ä"\ud800'}]
+    assert render(template, messages, {"bos_token": "<s>"}) == (
+        '<s>[user] "ä\\"\ud800"\n[assistant]'
+    )
+    assert render(template, [], {"bos_token": ""}) == "[assistant]"
+
+
+def test_a_template_refuses_or_fails_with_its_own_words():
+    template = compiled(
+        "{% if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}"
+        "{{ messages[0].content + 1 }}"
+    )
+    with pytest.raises(TemplateError, match="one turn only"):
+        render(template, HELLO * 2, {})
+    with pytest.raises(TemplateError, match="concatenate"):
+        render(template, HELLO, {})
+    with pytest.raises(TemplateError, match="Expected an expression"):
+        compiled("{% for %}}")
+
+
+@pytest.mark.parametrize("source", WITHOUT_END.values(), ids=WITHOUT_END)
+def test_a_template_without_end_is_ended_and_the_next_prompt_is_rendered(source):
+    template = compiled("{% if messages | length == 1 %}" + source + "{% endif %}done")
+    begun = time.monotonic()
+    with pytest.raises(BoundError, match=r"takes longer than 0\.2 s"):
+        render(template, HELLO, {}, 0.2)
+    assert time.monotonic() - begun < 5
+    assert render(template, HELLO * 2, {}) == "done"
+
+
+def test_a_template_that_takes_too_long_to_compile_is_refused(monkeypatch):
+    monkeypatch.setattr(chat_template, "LOAD_SECONDS", 0.5)
+    with pytest.raises(BoundError, match=r"takes longer than 0\.5 s"):
+        compiled("{{ (9 ** 99999) ** 99 }}")  # a constant: Jinja works it out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory is bounded on Linux alone")
+@pytest.mark.parametrize("source", WITHOUT_ROOM.values(), ids=WITHOUT_ROOM)
+def test_a_template_that_takes_all_memory_is_refused(source):
+    with pytest.raises(BoundError, match="takes more than 512 MB of memory"):
+        render(compiled(source), HELLO, {})
+
+
+def test_a_template_that_writes_without_end_is_refused(monkeypatch):
+    template = compiled("{% for i in range(99999) %}{{ 'a' * 99 }}{% endfor %}")
+    with pytest.raises(BoundError, match="writes more than 4194304 characters"):
+        render(template, HELLO, {})
+    monkeypatch.setattr(chat_template, "MOST_CHARACTERS", 10)
+    with pytest.raises(BoundError, match="the chat template has 11 characters"):
+        compiled("a" * 11)
+
+
+def test_a_template_reaches_nothing_outside():
+    for source in (
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ strftime_now.__globals__.x }}",
+        "{% include 'x' %}",
+    ):
+        with pytest.raises(TemplateError):
+            render(compiled(source), HELLO, {})
+
+
+def test_a_template_that_nobody_needs_any_more_leaves_no_process():
+    process = compiled("x")._process
+    assert process.poll() is None
+    compiled("another model's")
+    gc.collect()
+    assert process.poll() is not None
+
+
+def test_the_process_ends_with_its_parent():
+    command = [sys.executable, "-P", str(chat_template._CHILD)]
+    done = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -1,0 +1,300 @@
+"""The engine that exo loads: what its node asks of it, over scripted backends."""
+
+import asyncio
+import shutil
+
+import numpy as np
+import pytest
+from driver import first_step, full_shard, generate, split, text_of, wire
+from exo.inference.shard import Shard
+from exo.models import get_repo
+from plugin import ENGINE_CLASS
+from toy import END, STOP, VOCABULARY, ToyAnswers, ToyBackend, write_tokenizer
+
+from exo_kit.kit.engine import prompts, requests
+from exo_kit.kit.hosts.exo_0_0 import engine as fork
+from exo_kit.kit.hosts.exo_0_0.engine import EngineError
+
+
+class WholeToy(ToyBackend):
+    whole_model = True
+
+
+class Files(ToyBackend):
+    files = ("*.safetensors",)
+
+
+BACKENDS = [ToyBackend, WholeToy, ToyAnswers]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_every_kind_of_backend_answers(use, model_id, backend):
+    engine = use(backend)
+    ids = await generate([engine], [full_shard(engine, model_id)], "xyz")
+    assert ids == [VOCABULARY.index(" "), STOP, END]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_every_kind_of_backend_answers_on_two_nodes(use, model_id, backend):
+    left, right = use(backend), use(backend)
+    ids = await generate([left, right], split(full_shard(left, model_id)), "xyz")
+    assert ids == [VOCABULARY.index(" "), STOP, END]
+
+
+async def test_a_sharded_backend_has_its_own_layers(use, model_id):
+    left, right = use(ToyBackend), use(ToyBackend)
+    shards = split(full_shard(left, model_id))
+    await generate([left, right], shards, "xyz")
+    found = [engine.engine.executor.instance.layers for engine in (left, right)]
+    assert found == [fork.layers_of(shard) for shard in shards]
+
+
+async def test_a_whole_model_runs_on_the_node_with_the_last_layer_alone(use, model_id):
+    left, right = use(WholeToy), use(WholeToy)
+    shards = split(full_shard(left, model_id))
+    given = np.array([[1, 2, 3]])
+    passed, _ = await left.infer_tensor("r", shards[0], given)
+    assert passed is given
+    assert left.engine.executor.instance is None
+    await right.infer_tensor("r", shards[1], given)
+    assert right.engine.executor.instance.live == {"r"}
+
+
+async def test_exos_limits_reach_an_answer(use, model_id):
+    engine = use(ToyAnswers)
+    engine.limits = lambda: (3, 0.5)
+    ids = await generate([engine], [full_shard(engine, model_id)], "abc", 3)
+    [request] = engine.engine.executor.instance.requests
+    assert (request.max_tokens, request.sampling.temperature) == (3, 0.5)
+    assert request.prompt == "abc"
+    assert len(ids) == 3
+
+
+async def test_another_split_keeps_a_whole_model(use, model_id):
+    engine = use(ToyAnswers)
+    full = full_shard(engine, model_id)
+    await engine.ensure_shard(full)
+    first = engine.engine.executor.instance
+    await engine.ensure_shard(split(full)[1])
+    assert engine.engine.executor.instance is first
+
+
+async def test_loading_is_idempotent_for_exos_two_callers(use, model_id):
+    engine = use(ToyBackend)
+    shard = full_shard(engine, model_id)
+    await first_step([engine], [shard], "abc", "r", None)
+    await asyncio.gather(*(engine.ensure_shard(shard) for _ in range(5)))
+    assert engine.engine.executor.instance.loads == 1
+
+
+async def test_exos_downloader_is_asked_where_the_backend_wants_files(use, model_id, downloader):
+    engine = use(Files)
+    shard = full_shard(engine, model_id)
+    await engine.ensure_shard(shard)
+    assert downloader.calls == [(shard, ENGINE_CLASS)]
+    other = use(ToyBackend)
+    await other.ensure_shard(shard)
+    assert len(downloader.calls) == 1
+
+
+async def test_offline_exos_downloads_are_used_as_they_are(
+    use, model_id, downloader, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    engine = use(Files)
+    shard = full_shard(engine, model_id)
+    with pytest.raises(EngineError, match=r"HF_HUB_OFFLINE is set, and .* has no model"):
+        await engine.ensure_shard(shard)
+    [folder] = (tmp_path / "downloads").iterdir()
+    (folder / "config.json").write_text("{}")
+    await engine.ensure_shard(shard)
+    assert engine.engine.executor.instance.folder == folder
+    assert downloader.calls == []
+
+
+async def test_other_files_are_fetched_by_their_patterns_alone(
+    use, model_id, downloader, monkeypatch, tmp_path
+):
+    class Exported(Files):
+        files = ("*.json", "onnx/model_q4.onnx*")
+
+    asked = []
+
+    def snapshot_download(repository, *, allow_patterns, local_dir):
+        asked.append((repository, allow_patterns))
+        (local_dir / "onnx").mkdir(parents=True)
+        (local_dir / "onnx" / "model_q4.onnx").touch()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    engine = use(Exported)
+    await engine.ensure_shard(full_shard(engine, model_id))
+    repository = get_repo(model_id, ENGINE_CLASS)
+    assert asked == [(repository, ["*.json", "onnx/model_q4.onnx*", "*.jinja"])]
+    folder = engine.engine.executor.instance.folder
+    assert folder == tmp_path / "downloads" / repository.replace("/", "--")
+    assert (folder / "onnx" / "model_q4.onnx").exists()
+    assert downloader.calls == []
+
+    def no_hub(*_, **__):
+        raise OSError("no route\nto the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_hub)
+    with pytest.raises(EngineError, match=r"gave no .*model_q4.* \(no route\); put them into "):
+        await use(Exported).ensure_shard(full_shard(engine, model_id))
+
+
+async def test_files_that_exo_left_out_are_the_first_and_the_last_layers(use, model_id, downloader):
+    class Tied(Files):
+        def load(self, layers, folder, tokenizer):
+            if all(fetched.start_layer > 0 for fetched, _ in downloader.calls):
+                raise FileNotFoundError("model-00001-of-00002.safetensors")
+            super().load(layers, folder, tokenizer)
+
+    engine = use(Tied)
+    last = split(full_shard(engine, model_id))[1]
+    await engine.ensure_shard(last)
+    fetched = [(shard.start_layer, shard.end_layer) for shard, _ in downloader.calls]
+    end = last.n_layers - 1
+    assert fetched == [(last.start_layer, end), (0, 0), (end, end)]
+
+
+async def test_the_tokenizer_may_come_with_the_files(use, model_id, downloader, monkeypatch):
+    engine = use(Files)
+    repo = get_repo(model_id, ENGINE_CLASS)
+    shutil.rmtree(write_tokenizer(repo))
+    fetch = downloader.ensure_shard
+
+    async def with_tokenizer(shard, name):
+        write_tokenizer(repo)
+        return await fetch(shard, name)
+
+    monkeypatch.setattr(downloader, "ensure_shard", with_tokenizer)
+    ids = await generate([engine], [full_shard(engine, model_id)], "xyz")
+    assert ids[-1] == END
+
+
+async def test_a_model_that_exo_does_not_know_is_named(use, model_id):
+    engine = use(ToyBackend)
+    with pytest.raises(EngineError, match="exo has no model no-such-model"):
+        await engine.ensure_shard(Shard("no-such-model", 0, 3, 4))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_an_error_reaches_the_first_steps_caller(use, model_id, backend):
+    def failing(self, *args):
+        raise OSError("the device went away")
+
+    name = "answer" if backend is ToyAnswers else "step"
+    engine = use(type("Failing", (backend,), {name: failing}))
+    with pytest.raises(EngineError, match=r": the device went away$"):
+        await engine.infer_prompt("r", full_shard(engine, model_id), "abc")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_an_ended_requests_late_step_is_refused(use, model_id, backend):
+    engine = use(backend)
+    shard = full_shard(engine, model_id)
+    await generate([engine], [shard], "xyz", request_id="r")
+    with pytest.raises(EngineError, match="ended"):
+        await engine.infer_tensor("r", shard, np.array([[4]]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.array([[-1, 2]]),
+        np.array([1, 2]),
+        np.array([[1.0, 2.0]]),
+        np.zeros((1, 3, 8), np.float32),
+        np.zeros((1, 0), np.int64),
+        np.zeros((2, 3), np.int64),
+    ],
+    ids=lambda x: f"{x.dtype}{x.shape}",
+)
+async def test_an_input_that_does_not_fit_the_layers_is_refused(use, model_id, backend, x):
+    engine = use(backend)
+    shard = full_shard(engine, model_id)
+    with pytest.raises(EngineError, match=r"takes token ids .* Send the request again"):
+        await engine.infer_tensor("r", shard, wire(x) if x.size else x)
+    assert await generate([engine], [shard], "xyz", request_id="other") != []
+
+
+async def test_ids_are_refused_where_hidden_states_come(use, model_id):
+    engine = use(ToyBackend)
+    last = split(full_shard(engine, model_id))[1]
+    with pytest.raises(EngineError, match="takes hidden states"):
+        await engine.infer_tensor("r", last, np.array([[1, 2]]))
+
+
+async def test_a_bad_tensor_ends_no_request_of_that_id(use, model_id):
+    engine = use(ToyBackend)
+    shard = full_shard(engine, model_id)
+    await engine.infer_prompt("r", shard, "abc")
+    with pytest.raises(EngineError):
+        await engine.infer_tensor("r", shard, np.array([[-1]]))
+    result, _ = await engine.infer_tensor("r", shard, np.array([[4]]))
+    assert result.argmax() == 5
+
+
+async def test_a_node_that_has_not_seen_the_prompt_does_not_start_anew(use, model_id):
+    engine = use(ToyBackend)
+    last = split(full_shard(engine, model_id))[1]
+    with pytest.raises(EngineError, match="has not seen the beginning"):
+        await engine.infer_tensor("r", last, np.zeros((1, 1, 1), np.float32))
+
+
+async def test_a_prompt_without_end_is_refused_before_it_is_tokenized(use, model_id, monkeypatch):
+    monkeypatch.setattr(prompts, "MOST_CHARACTERS", 10)
+    engine = use(ToyBackend)
+    with pytest.raises(EngineError, match="too long: 11 characters, of 10"):
+        await engine.infer_prompt("r", full_shard(engine, model_id), "a" * 11)
+
+
+async def test_sampling_knows_its_request_however_they_interleave(use, model_id):
+    engine = use(ToyBackend)
+    shard = full_shard(engine, model_id)
+    prompts = ["a", "m", "x", "abc", "q"]
+    work = [generate([engine], [shard], p * 2, request_id=p) for p in prompts]
+    answers = await asyncio.gather(*work)
+    for prompt, ids in zip(prompts, answers, strict=True):
+        assert ids[0] == VOCABULARY.index(prompt[-1]) + 1
+        assert ids[-1] == END
+    assert len(engine.engine.requests) == 0
+
+
+async def test_sampling_takes_the_largest_logit_or_draws_from_the_nucleus(use):
+    engine = use(ToyBackend)
+    logits = np.log(np.array([[[0.5, 0.4, 0.1]]], dtype=np.float32))
+    assert (await engine.sample(logits, temp=0.0)).tolist() == [0]
+    drawn = {int((await engine.sample(logits, temp=1.0, top_p=0.8)).item()) for _ in range(200)}
+    assert drawn == {0, 1}
+
+
+async def test_every_eos_id_becomes_the_one_that_exo_knows(use, model_id):
+    engine = use(ToyBackend)
+    write_tokenizer(get_repo(model_id, ENGINE_CLASS), END, also=(STOP,))
+    ids = await generate([engine], [full_shard(engine, model_id)], "xyz")
+    assert ids == [VOCABULARY.index(" "), END]
+    assert (await engine.sample(np.array([[STOP]]))).tolist() == [END]
+
+
+async def test_a_closed_engine_loads_again(use, model_id):
+    engine = use(ToyBackend)
+    shard = full_shard(engine, model_id)
+    first = text_of(engine, await generate([engine], [shard], "xyz", request_id="one"))
+    await engine.close()
+    assert engine.shard is None
+    again = text_of(engine, await generate([engine], [shard], "xyz", request_id="two"))
+    assert again == first
+
+
+async def test_an_answer_that_never_came_in_leaves_nothing(use, model_id, monkeypatch):
+    engine = use(ToyAnswers)
+    shard = full_shard(engine, model_id)
+    monkeypatch.setattr(requests, "MOST", 1)
+    monkeypatch.setattr(requests, "WAIT_SECONDS", 0.01)
+    await engine.infer_prompt("first", shard, "abc")
+    with pytest.raises(EngineError, match="in flight already"):
+        await engine.infer_prompt("second", shard, "abc")
+    assert list(engine._answers) == ["first"]

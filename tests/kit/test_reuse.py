@@ -1,0 +1,259 @@
+"""A prompt that begins as an earlier one: what is taken over, from whom, and what never is."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from plugin import PACKAGE
+from prometheus_client import REGISTRY
+from running import answer_of, until, value
+from toy import ToyMany
+
+from exo_kit.kit.contract import Layers, RequestError
+from exo_kit.kit.engine import prefix_cache as states
+from exo_kit.kit.engine import requests
+from exo_kit.kit.settings import PREFIX, SettingError, size
+
+PAST = "What is the capital of France? It is known"  # more than LEAST letters
+HALVES = Layers("toy", 0, 1, 4), Layers("toy", 2, 3, 4)
+
+
+async def conversation(runner, *prompts, most=4):
+    """The ids of the answers to prompts that come one after the other."""
+    return [(await answer_of(runner, text, f"turn {n}", most))[0] for n, text in enumerate(prompts)]
+
+
+def rows(runner):
+    """How many rows each call of the device had, in order."""
+    return [count for batch in runner.executor.instance.batches for _, count in batch]
+
+
+@pytest.fixture
+async def off(new_runner):
+    """A runner that computes everything anew."""
+    return await new_runner(ToyMany, keeps=False)
+
+
+async def test_the_next_turn_of_a_chat_computes_what_is_new_alone(new_runner, off):
+    runner, hits = await new_runner(ToyMany), value("reuse_hits_total")
+    turns = PAST, PAST + " wide", PAST + " wide and far"
+    assert await conversation(runner, *turns) == await conversation(off, *turns)
+    first, second, third = (len(turn) for turn in turns)
+    alone = [1, 1, 1]
+    assert rows(runner) == [first, *alone, second - first, *alone, third - second, *alone]
+    assert value("reuse_hits_total") == hits + 2
+
+
+async def test_an_answer_in_the_next_prompt_is_not_computed_again(new_runner, off):
+    runner = await new_runner(ToyMany)
+    _, text, _ = await answer_of(runner, PAST, "turn", 6)
+    assert await answer_of(runner, PAST + text + "x", "next", 4) == await answer_of(
+        off, PAST + text + "x", "next", 4
+    )
+    assert rows(runner)[6] == 2  # the last id of an answer was never computed, and the x
+
+
+@pytest.mark.parametrize("least", [0, 1])
+async def test_what_begins_alike_for_too_few_ids_is_computed_anew(new_runner, off, least):
+    runner = await new_runner(ToyMany)
+    same = PAST[: states.LEAST - least]
+    turns = same + "abc", same + "xyz"
+    assert await conversation(runner, *turns) == await conversation(off, *turns)
+    assert rows(runner)[4] == (len(turns[1]) if least else 3)
+
+
+async def test_the_same_prompt_again_computes_its_last_id(new_runner, off):
+    runner = await new_runner(ToyMany)
+    assert await conversation(runner, PAST, PAST) == await conversation(off, PAST, PAST)
+    assert rows(runner)[4] == 1
+
+
+async def test_one_past_serves_many_users_at_once(new_runner, off):
+    runner = await new_runner(ToyMany)
+    await answer_of(runner, PAST, "first", 2)
+
+    async def ask(runner):
+        asked = (answer_of(runner, PAST + letter, letter, 5) for letter in "abcd")
+        return await asyncio.gather(*asked)
+
+    assert await ask(runner) == await ask(off)
+    assert max(rows(runner)[2:]) == 1
+
+
+async def test_an_answer_in_flight_serves_others_too(new_runner, off):
+    runner = await new_runner(ToyMany)
+    answer = asyncio.ensure_future(answer_of(runner, PAST, "first", 60))
+    await until(lambda: len(runner.executor.instance.batches) > 2)
+    assert await answer_of(runner, PAST + "x", "other", 5) == await answer_of(
+        off, PAST + "x", "other", 5
+    )
+    assert await answer == await answer_of(off, PAST, "first", 60)
+    assert set(rows(runner)[1:]) == {1}
+
+
+async def test_a_cancelled_answer_serves_and_a_failed_one_does_not(new_runner):
+    runner = await new_runner(ToyMany)
+    for name in ("cancelled", "failed"):
+        await runner.step(name, np.array([[*range(40)]]))
+    runner.requests.cancel("cancelled")
+    runner.requests.fail("failed", "the device went away", "device")
+    await until(lambda: runner.executor.instance.forgotten == ["failed"])
+    await runner.step("next", np.array([[*range(41)]]))
+    assert rows(runner) == [40, 1, 1]
+
+
+async def through(first, last, name, ids):
+    """The ids that two nodes answer with."""
+    found = []
+    x = np.array([ids])
+    for _ in range(4):
+        hidden = await first.step(name, x)
+        assert hidden.shape[1] == x.shape[1]
+        hidden.flags.writeable = False  # as it comes from a peer
+        found.append(last.pick(await last.step(name, hidden), 0.0, 1.0))
+        x = np.array([found[-1:]])
+    for runner in (first, last):
+        runner.requests.finish(name)
+    return found
+
+
+async def test_every_node_of_a_cluster_finds_out_by_itself(new_runner):
+    ids = [*range(5, 50)]
+    turns = {"one": ids, "two": [*ids, 7, 8], "three": ids}
+    on, off = [
+        [await new_runner(ToyMany, layers=layers, keeps=keeps) for layers in HALVES]
+        for keeps in (True, False)
+    ]
+    for name, asked in turns.items():
+        assert await through(*on, name, asked) == await through(*off, name, asked)
+    for runner in on:
+        assert rows(runner) == [45, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1]
+
+
+async def test_a_node_that_kept_nothing_gets_the_whole_prompt(new_runner):
+    first, last = [await new_runner(ToyMany, layers=layers) for layers in HALVES]
+    ids = np.array([[*range(5, 50)]])
+    await last.step("one", await first.step("one", ids))
+    first.requests.finish("one")
+    last.requests.evict("one", "there was no room")
+    again = await last.step("two", await first.step("two", ids))
+    assert (rows(first), rows(last)) == ([45, 1], [45, 45])
+    last.requests.evict("two", "there was no room")
+    np.testing.assert_array_equal(again, await last.step("three", await first.step("three", ids)))
+
+
+async def test_a_device_that_uses_its_memory_anew_spoils_nothing(new_runner):
+    class Anew(ToyMany):
+        memory = np.zeros((1, 64, 1), np.float32)
+
+        def _step(self, request_id, x):
+            output = self.memory[:, : x.shape[1]]
+            output[:] = super()._step(request_id, x)
+            return output
+
+    runner = await new_runner(Anew, layers=HALVES[0])
+    x = np.array([[*range(40)]])
+    wanted = (await runner.step("one", x)).copy()
+    runner.requests.finish("one")
+    x[0, 0] = 9  # and a host its own
+    await runner.step("other", np.array([[*range(50, 9, -1)]]))
+    found = await runner.step("two", np.array([[*range(40)]]))
+    np.testing.assert_array_equal(found, wanted)
+    assert rows(runner) == [40, 41, 1]
+
+
+async def test_a_device_that_tells_no_bytes_keeps_nothing(new_runner):
+    runner = await new_runner(type("Odd", (ToyMany,), {"size": None}))
+    await conversation(runner, PAST, PAST)
+    assert rows(runner)[4] == len(PAST)
+
+
+async def test_a_device_that_fails_to_copy_computes_the_prompt(new_runner, off, caplog):
+    class Clumsy(ToyMany):
+        def reuse(self, request_id, other, length):
+            self.states[request_id] = [1.0, 2.0]
+            raise OSError("no room")
+
+    runner = await new_runner(Clumsy)
+    assert await conversation(runner, PAST, PAST) == await conversation(off, PAST, PAST)
+    assert "reuse() in backend.py failed" in caplog.text
+
+
+async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(new_runner, monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", "100K")
+    runner = await new_runner(ToyMany)
+    device = runner.executor.instance
+    for n in range(4):
+        await answer_of(runner, 38 * "abcd"[n], str(n), 3)  # 40 rows of 1,008 bytes each
+    await until(lambda: device.forgotten == ["0", "1"])
+    assert value_of("kept") == 2 * 40 * 1008
+    assert value_of("in_flight") == 0
+    await answer_of(runner, 38 * "c", "c again", 1)  # what was used last stays
+    await until(lambda: "3" in device.forgotten)
+    assert "2" not in device.forgotten
+
+
+async def test_who_is_in_flight_comes_before_what_is_kept(new_runner, monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", "100K")
+    monkeypatch.setattr(requests, "WAIT_SECONDS", 0.01)
+    runner = await new_runner(ToyMany)
+    await answer_of(runner, 40 * "a", "ended", 1)
+    await runner.step("large", np.array([[*range(60)]]))
+    await runner.step("larger", np.array([[*range(1, 60)]]))
+    await until(lambda: runner.executor.instance.forgotten == ["ended"])
+    with pytest.raises(RequestError, match="2 requests are in flight already"):
+        await runner.step("one more", np.array([[1]]))
+    runner.requests.finish("large")
+    await runner.step("then", np.array([[1]]))
+
+
+async def test_nothing_is_kept_where_nothing_may_be(new_runner, monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", "0")
+    runner = await new_runner(ToyMany)
+    await conversation(runner, PAST, PAST)
+    assert rows(runner)[4] == len(PAST)
+    await until(lambda: runner.executor.instance.states == {})
+
+
+async def test_a_longer_turn_takes_the_place_of_a_shorter_one(new_runner):
+    runner = await new_runner(ToyMany)
+    _, text, _ = await answer_of(runner, PAST, "one", 3)
+    await answer_of(runner, PAST + text + "more", "two", 3)
+    await until(lambda: list(runner.executor.instance.states) == ["two"])
+
+
+async def test_an_id_that_comes_again_begins_anew(new_runner, off):
+    runner = await new_runner(ToyMany)
+    for asked in (PAST, PAST[::-1], PAST[::-1]):
+        runner.requests._ended.clear()  # it is remembered for many requests only
+        off.requests._ended.clear()
+        found, wanted = [await answer_of(r, asked, "same", 5) for r in (runner, off)]
+        assert found == wanted
+
+
+async def test_other_layers_begin_with_nothing(new_runner, source):
+    runner = await new_runner(ToyMany)
+    await conversation(runner, PAST)
+    await runner.load(HALVES[0], source)
+    await runner.step("r", np.array([[*range(40)]]))
+    assert value_of("kept") == 0
+
+
+def value_of(what):
+    """The gauge of held bytes."""
+    return REGISTRY.get_sample_value(f"{PACKAGE}_held_bytes", {"of": what})
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("", None), ("0", 0), ("7", 7), ("2K", 2048), ("3G", 3 << 30)]
+)
+def test_a_number_of_bytes(monkeypatch, text, wanted):
+    monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", text)
+    assert size("CACHE_BYTES") == wanted
+
+
+@pytest.mark.parametrize("text", ["-1", "2T", "G", "1.5G", "2GK", "\u0661"])
+def test_what_is_no_number_of_bytes_is_told(monkeypatch, text):
+    monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", text)
+    with pytest.raises(SettingError, match=r"CACHE_BYTES is .* such as 2G"):
+        size("CACHE_BYTES")
