@@ -52,12 +52,12 @@ async def find_prompt_mode(
         else:
             _log.warning("%s is spoken to in text: %s", model, why)
     if wanted == "ids":
-        raise ServerError(f"{named('SPEECH')} is ids, but {why}")
+        raise ServerError(f"{named('PROMPT_MODE')} is ids, but {why}")
     if wanted != "chat":
         found = await _text(dialect, model, tokenizer, why)
         if found or wanted == "text":
             return found or PromptMode("text", why)
-    return PromptMode("chat", why if wanted == "auto" else f"{named('SPEECH')} says so")
+    return PromptMode("chat", why if wanted == "auto" else f"{named('PROMPT_MODE')} says so")
 
 
 class _Ask:
