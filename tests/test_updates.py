@@ -244,12 +244,12 @@ OWN = {
     "tests/test_models.py": """from exo_ada.backend import Mine
 from exo_ada.detection import detect_device
 from exo_ada.gears import TEETH
-from exo_ada.models import TABLE
+from exo_ada.models import MODELS
 
 
 def test_mine():
     assert Mine().check() == "the Analytical Engine"
-    assert (detect_device(), TEETH, TABLE[-1].layers) == ("ada", 40, 2)
+    assert (detect_device(), TEETH, MODELS.table[-1].layers) == ("ada", 40, 2)
 """,
 }
 as_an_author_would = several(

@@ -9,6 +9,7 @@ import pytest
 from toy import ToyAnswers, ToyBackend
 
 from exo_kit.kit.command.cli import main
+from exo_kit.plugin import PLUGIN
 
 BACKEND = "exo_kit.backend"
 
@@ -27,7 +28,7 @@ def told(capsys: pytest.CaptureFixture[str], model_id: str) -> Callable[..., Tol
 
     def run(*argv: str) -> Told:
         try:
-            code = main(argv)
+            code = main(PLUGIN, argv)
         except SystemExit as end:  # argparse's
             code = int(end.code or 0)
         return Told(code, *capsys.readouterr())

@@ -5,7 +5,8 @@ import asyncio
 from plugin import PACKAGE
 from prometheus_client import REGISTRY
 
-from exo_kit.kit.contract import Layers, Model, Request
+from exo_kit.kit.cards import Model
+from exo_kit.kit.contract import Layers, Request
 
 WHOLE = Layers("toy", 0, 3, 4)
 

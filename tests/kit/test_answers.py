@@ -9,9 +9,9 @@ from plugin import ENGINE_CLASS, PACKAGE
 from ring import make_ring, model_shard
 from toy import END, STOP, ToyAnswers, write_tokenizer
 
-from exo_kit.kit.cards import MODELS
 from exo_kit.kit.hosts.exo_0_0.patches import node as fork_node
 from exo_kit.kit.text.reasoning import ReasoningMarks
+from exo_kit.models import MODELS
 
 
 class Scripted(ToyAnswers):

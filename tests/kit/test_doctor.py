@@ -2,15 +2,22 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from types import ModuleType
 
+import command
 import pytest
 from command import BACKEND, BOTH
 from plugin import ENGINE_NAME, PACKAGE, PROJECT
 
-from exo_kit import detection, models
-from exo_kit.kit import cards
-from exo_kit.kit.contract import Model
+from exo_kit import detection
+from exo_kit.kit.cards import Model, cards
+from exo_kit.models import MODELS
+
+
+def offer(monkeypatch, *models):
+    """The plugin offers these models alone."""
+    monkeypatch.setattr(command, "PLUGIN", replace(command.PLUGIN, models=cards(*models)))
 
 
 @pytest.fixture
@@ -81,8 +88,7 @@ def test_a_missing_sdk_is_told_with_how_to_get_it(doctor, monkeypatch):
 def test_a_model_that_exo_never_offers_is_told(doctor, use_backend, monkeypatch, layers):
     use_backend()
     wrong = Model("no-such-offer", "No", "organization/name", layers)
-    monkeypatch.setattr(models, "TABLE", (*models.TABLE, wrong))
-    monkeypatch.setitem(cards.BY_ID, "no-such-offer", wrong)
+    offer(monkeypatch, *MODELS.table, wrong)
     code, shown = doctor()
     assert code == 1
     assert "a number of layers and a repository. Look at: no-such-offer." in shown
@@ -91,16 +97,15 @@ def test_a_model_that_exo_never_offers_is_told(doctor, use_backend, monkeypatch,
 def test_a_model_that_exo_does_not_have_is_told(doctor, use_backend, monkeypatch):
     use_backend()
     extra = Model("not-in-exo", "Not", "organization/name", 4)
-    monkeypatch.setattr(models, "TABLE", (*models.TABLE, extra))
-    monkeypatch.setitem(cards.BY_ID, "not-in-exo", extra)
+    offer(monkeypatch, *MODELS.table, extra)
     code, shown = doctor()
     assert code == 1
-    assert "exo has no such model for this engine: not-in-exo." in shown
+    assert "exo has no such model for this engine: not-in-exo-" in shown
 
 
 def test_no_models_are_told(doctor, use_backend, monkeypatch):
     use_backend()
-    monkeypatch.setattr(models, "TABLE", ())
+    offer(monkeypatch)
     assert "models: Name at least one model in models.py." in doctor()[1]
 
 

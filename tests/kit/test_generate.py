@@ -10,9 +10,9 @@ from command import BOTH
 from plugin import PACKAGE, PROJECT
 from toy import ToyAnswers, ToyBackend, write_tokenizer
 
-from exo_kit.kit.cards import BY_ID
 from exo_kit.kit.command import cli
 from exo_kit.kit.command import loaded_model as session
+from exo_kit.models import MODELS
 
 
 @BOTH
@@ -30,7 +30,11 @@ def test_a_stop_text_ends_the_answer_and_is_not_in_it(told, use_backend, base):
 @pytest.mark.parametrize("name", [None, "id", "exo's id"])
 def test_a_model_is_named_with_or_without_the_engine(told, use_backend, model_id, name):
     use_backend()
-    names = {None: (), "id": ("--model", BY_ID[model_id].id), "exo's id": ("--model", model_id)}
+    names = {
+        None: (),
+        "id": ("--model", MODELS.by_id[model_id].id),
+        "exo's id": ("--model", model_id),
+    }
     assert told("generate", "x", "--raw", "--max-tokens", "1", *names[name]).out == "y\n"
 
 
@@ -44,7 +48,7 @@ def test_an_unknown_model_is_told(told, use_backend, model_id):
 
 def test_the_chat_template_is_applied(told, use_backend, model_id):
     use_backend()
-    write_tokenizer(BY_ID[model_id].repository)
+    write_tokenizer(MODELS.by_id[model_id].repository)
     use_template(model_id, "{{ messages[0].content }}d")
     assert told("generate", "x", "--max-tokens", "2").out == "ef\n"
     assert told("generate", "x", "--max-tokens", "2", "--raw").out == "yz\n"
@@ -52,7 +56,9 @@ def test_the_chat_template_is_applied(told, use_backend, model_id):
 
 def toy_folder(model_id):
     """The folder of the toy's tokenizer."""
-    return Path(os.environ["EXO_HOME"], "downloads", BY_ID[model_id].repository.replace("/", "--"))
+    return Path(
+        os.environ["EXO_HOME"], "downloads", MODELS.by_id[model_id].repository.replace("/", "--")
+    )
 
 
 def use_template(model_id, template):
@@ -126,7 +132,7 @@ def test_random_weights_are_of_no_use_to_who_reads_no_files(told, use_backend, t
 
 def test_a_folder_is_a_model(told, use_backend, model_id):
     use_backend(files=("*.json",))
-    folder = write_tokenizer(BY_ID[model_id].repository)
+    folder = write_tokenizer(MODELS.by_id[model_id].repository)
     (folder / "config.json").write_text('{"num_hidden_layers": 2}')
     assert told("generate", "x", "--raw", "--max-tokens", "1", "--model", str(folder)).out == "y\n"
     [backend] = ToyBackend.made
@@ -135,7 +141,7 @@ def test_a_folder_is_a_model(told, use_backend, model_id):
 
 def test_a_folder_of_onnxruntime_genai_is_a_model(told, use_backend, model_id):
     use_backend(files=("*.json",))
-    folder = write_tokenizer(BY_ID[model_id].repository)
+    folder = write_tokenizer(MODELS.by_id[model_id].repository)
     about = '{"model": {"decoder": {"num_hidden_layers": 3}}}'
     (folder / "genai_config.json").write_text(about)
     assert told("generate", "x", "--raw", "--max-tokens", "1", "--model", str(folder)).out == "y\n"
@@ -147,7 +153,7 @@ def test_exos_downloads_come_first_and_the_hub_when_a_file_is_missing(
     told, use_backend, model_id, monkeypatch
 ):
     asked = []
-    folder = write_tokenizer(BY_ID[model_id].repository)
+    folder = write_tokenizer(MODELS.by_id[model_id].repository)
 
     def load(self, layers, where, tokenizer):
         if not asked:
@@ -162,7 +168,7 @@ def test_exos_downloads_come_first_and_the_hub_when_a_file_is_missing(
     use_backend(files=("*.bin",), load=load)
     (folder / "one.bin").touch()
     assert told("generate", "x", "--raw", "--max-tokens", "1").out == "y\n"
-    assert asked == [(BY_ID[model_id].repository, ["*.bin", "*.json", "*.jinja"])]
+    assert asked == [(MODELS.by_id[model_id].repository, ["*.bin", "*.json", "*.jinja"])]
 
 
 def test_no_hub_is_one_sentence(told, use_backend, model_id, monkeypatch, tmp_path):

@@ -28,7 +28,8 @@ module = sys.modules["{PACKAGE}.backend"] = ModuleType("{PACKAGE}.backend")
 def run(backend, *argv):
     module.Backend = backend
     from {PACKAGE}.kit.command.cli import main
-    sys.exit(main(argv))
+    from {PACKAGE}.plugin import PLUGIN
+    sys.exit(main(PLUGIN, argv))
 """
 
 LOAD = """

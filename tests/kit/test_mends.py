@@ -16,11 +16,11 @@ from prometheus_client import REGISTRY
 from ring import Peer, Server, make_ring, model_shard
 from toy import END, VOCABULARY, ToyAnswers, ToyBackend, write_tokenizer
 
-from exo_kit.kit.cards import MODELS
 from exo_kit.kit.hosts.exo_0_0 import engine as fork
 from exo_kit.kit.hosts.exo_0_0.patches import api as fork_client
 from exo_kit.kit.hosts.exo_0_0.patches import patch as fork_mends
 from exo_kit.kit.hosts.exo_0_0.patches import ring as fork_peers
+from exo_kit.models import MODELS
 
 assert fork.ExoEngine  # it brings all mends
 

@@ -41,7 +41,8 @@ class Slow(ToyBackend):
 huggingface_hub.snapshot_download = snapshot_download
 module = sys.modules["{BACKEND}"] = ModuleType("{BACKEND}")
 module.Backend = Slow
-sys.exit(main(argv))
+from {PACKAGE}.plugin import PLUGIN
+sys.exit(main(PLUGIN, argv))
 """
 
 

@@ -35,7 +35,7 @@ class Backend:
         if config.layers != layers.total:
             raise CheckpointError(
                 f"the checkpoint in {folder} has {config.layers} layers, but the model card of "
-                f"{layers.model} says {layers.total}: correct TABLE in models.py"
+                f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
         self.context = config.context_length
         self._model = load_model(folder, config, layers.first, layers.last)

@@ -4,9 +4,9 @@ Each repository has plain safetensors (float16 or bfloat16).
 exo knows a model by its id with the engine's name behind it.
 """
 
-from .kit.contract import Model
+from .kit.cards import Model, cards
 
-TABLE = (
+MODELS = cards(
     Model(
         "smollm2-135m-instruct", "SmolLM2 135M Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", 30
     ),
@@ -23,12 +23,3 @@ TABLE = (
     Model("qwen2.5-3b-instruct", "Qwen 2.5 3B Instruct", "Qwen/Qwen2.5-3B-Instruct", 36),
     Model("llama-3.2-3b-instruct", "Llama 3.2 3B Instruct", "unsloth/Llama-3.2-3B-Instruct", 28),
 )
-
-
-def __getattr__(name: str) -> object:
-    """`MODELS`, the cards that exo makes of this table."""
-    if name != "MODELS":
-        raise AttributeError(name)
-    from .kit.cards import MODELS
-
-    return MODELS

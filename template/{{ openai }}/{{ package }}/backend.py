@@ -1,6 +1,7 @@
 """An OpenAI-compatible server: llama.cpp, vLLM, SGLang, TensorRT-LLM, or any other."""
 
 from .kit.openai.server import OpenAIBackend
+from .models import MODELS
 
 
 class Backend(OpenAIBackend):
@@ -17,3 +18,4 @@ class Backend(OpenAIBackend):
     """
 
     contract = 1
+    models = MODELS

@@ -5,9 +5,9 @@ The repository is where the tokenizer comes from; the weights are the server's. 
 name behind it.
 """
 
-from .kit.contract import Model
+from .kit.cards import Model, cards
 
-TABLE = (
+MODELS = cards(
     Model("smollm2-135m-instruct", "SmolLM2 135M", "HuggingFaceTB/SmolLM2-135M-Instruct", 30),
     Model("smollm2-1.7b-instruct", "SmolLM2 1.7B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", 24),
     Model("smollm3-3b", "SmolLM3 3B", "HuggingFaceTB/SmolLM3-3B", 36),
@@ -36,12 +36,3 @@ TABLE = (
     Model("gpt-oss-20b", "gpt-oss 20B", "openai/gpt-oss-20b", 24),
     Model("gpt-oss-120b", "gpt-oss 120B", "openai/gpt-oss-120b", 36),
 )
-
-
-def __getattr__(name: str) -> object:
-    """`MODELS`, the cards that exo makes of this table."""
-    if name != "MODELS":
-        raise AttributeError(name)
-    from .kit.cards import MODELS
-
-    return MODELS

@@ -7,10 +7,11 @@ AnswerBackend makes whole answers, as a server or a vendor's runtime does.
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from .cards import Model
 from .text.tokenizer import Tokenizer
 
 CONTRACT, OLDEST = 1, 1  # a backend says which it was written for; optional members need no new one
@@ -35,19 +36,6 @@ class DeviceError(RuntimeError):
 
 class RequestError(ValueError):
     """A request that can't go on; the device is not at fault."""
-
-
-class Model(NamedTuple):
-    """A model that the plugin offers.
-
-    repository: where its tokenizer is, and the files that the backend asks for ("owner/name" of
-    the Hugging Face hub). layers: how many the model has.
-    """
-
-    id: str
-    name: str
-    repository: str
-    layers: int
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ The repository is where the tokenizer comes from; the weights are the server's .
 exo knows a model by its id with the engine's name behind it.
 """
 
-from .kit.contract import Model
+from .kit.cards import Model, cards
 
-TABLE = (
+MODELS = cards(
     Model("qwen2.5-1.5b-instruct", "Qwen 2.5 1.5B Instruct", "Qwen/Qwen2.5-1.5B-Instruct", 28),
     Model("qwen2.5-3b-instruct", "Qwen 2.5 3B Instruct", "Qwen/Qwen2.5-3B-Instruct", 36),
     Model("qwen2.5-7b-instruct", "Qwen 2.5 7B Instruct", "Qwen/Qwen2.5-7B-Instruct", 28),
@@ -20,12 +20,3 @@ TABLE = (
     ),
     Model("phi-3-mini-4k-instruct", "Phi-3 Mini", "microsoft/Phi-3-mini-4k-instruct", 32),
 )
-
-
-def __getattr__(name: str) -> object:
-    """`MODELS`, the cards that exo makes of this table."""
-    if name != "MODELS":
-        raise AttributeError(name)
-    from .kit.cards import MODELS
-
-    return MODELS

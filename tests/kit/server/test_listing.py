@@ -8,7 +8,8 @@ from exo_kit.kit.command import cli
 from exo_kit.kit.command.models import line
 from exo_kit.kit.repository.files import downloads_folder
 from exo_kit.kit.server.models import Served
-from exo_kit.models import TABLE
+from exo_kit.models import MODELS
+from exo_kit.plugin import PLUGIN
 
 
 @pytest.fixture
@@ -16,14 +17,14 @@ def shown(server, capsys):
     """Function `shown()`: what the command says, on one line."""
 
     def run():
-        assert cli.main(["models"]) == 0
+        assert cli.main(PLUGIN, ["models"]) == 0
         return " ".join(capsys.readouterr().out.split())
 
     return run
 
 
 def test_each_of_the_servers_models_and_whose_it_is(server, shown):
-    first = TABLE[0]
+    first = MODELS.table[0]
     server.models = [first.repository.rpartition("/")[2], "my-own-7b"]
     said = shown()
     assert f"{server.models[0]} │ {first.id} │" in said
@@ -38,7 +39,7 @@ def test_nothing_is_left_open(server, shown):
 
 def test_no_server_is_a_sentence(server, capsys):
     server.stop()
-    assert cli.main(["models"]) == 1
+    assert cli.main(PLUGIN, ["models"]) == 1
     assert f"no server at {server.url}" in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exo_kit.kit.contract import Model
+from exo_kit.kit.cards import Model
 from exo_kit.kit.server.client import ServerError
 from exo_kit.kit.server.models import Several, choose_model
 

@@ -10,12 +10,14 @@ import json
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
 from ..contract import Backend, Piece, Request
 from ..engine.engine import Engine
 from ..engine.validation import makes_answers
+from ..plugin import Plugin
 from .loaded_model import Session, opened
 from .output import CommandError, sentence, show
 
@@ -36,12 +38,13 @@ class Run:
     ended: str  # the error that ended it before its limit
 
 
-async def run(arguments: argparse.Namespace) -> int:
+async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
     """Print the figures, and write them where they are wanted."""
     seconds: list[float] = []
     at_once: dict[str, Any] = {}
     # Nothing is taken over from the answer before: it is the same one.
-    async with opened(arguments, lambda own: timed(own, seconds), keeps=False) as session:
+    measured = partial(timed, seconds=seconds)
+    async with opened(plugin, arguments, measured, keeps=False) as session:
         request = await session.request(arguments)
         runs = await _measure(session, request, seconds, arguments.runs)
         if arguments.at_once:

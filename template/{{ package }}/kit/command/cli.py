@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...names import ENGINE_NAME, PACKAGE, PROJECT
+from ..plugin import Plugin
 from .interrupt import INTERRUPTED, watched
 from .output import ReaderGone, sentence
 
@@ -123,8 +124,8 @@ class _Log(logging.Handler):
         self.kept.append(record.getMessage() + (f": {sentence(error)}" if error else ""))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; every error is one sentence on stderr and exit code 1."""
+def main(plugin: Plugin, argv: Sequence[str] | None = None) -> int:
+    """Run a plugin's command; every error is one sentence on stderr and exit code 1."""
     arguments = parser().parse_args(argv)
     warnings.simplefilter("ignore")
     logger, log = logging.getLogger(PACKAGE), _Log(logging.ERROR)
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger.addHandler(log)
     try:
         module = import_module(f".{arguments.command}", __package__)
-        code: int = asyncio.run(watched(module.run(arguments)))
+        code: int = asyncio.run(watched(module.run(plugin, arguments)))
     except KeyboardInterrupt:
         return INTERRUPTED
     except ReaderGone:
@@ -151,7 +152,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _told(text: str) -> int:
     print(f"{PROJECT}: {text}", file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

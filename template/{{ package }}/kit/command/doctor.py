@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...names import PACKAGE
+from ..plugin import Plugin
 from .output import CommandError, printable, sentence
 
 GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
@@ -19,7 +20,7 @@ OK, NOTE, FAIL = "ok", "note", "fail"
 _COLOURS = {OK: "green", NOTE: "yellow", FAIL: "red"}
 
 
-class Finding(NamedTuple):
+class Result(NamedTuple):
     """One row. `advice` says what to do where it is not ok."""
 
     text: str
@@ -27,60 +28,62 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def check_device() -> Finding:
+def check_device(_: Plugin) -> Result:
     """What this machine's hardware is, as far as the plugin can see."""
-    device: Any = import_module(f"{PACKAGE}.detection").detect_device()
+    detectors = _ours("exo.device_detectors")
+    if not detectors:
+        return Result("no detector is installed", NOTE, "The row of the entry points says more.")
+    device: Any = detectors[0].load()()
     if device is None:
         advice = "This is fine where the device is on another machine."
-        return Finding("none found here", NOTE, advice)
+        return Result("none found here", NOTE, advice)
     if not isinstance(device, str):
         raise CommandError(f"detect_device() gives {device!r}; it gives a name or None")
-    return Finding(device)
+    return Result(device)
 
 
-async def check_backend() -> Finding:
+async def check_backend(plugin: Plugin) -> Result:
     """What the backend says of its device or server. Loads no model."""
     from ..engine.executor import Executor
-    from .loaded_model import own_backend
 
     try:
-        return Finding(await Executor(own_backend()).check())
+        return Result(await Executor(plugin.load_backend()).check())
     except Exception as error:
-        return Finding("not usable", FAIL, sentence(error))
+        return Result("not usable", FAIL, sentence(error))
 
 
-def check_exo() -> Finding:
+def check_exo(_: Plugin) -> Result:
     """Which `exo` this environment has: PyPI's package of that name is another project."""
     try:
         import_module("exo.inference.plugin_discovery")
     except ModuleNotFoundError as error:
         if error.name == "exo":
-            return Finding("not installed", FAIL, f"Install exo with: {GET_EXO}")
+            return Result("not installed", FAIL, f"Install exo with: {GET_EXO}")
         if (error.name or "").startswith("exo."):
             advice = "This 'exo' has no plugin support (the one on PyPI is another project). "
             advice += f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
-            return Finding("a wrong 'exo'", FAIL, advice)
+            return Result("a wrong 'exo'", FAIL, advice)
         advice = f"Install what exo needs, or exo again with: {GET_EXO}"
-        return Finding(f"incomplete: {sentence(error)}", FAIL, advice)
+        return Result(f"incomplete: {sentence(error)}", FAIL, advice)
     except Exception as error:
-        return Finding("does not import", FAIL, f"{sentence(error)}. Install it with: {GET_EXO}")
-    return Finding("with plugin support")
+        return Result("does not import", FAIL, f"{sentence(error)}. Install it with: {GET_EXO}")
+    return Result("with plugin support")
 
 
-def check_entry_points() -> Finding:
+def check_entry_points(plugin: Plugin) -> Result:
     """Whether the installed metadata leads exo to this package, and exo really takes it."""
     ours = {group: _ours(group) for group in GROUPS}
     if missing := [group for group, points in ours.items() if not points]:
         advice = "Install this plugin where exo is installed: pip install -e . in its folder."
-        return Finding(f"missing: {', '.join(missing)}", FAIL, advice)
-    if check_exo().state == OK:
+        return Result(f"missing: {', '.join(missing)}", FAIL, advice)
+    if check_exo(plugin).state == OK:
         if taken := [point.name for point in ours[GROUPS[0]] if not _is_taken_by_exo(point)]:
             advice = "exo has another engine of this name: choose another name in pyproject.toml."
-            return Finding(f"hidden by exo: {', '.join(taken)}", FAIL, advice)
+            return Result(f"hidden by exo: {', '.join(taken)}", FAIL, advice)
         for point in ours[GROUPS[0]]:
             point.load()
     names = sorted({point.name for points in ours.values() for point in points})
-    return Finding(f"{', '.join(names)} in {len(GROUPS)} groups")
+    return Result(f"{', '.join(names)} in {len(GROUPS)} groups")
 
 
 def _ours(group: str) -> list[EntryPoint]:
@@ -94,41 +97,37 @@ def _is_taken_by_exo(point: EntryPoint) -> bool:
     return module.partition(".")[0] == PACKAGE
 
 
-def check_models() -> Finding:
+def check_models(plugin: Plugin) -> Result:
     """Whether the plugin's models are where exo looks them up."""
-    from ...models import TABLE
-    from ..cards import BY_ID
-
-    models: list[Any] = list(TABLE)
+    models, by_id = plugin.models.table, plugin.models.by_id
     count = f"{len(models)} of this plugin"
     if not models:
-        return Finding("none", FAIL, "Name at least one model in models.py.")
+        return Result("none", FAIL, "Name at least one model in models.py.")
     wrong = [m.id for m in models if not (type(m.layers) is int and m.layers > 0 and m.repository)]
-    if wrong or len(BY_ID) < len(models):
-        advice = "Each model of TABLE in models.py has an id of its own, a number of layers and a "
-        advice += f"repository. Look at: {', '.join(wrong or BY_ID)}."
-        return Finding(f"{count}, not all of use to exo", FAIL, advice)
-    if check_exo().state != OK:
-        return Finding(count)
+    if wrong or len(by_id) < len(models):
+        advice = "Each model of MODELS in models.py has an id of its own, a number of layers and a "
+        advice += f"repository. Look at: {', '.join(wrong or by_id)}."
+        return Result(f"{count}, not all of use to exo", FAIL, advice)
+    if check_exo(plugin).state != OK:
+        return Result(count)
     cards: dict[str, Any] = import_module("exo.models").model_cards
     repositories = {name: [*card.get("repo", {}).values()] for name, card in cards.items()}
-    hidden = [n for n, model in BY_ID.items() if model.repository not in repositories.get(n, ())]
+    hidden = [n for n, model in by_id.items() if model.repository not in repositories.get(n, ())]
     if hidden:
         advice = f"exo has no such model for this engine: {', '.join(hidden)}. Use other ids."
-        return Finding(f"{count}, {len(hidden)} not in exo", FAIL, advice)
-    return Finding(f"{count}, all known to exo")
+        return Result(f"{count}, {len(hidden)} not in exo", FAIL, advice)
+    return Result(f"{count}, all known to exo")
 
 
-def check_tokenizers() -> Finding:
+def check_tokenizers(plugin: Plugin) -> Result:
     """For which models a tokenizer is on this machine. Downloads nothing."""
     from huggingface_hub import try_to_load_from_cache
 
-    from ..cards import BY_ID
     from ..repository.files import downloads_folder
     from ..text.tokenizer import Tokenizer, TokenizerError
 
     found, broken = [], []
-    for name, model in BY_ID.items():
+    for name, model in plugin.models.by_id.items():
         local = downloads_folder(model.repository) / "tokenizer.json"
         cached: Any = try_to_load_from_cache(model.repository, "tokenizer.json")
         if not local.is_file() and not isinstance(cached, str):
@@ -139,14 +138,14 @@ def check_tokenizers() -> Finding:
         except TokenizerError as error:
             broken.append(f"{name}: {sentence(error)}.")
     if broken:
-        return Finding(f"{len(broken)} broken", FAIL, " ".join(broken))
+        return Result(f"{len(broken)} broken", FAIL, " ".join(broken))
     if found:
-        return Finding(f"here for {', '.join(found)}")
+        return Result(f"here for {', '.join(found)}")
     advice = "A model's tokenizer is downloaded at its first use; that needs the network."
-    return Finding(f"here for none of {len(BY_ID)} models", NOTE, advice)
+    return Result(f"here for none of {len(plugin.models)} models", NOTE, advice)
 
 
-CHECKS: dict[str, Callable[[], Finding | Awaitable[Finding]]] = {
+CHECKS: dict[str, Callable[[Plugin], Result | Awaitable[Result]]] = {
     "device": check_device,
     "backend": check_backend,
     "exo": check_exo,
@@ -156,7 +155,7 @@ CHECKS: dict[str, Callable[[], Finding | Awaitable[Finding]]] = {
 }
 
 
-async def run(_: argparse.Namespace) -> int:
+async def run(plugin: Plugin, _: argparse.Namespace) -> int:
     """Say what is there and what is missing; 0 when exo can answer with this plugin."""
     from rich.console import Console
     from rich.markup import escape
@@ -165,10 +164,10 @@ async def run(_: argparse.Namespace) -> int:
     table, advice, code = Table("check", "", "found"), [], 0
     for name, check in CHECKS.items():
         try:
-            given = check()
+            given = check(plugin)
             found = await given if isawaitable(given) else given
         except Exception as error:  # a doctor never falls over
-            found = Finding("the check failed", FAIL, sentence(error))
+            found = Result("the check failed", FAIL, sentence(error))
         state = f"[{_COLOURS[found.state]}]{found.state}[/]"
         table.add_row(name, state, escape(printable(found.text)))
         code |= found.state == FAIL

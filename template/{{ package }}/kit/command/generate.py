@@ -5,14 +5,15 @@ import time
 from contextlib import aclosing
 
 from ..contract import Piece
+from ..plugin import Plugin
 from ..text.reasoning import ReasoningMarks
 from .loaded_model import opened
 from .output import show
 
 
-async def run(arguments: argparse.Namespace) -> int:
+async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
     """Answer the prompt; on a terminal, say last how fast."""
-    async with opened(arguments) as session:
+    async with opened(plugin, arguments) as session:
         request = await session.request(arguments, tuple(arguments.stop))
         session.progress.say(f"reading a prompt of {len(request.ids)} tokens")
         pieces, times, thinking = list[Piece](), list[float](), ReasoningMarks(request.prompt)

@@ -11,9 +11,11 @@ from typing import cast
 
 from jinja2 import TemplateError
 
-from ..contract import Backend, Layers, Messages, Model, Request, Sampling
+from ..cards import Cards, Model
+from ..contract import Backend, Layers, Messages, Request, Sampling
 from ..engine.engine import Engine
 from ..engine.thread import in_thread
+from ..plugin import Plugin
 from ..text.chat_template import compiled, render
 from ..text.tokenizer import Tokenizer
 from .interrupt import undone
@@ -82,15 +84,9 @@ async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
     raise CommandError(f"The model's chat template {fault}. --raw sends it as it is.")
 
 
-def own_backend() -> Backend:
-    """The class of backend.py; imported late, as what it needs may not be installed."""
-    from ...backend import Backend as Own
-
-    return cast(Backend, Own)
-
-
 @asynccontextmanager
 async def opened(
+    plugin: Plugin,
     arguments: argparse.Namespace,
     made: Callable[[Backend], Backend] = lambda own: own,
     keeps: bool = True,
@@ -104,8 +100,8 @@ async def opened(
     progress = Progress()
     with ExitStack() as stack:
         stack.enter_context(undone(progress.stop))
-        engine = Engine(made(own_backend()), keeps=keeps)
-        files = await _chosen(arguments, progress, stack)
+        engine = Engine(made(plugin.load_backend()), keeps=keeps)
+        files = await _chosen(plugin.models, arguments, progress, stack)
         if files.given and not engine.executor.files:
             raise CommandError(
                 "This plugin's backend reads no files: there is no use for a folder or for random "
@@ -120,10 +116,12 @@ async def opened(
             await engine.close(CLOSE_SECONDS)
 
 
-async def _chosen(arguments: argparse.Namespace, progress: Progress, stack: ExitStack) -> Files:
+async def _chosen(
+    models: Cards, arguments: argparse.Namespace, progress: Progress, stack: ExitStack
+) -> Files:
     """The model that the command line names; one of random weights is made in a folder."""
     if not (random := getattr(arguments, "random_weights", None)):
-        return named(arguments.model, progress)
+        return named(models, arguments.model, progress)
     folder = stack.enter_context(temporary_folder())
     await in_thread(lambda: import_module(random).write_checkpoint(folder))
     return of_folder(folder, "random weights", progress)

@@ -11,8 +11,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 from ...names import PACKAGE
-from ..cards import BY_ID, exo_id
-from ..contract import Layers, Model
+from ..cards import Cards, Model, exo_id
+from ..contract import Layers
 from ..engine.thread import in_thread
 from ..repository.files import downloads_folder
 from .interrupt import undone
@@ -66,22 +66,22 @@ class Files:
             self._progress.say(f"loading {self.model.id}")
 
 
-def named(name: str | None, progress: Progress) -> Files:
+def named(models: Cards, name: str | None, progress: Progress) -> Files:
     """A folder, or a model of this plugin by its id; the engine's name behind it may be left out.
 
     Raises CommandError.
     """
     if name and Path(name).is_dir():
         return of_folder(Path(name), Path(name).resolve().name, progress)
-    if not BY_ID:
+    if not models:
         raise CommandError("This plugin has no models. Name at least one in models.py.")
-    model_id = exo_id(name) if name is not None else next(iter(BY_ID))
-    if model_id not in BY_ID:
+    model_id = exo_id(name) if name is not None else next(iter(models))
+    if model_id not in models:
         raise CommandError(
             f"There is no model {name!r} here, and no such folder. This plugin's models: "
-            f"{', '.join(BY_ID)}."
+            f"{', '.join(models)}."
         )
-    return Files(BY_ID[model_id], progress)
+    return Files(models.by_id[model_id], progress)
 
 
 def of_folder(folder: Path, name: str, progress: Progress) -> Files:

@@ -14,13 +14,13 @@ import numpy as np
 
 from ...names import PROJECT
 from .. import metrics, settings
+from ..cards import Model
 from ..contract import (
     CONTRACT,
     Array,
     Backend,
     Layers,
     LoadError,
-    Model,
     Piece,
     Request,
     RequestError,

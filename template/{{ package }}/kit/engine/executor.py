@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ...names import PACKAGE
 from .. import metrics, settings
+from ..cards import Model
 from ..contract import (
     AnswerBackend,
     Array,
@@ -18,7 +19,6 @@ from ..contract import (
     ContractError,
     DeviceError,
     Layers,
-    Model,
     Piece,
     Request,
 )

@@ -50,7 +50,7 @@ class CheckpointLayers:
         if c.layers != layers.total:
             raise CheckpointError(
                 f"the checkpoint in {folder} has {c.layers} layers, but the model card of "
-                f"{layers.model} says {layers.total}: correct TABLE in models.py"
+                f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
         self.layers, self.provider = layers, provider
         self.kind = kind_of(plan.precision, provider)

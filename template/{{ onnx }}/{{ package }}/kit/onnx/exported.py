@@ -36,7 +36,7 @@ class ExportLayers:
         if total != layers.total:
             raise CheckpointError(
                 f"the export {export.path} has {total} layers, but the model card of "
-                f"{layers.model} says {layers.total}: correct TABLE in models.py"
+                f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
         self.part = _part(model, layers, export.path)
         options = session_options(plan.threads)

@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...models import TABLE
 from ...names import PACKAGE, PROJECT
-from ..contract import Model
+from ..cards import Cards, Model
 from ..engine.thread import in_thread
 from ..repository.files import downloads_folder
 from ..server.client import ServerError
@@ -22,15 +21,15 @@ Choose = Callable[[Model, Sequence[str], Settings], str]
 
 
 async def cards_of(
-    server: Dialect, models: Sequence[Served], choose: Choose, settings: Settings
+    cards: Cards, server: Dialect, served: Sequence[Served], choose: Choose, settings: Settings
 ) -> list[str]:
     """For each card that a model fits and whose tokenizer is here: how it is spoken to.
 
     Raises ServerError where no model of the server's fits one, the setting names none of them, or
     a model can't be spoken to.
     """
-    found, names = list[str](), [m.name for m in models]
-    fitting = _fitting(names, choose, settings)
+    found, names = list[str](), [m.name for m in served]
+    fitting = _fitting(cards.table, names, choose, settings)
     for model, name in fitting.items():
         folder = here(model.repository)
         if folder is None:
@@ -44,11 +43,13 @@ async def cards_of(
     return found or [f"speaks {'ids or text' if server.ways else 'text or chat'}"]
 
 
-def _fitting(names: Sequence[str], choose: Choose, settings: Settings) -> dict[Model, str]:
+def _fitting(
+    models: Sequence[Model], names: Sequence[str], choose: Choose, settings: Settings
+) -> dict[Model, str]:
     """The server's name for each card that has one. Raises ServerError where none has."""
     found = dict[Model, str]()
     several: Several | None = None
-    for model in TABLE:
+    for model in models:
         try:
             found[model] = choose(model, names, settings)
         except Several as error:

@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
-from ..contract import Messages, Model, Piece, Request, RequestError
+from ..cards import Cards, Model
+from ..contract import Messages, Piece, Request, RequestError
 from ..server.address import clean
 from ..server.client import Client, Refused, ServerError
 from ..server.models import Served, choose_model, listed
@@ -37,6 +39,7 @@ class OpenAIBackend:
     """
 
     contract = 1
+    models: ClassVar[Cards]  # of the plugin, for what check() says of them
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
@@ -89,7 +92,7 @@ class OpenAIBackend:
             name = " ".join(filter(None, (server.name, version)))
             found = [f"{name} at {settings.address.shown}"]
             found.append(listed([m.name for m in models]))
-            found += await cards_of(server, models, self.choose, settings)
+            found += await cards_of(self.models, server, models, self.choose, settings)
         except Refused as error:
             raise advised(error, settings) from error
         return "; ".join([*found, *(["key accepted"] if settings.key else [])])

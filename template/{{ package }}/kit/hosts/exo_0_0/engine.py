@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ....names import PACKAGE
 from ... import logs
+from ...cards import Cards
 from ...contract import Array, Backend, Layers, Request, RequestError, Sampling
 from ...engine import prompts
 from ...engine.engine import Engine, cause_of
@@ -49,6 +50,7 @@ class ExoEngine(InferenceEngine):
     """The engine of one node. A plugin's own class names its backend."""
 
     backend: ClassVar[Backend]
+    models: ClassVar[Cards]
     text: ClassVar[type[TextHost] | None] = None  # for backends that speak text, not ids
 
     def __init__(self, shard_downloader: Any) -> None:
@@ -77,7 +79,7 @@ class ExoEngine(InferenceEngine):
         if self.shard == shard and self.engine.layers is not None:
             return
         try:
-            source = ShardFiles(shard, type(self).__name__, self.shard_downloader)
+            source = ShardFiles(shard, type(self), self.shard_downloader)
             await self.engine.load(layers_of(shard), source)
         except Exception as error:
             self.shard = None

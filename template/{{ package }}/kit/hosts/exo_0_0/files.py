@@ -6,8 +6,8 @@ from typing import Any
 
 from exo.inference.shard import Shard
 
-from ...cards import BY_ID
-from ...contract import Layers, Model
+from ...cards import Model
+from ...contract import Layers
 from ...engine.thread import in_thread
 from ...repository.files import downloads_folder, find_tokenizer
 
@@ -20,14 +20,17 @@ class ShardFiles:
     Raises LookupError where exo has no such model for this engine.
     """
 
-    def __init__(self, shard: Shard, engine_class: str, downloader: Any) -> None:
+    def __init__(self, shard: Shard, engine_class: Any, downloader: Any) -> None:
         from exo.models import get_repo
 
-        repository = get_repo(shard.model_id, engine_class)
+        name = engine_class.__name__
+        repository = get_repo(shard.model_id, name)
         if repository is None:
-            raise LookupError(f"exo has no model {shard.model_id} for {engine_class}")
-        self._engine_class, self._downloader = engine_class, downloader
-        known = BY_ID.get(shard.model_id, Model(shard.model_id, shard.model_id, "", shard.n_layers))
+            raise LookupError(f"exo has no model {shard.model_id} for {name}")
+        self._engine_class, self._downloader = name, downloader
+        known = engine_class.models.by_id.get(
+            shard.model_id, Model(shard.model_id, shard.model_id, "", shard.n_layers)
+        )
         if not 0 <= shard.start_layer <= shard.end_layer < shard.n_layers == known.layers:
             raise LookupError(f"{shard} is no part of {shard.model_id}, of {known.layers} layers")
         self.model = known._replace(repository=repository)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from ..contract import Messages, Model, Piece, Request
+from ..cards import Model
+from ..contract import Messages, Piece, Request
 from ..server.address import clean
 from ..server.client import Client, ServerError
 from ..server.models import Served, choose_model, listed

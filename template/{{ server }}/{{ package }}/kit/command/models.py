@@ -9,31 +9,35 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from ...models import TABLE
 from ...names import PACKAGE
+from ..cards import Cards
 from ..engine.thread import in_thread
+from ..plugin import Plugin
 from ..repository.files import downloads_folder
 from ..server.client import ServerError
 from ..server.models import Served, choose_model
-from .loaded_model import own_backend
 from .output import printable
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _UNKNOWN = "  # write its tokenizer's repository, and how many layers it has"
 
 
-async def run(_: argparse.Namespace) -> int:
+async def run(plugin: Plugin, _: argparse.Namespace) -> int:
     """Ask the server, and tell."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    backend: Any = cast(Any, own_backend())()
+    backend: Any = cast(Any, plugin.load_backend())()
     try:
         found: list[Served] = await backend.names()
     finally:
         await backend.close()
-    names, table, lines = cards(found), Table("the server's model", "this plugin's"), []
+    names, table, lines = (
+        matches(plugin.models, found),
+        Table("the server's model", "this plugin's"),
+        [],
+    )
     for model in found:
         fitting = ", ".join(names[model.name])
         table.add_row(escape(printable(model.name)), escape(fitting) or "[yellow]none[/]")
@@ -42,15 +46,15 @@ async def run(_: argparse.Namespace) -> int:
     console = Console()
     console.print(table)
     if lines:
-        told = [f"For TABLE in {PACKAGE}/models.py:", "", *lines]
+        told = [f"For MODELS in {PACKAGE}/models.py:", "", *lines]
         console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def cards(found: list[Served]) -> dict[str, list[str]]:
+def matches(models: Cards, found: list[Served]) -> dict[str, list[str]]:
     """Of each of the server's names, the ids of the models that would be asked of it."""
     names: dict[str, list[str]] = {model.name: [] for model in found}
-    for model in TABLE:
+    for model in models.table:
         with suppress(ServerError):
             names[choose_model(model, list(names), None, "")].append(model.id)
     return names

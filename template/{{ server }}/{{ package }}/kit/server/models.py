@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..contract import Model
+from ..cards import Model
 from .address import clean
 from .client import ServerError
 

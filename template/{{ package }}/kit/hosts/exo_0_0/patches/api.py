@@ -10,7 +10,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
-from ....cards import BY_ID
 from ....text.detokenizer import Detokenizer
 from .node import KEPT_SECONDS, AnswerError, Asked, NodeState, error_of, fit, state_of, was_cut, why
 from .patch import Function, patches
@@ -42,13 +41,13 @@ def _destroys(original: Function, _: ModuleType) -> bool:
 
 
 @patches("exo.api.chatgpt_api:generate_completion", _destroys)
-def whole_text(original: Function, engine_class: type) -> Function:
+def whole_text(original: Function, engine_class: Any) -> Function:
     """Each token is decoded by itself, and the closing mark is shown (chatgpt_api.py:64-104)."""
     names = list(inspect.signature(original).parameters)
 
     def generate_completion(*args: Any, **named: Any) -> Any:
         asked = dict(zip(names, args, strict=False)) | named
-        if asked["chat_request"].model not in BY_ID:
+        if asked["chat_request"].model not in engine_class.models:
             return original(*args, **named)
         error = error_of(asked["request_id"])
         if error is not None and not asked["stream"]:
@@ -88,9 +87,9 @@ def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
 
 
 @patches("exo.inference.tokenizers:_resolve_tokenizer")
-def keep_the_tokenizer(original: Function, engine_class: type) -> Function:
+def keep_the_tokenizer(original: Function, engine_class: Any) -> Function:
     """Each request loads its tokenizer anew, and all others wait meanwhile (tokenizers.py:41)."""
-    folders = {model.repository.replace("/", "--") for model in BY_ID.values()}
+    folders = {model.repository.replace("/", "--") for model in engine_class.models.by_id.values()}
     kept: dict[Path, tuple[int, Any]] = {}  # with the time of the folder's last change
 
     async def _resolve_tokenizer(repo_id_or_local_path: Any) -> Any:

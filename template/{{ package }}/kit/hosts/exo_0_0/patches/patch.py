@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 from .....names import PACKAGE
-from ....cards import PRETTY_NAMES
 
 Function = Callable[..., Any]
 Wrap = Callable[[Function, type], Function]
@@ -74,12 +73,15 @@ def patches(target: str, faulty: Look | None = None) -> Callable[[Wrap], Wrap]:
     return register
 
 
-def apply_patches(engine_class: type) -> None:
+def apply_patches(engine_class: Any) -> None:
     """Apply every mend to the parts of exo that this process has loaded."""
     if os.environ.get("EXO_PLUGIN_HOST_FIXES") == "0":
         return
     if models := sys.modules.get("exo.models"):
-        for model_id, name in PRETTY_NAMES.items():  # exo has no entry point for them
+        for (
+            model_id,
+            name,
+        ) in engine_class.models.pretty_names.items():  # exo has no entry point for them
             models.pretty_name.setdefault(model_id, name)
     names = [each.wrap.__name__ for each in PATCHES if each.apply(engine_class)]
     if names:
