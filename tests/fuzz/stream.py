@@ -25,7 +25,7 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
     """Function of a fuzzer's bytes, which are cut where they say."""
     client = import_module(f"{package}.kit.server.client")
     dialects = import_module(f"{package}.kit.rkllm.dialects")
-    question = import_module(f"{package}.kit.rkllm.dialect").Question
+    request = import_module(f"{package}.kit.rkllm.dialect").ServerRequest
     settings = import_module(f"{package}.kit.rkllm.settings").Settings.from_env({})
     kinds = (dialects.Legacy, dialects.Rkllama, dialects.OpenAI)
 
@@ -49,7 +49,7 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
         while choice.left():
             piece = b"".join(PIECES[choice.below(len(PIECES))] for _ in range(choice.below(6)))
             played.pieces.append(piece)
-        asked = question("model", [{"role": "user", "content": "Hi"}], 8, 0.0, 1.0)
+        asked = request("model", [{"role": "user", "content": "Hi"}], 8)
         said = ""
         try:
             async for chunk in kind(played, 1.0).stream(asked):

@@ -32,7 +32,7 @@ FAULTS = (
 )  # fmt: skip
 TENSORRT_FIELDS = {
     "model", "prompt", "stream", "max_tokens", "temperature", "top_p", "stop_token_ids",
-    "detokenize",
+    "detokenize", "stream_options",
 }  # fmt: skip
 
 

@@ -114,7 +114,7 @@ async def test_the_limit_is_what_the_context_leaves(host, server, kind):
     server.script("a" * 200)
     length = len(host.engine.tokenizer.encode(QUESTION))
     instance = host.engine.executor.instance
-    known = instance._served.context is not None
+    known = instance._connection.model.context is not None
     assert known == (kind in ("vllm", "llama.cpp", "sglang"))
     if known:
         server.context = length + 7
@@ -133,7 +133,7 @@ async def test_a_context_that_a_refusal_names_is_kept(host, server):
     assert await within(10, host.answer("a", 1000)) == "Hello there, this is the server."
     await within(10, host.answer("b", 1000))
     length = len(host.engine.tokenizer.encode(QUESTION))
-    assert [r["max_tokens"] for r in server.answered] == [1000, *[max(64 - length, 1)] * 2]
+    assert [r["max_tokens"] for r in server.answered] == [1000, *[63 - length] * 2]
 
 
 async def test_a_limit_ends_an_answer_with_length(host, server, kind):

@@ -4,7 +4,8 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from exo_kit.kit.rkllm.dialect import Question
+from exo_kit.kit.contract import Sampling
+from exo_kit.kit.rkllm.dialect import ServerRequest
 from exo_kit.kit.rkllm.dialects import alternating
 from exo_kit.kit.rkllm.probe import probe
 from exo_kit.kit.rkllm.settings import Settings
@@ -95,8 +96,9 @@ async def test_limit_and_sampling_reach_the_server(server, kind, temperature, wa
     server.kind = kind
     messages = [{"role": "user", "content": "Hi"}]
     async with probed(server.url) as dialect:
-        question = Question(server.models[0], messages, 9, temperature, 0.9)
-        async with aclosing(dialect.stream(question)) as chunks:
+        sampling = Sampling(temperature, 0.9)
+        request = ServerRequest(server.models[0], messages, 9, sampling)
+        async with aclosing(dialect.stream(request)) as chunks:
             assert "".join([c.text async for c in chunks]) == "Hello there, this is the NPU."
     sent = server.chat_requests[-1]
     assert wanted.items() <= (sent.get("options") or sent).items()

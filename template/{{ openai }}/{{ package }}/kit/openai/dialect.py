@@ -1,54 +1,62 @@
 """How any OpenAI-compatible server is spoken to, and what is asked of it."""
 
-from collections.abc import AsyncGenerator
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from ..contract import Messages, Piece
-from ..server.client import Client, Reply, ServerError
-from ..server.events import Event, events, number, numbers, part, parts, spoken, text
+from ..contract import Finish, Messages, Piece, Sampling, Usage
+from ..server.choices import Calls, finish_of, spoken
+from ..server.client import Client, Reply
+from ..server.events import Event, events, number, numbers, part, parts, text
 from ..server.models import Served
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
-Finish = Literal["stop", "length"] | None
+USAGE = "stream_options"
+COLDEST = 0.01  # a temperature at which next to nothing but the most likely token comes
+_LIMIT = "max_completion_tokens"  # OpenAI's newer name
+_INSTEAD = re.compile(r"instead|unsupported|not supported", re.IGNORECASE)
+
+NEUTRAL = Sampling()
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Question:
-    """What an answer is asked for. ends: the ids that end it."""
+class ServerRequest:
+    """What a server is asked for. max_tokens: of the answer; end_ids: the ids that end it."""
 
     model: str
     prompt: str
     ids: tuple[int, ...]
-    limit: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    ends: tuple[int, ...] = ()
-
-    def sampling(self) -> Event:
-        """What is sent always: servers have other defaults, each its own."""
-        return {
-            "max_tokens": self.limit,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-        }
+    max_tokens: int
+    sampling: Sampling = NEUTRAL
+    end_ids: tuple[int, ...] = ()
+    messages: Messages | None = None
+    tools: list[dict[str, Any]] | None = None
+    thinking: bool | None = None
 
 
 class Dialect:
     """A server of which nothing is known but OpenAI's API: text, and chat. Raises ServerError.
 
-    ways: fields of a request by which the server gives the answer's ids, the best first; none
-    where it gives no ids. Fields that a server doesn't know are never sent to one that minds.
+    id_fields: fields of a request by which the server gives the answer's ids, the best first; none
+    where it gives no ids. names: what it calls a field otherwise than the contract.
     """
 
     name: ClassVar[str] = "openai"
-    ways: ClassVar[tuple[Event, ...]] = ()
+    id_fields: ClassVar[tuple[Event, ...]] = ()
+    names: ClassVar[dict[str, str]] = {}
     stops_by_ids: ClassVar[bool] = False
     as_it_is: ClassVar[Event] = {}  # keeps the server from putting a BOS before a text
 
     def __init__(self, client: Client, seconds: float) -> None:
         self.client = client
+        self.refused = set[str]()  # fields that it does not take
+        self._limit = "max_tokens"  # what it calls that
+        self._coldest = 0.0  # what it takes for a temperature of 0
         self._seconds = seconds
 
     async def version(self) -> str:
@@ -57,59 +65,102 @@ class Dialect:
 
     async def models(self) -> list[Served]:
         """What it serves, in its own names."""
-        told = await self._told("/v1/models")
-        return [served(m) for m in parts(told, "data") if text(m, "id")]
+        reply = await self._get("/v1/models")
+        return [served(m) for m in parts(reply, "data") if text(m, "id")]
 
     async def tokenize(self, model: str, content: str) -> list[int] | None:
         """A text's ids by the server's tokenizer; None where it can't be asked."""
         return None
 
-    async def ids(self, question: Question, way: Event) -> AsyncGenerator[Piece, None]:
-        """An answer in ids, asked in ids."""
-        body = self._body(question) | {"prompt": list(question.ids)} | way
-        async with aclosing(events(self.client, COMPLETIONS, body)) as told:
-            async for found in told:
-                for choice in parts(found, "choices"):
+    async def ids(self, request: ServerRequest, fields: Event) -> AsyncGenerator[Piece, None]:
+        """An answer in ids to a prompt in ids; fields: those of id_fields that it understands."""
+        body = self._body(request) | {"prompt": list(request.ids)} | fields
+        async with aclosing(events(self.client, COMPLETIONS, body)) as stream:
+            async for event in stream:
+                for choice in parts(event, "choices"):
                     yield Piece(ids=tuple(ids_of(choice)), finish=finish_of(choice))
-                if not found:
-                    yield Piece(finish="stop")
+                if last := _behind(event):
+                    yield last
 
-    async def text(self, question: Question, in_ids: bool = False) -> AsyncGenerator[Piece, None]:
-        """An answer in text, asked in text."""
-        prompt = list(question.ids) if in_ids else question.prompt
-        body = self._body(question) | {"prompt": prompt} | ({} if in_ids else self.as_it_is)
-        async with aclosing(events(self.client, COMPLETIONS, body)) as told:
-            async for found in told:
-                for choice in parts(found, "choices"):
-                    yield Piece(text(choice, "text"), finish=finish_of(choice))
-                if not found:
-                    yield Piece(finish="stop")
+    async def text(
+        self, request: ServerRequest, in_ids: bool = False
+    ) -> AsyncGenerator[Piece, None]:
+        """An answer in text to a prompt in text, or in ids."""
+        prompt = list(request.ids) if in_ids else request.prompt
+        body = self._body(request) | {"prompt": prompt} | ({} if in_ids else self.as_it_is)
+        async with aclosing(events(self.client, COMPLETIONS, body)) as stream:
+            async for event in stream:
+                for choice in parts(event, "choices"):
+                    for piece in _pieces(choice):
+                        yield piece
+                if last := _behind(event):
+                    yield last
 
-    async def chat(self, question: Question, messages: Messages) -> AsyncGenerator[Piece, None]:
+    async def chat(self, request: ServerRequest) -> AsyncGenerator[Piece, None]:
         """An answer to messages, which the server puts into its template."""
-        body: Event = self._body(question, by_ids=False) | {"messages": messages}
-        async with aclosing(events(self.client, CHAT, body)) as told:
-            async for found in told:
-                for choice in parts(found, "choices"):
-                    thought, said = spoken(choice)
-                    if thought:
-                        yield Piece(thought, thinking=True)
-                    if said or choice.get("finish_reason"):
-                        yield Piece(said, finish=finish_of(choice))
-                if not found:
-                    yield Piece(finish="stop")
+        body = self._body(request, by_ids=False) | {"messages": request.messages}
+        more: Event = {"tools": request.tools} if request.tools else {}
+        if request.thinking is not None:
+            more["chat_template_kwargs"] = {"enable_thinking": request.thinking}
+        calls = Calls()
+        async with aclosing(events(self.client, CHAT, body | self._taken(more))) as stream:
+            async for event in stream:
+                for choice in parts(event, "choices"):
+                    calls.feed(choice)
+                    for piece in _pieces(choice, calls):
+                        yield piece
+                if last := _behind(event, calls):
+                    yield last
 
-    async def counted(self, model: str, prompt: str) -> int | None:
+    async def token_count(self, model: str, prompt: str) -> int | None:
         """How many tokens the server makes of a text; None where it doesn't say."""
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0.0}
-        told = await self._told(COMPLETIONS, body | self.as_it_is)
-        return number(part(told, "usage").get("prompt_tokens"))
+        reply = await self._get(COMPLETIONS, body | self.as_it_is)
+        return number(part(reply, "usage").get("prompt_tokens"))
 
-    def _body(self, question: Question, by_ids: bool = True) -> Event:
-        stops = {"stop_token_ids": list(question.ends)} if by_ids and self.stops_by_ids else {}
-        return {"model": question.model, "stream": True} | question.sampling() | stops
+    def refuse(self, words: str, request: ServerRequest) -> set[str]:
+        """The fields that the server's words refuse: they are left out from now on, and said once.
 
-    async def _told(self, path: str, body: Any = None) -> Event:
+        Where it names none, the one that only asks for its counts. A limit or a temperature of 0
+        can't be left out: they get another name, and the smallest value.
+        """
+        if renames(words) and self._limit != _LIMIT:
+            self._limit = _LIMIT
+            return {"max_tokens"}
+        if _names("temperature", words) and not (request.sampling.temperature or self._coldest):
+            self._coldest = COLDEST
+            _log.warning("%s takes no temperature of 0: %s is sent", self.name, COLDEST)
+            return {"temperature"}
+        optional = self._optional(request).keys() - self.refused
+        fields = {field for field in optional if _names(field, words)}
+        if fields := fields or optional & {USAGE}:
+            self.refused |= fields
+            _log.warning("%s does not take %s: left out", self.name, ", ".join(sorted(fields)))
+        return fields
+
+    def _body(self, request: ServerRequest, by_ids: bool = True) -> Event:
+        """What every route is sent: what a request leaves neutral is left out, so that a server
+        which takes no such value, or no such field, isn't asked for it."""
+        stops = {"stop_token_ids": list(request.end_ids)} if by_ids and self.stops_by_ids else {}
+        body: Event = {"model": request.model, "stream": True, self._limit: request.max_tokens}
+        body |= {"temperature": request.sampling.temperature or self._coldest} | stops
+        return body | self._taken({USAGE: {"include_usage": True}} | self.sampling(request))
+
+    def sampling(self, request: ServerRequest) -> Event:
+        """The fields of the sampling that depart from neutral, but for the temperature."""
+        given, neutral = vars(request.sampling), vars(NEUTRAL)
+        fields = {key: given[key] for key in neutral if given[key] != neutral[key]}
+        fields.pop("temperature", None)
+        return {self.names.get(key, key): value for key, value in fields.items()}
+
+    def _optional(self, request: ServerRequest) -> Event:
+        """The fields without which an answer is still one."""
+        return {USAGE: None, "chat_template_kwargs": None} | self.sampling(request)
+
+    def _taken(self, fields: Event) -> Event:
+        return {key: value for key, value in fields.items() if key not in self.refused}
+
+    async def _get(self, path: str, body: Any = None) -> Event:
         """A JSON object of the server's. Raises Refused."""
         reply = await self.reply(path, body)
         if reply.status != 200 or not isinstance(reply.json, dict) or reply.json.get("error"):
@@ -123,6 +174,52 @@ class Dialect:
         return await self.client.post(path, body, self._seconds)
 
 
+def renames(words: str) -> bool:
+    """Whether a refusal is about the name of the limit, not about its value."""
+    return _LIMIT in words and _INSTEAD.search(words) is not None
+
+
+def _names(field: str, words: str) -> bool:
+    """Whether a refusal names a field."""
+    return re.search(rf"\b{re.escape(field)}\b", words) is not None
+
+
+def _pieces(choice: Event, calls: Calls | None = None) -> Iterable[Piece]:
+    """What a choice adds to an answer: reasoning, text, and why it ends."""
+    thought, said = spoken(choice)
+    finish = finish_of(choice)
+    if thought:
+        yield Piece(thought, thinking=True)
+    if finish:
+        yield _last(said, finish, calls)
+    elif said:
+        yield Piece(said)
+
+
+def _last(said: str, finish: Finish, calls: Calls | None) -> Piece:
+    whole = calls.whole() if calls else ()
+    return Piece(said, tool_calls=whole, finish="tool_calls" if whole else finish)
+
+
+def _behind(event: Event, calls: Calls | None = None) -> Piece | None:
+    """What an event has beside its choices: the server's counts, or the end of the stream."""
+    if not event:
+        return _last("", "stop", calls)
+    usage = usage_of(part(event, "usage"))
+    return Piece(usage=usage) if usage else None
+
+
+def usage_of(usage: Event) -> Usage | None:
+    """A server's counts, where it gives them."""
+    prompt, completion = number(usage.get("prompt_tokens")), number(usage.get("completion_tokens"))
+    if not prompt or completion is None:
+        return None
+    reused = number(part(usage, "prompt_tokens_details").get("cached_tokens")) or 0
+    reasoning = number(part(usage, "completion_tokens_details").get("reasoning_tokens"))
+    reasoning = reasoning or number(usage.get("reasoning_tokens")) or 0  # SGLang's place
+    return Usage(prompt, completion, reused, reasoning)
+
+
 def served(model: Event) -> Served:
     """A line of /v1/models: vLLM and SGLang say max_model_len, llama.cpp meta.n_ctx."""
     context = number(model.get("max_model_len")) or number(part(model, "meta").get("n_ctx"))
@@ -131,20 +228,10 @@ def served(model: Event) -> Served:
 
 def ids_of(choice: Event) -> list[int]:
     """A chunk's own ids, in their field or in the logprobs' names of tokens."""
-    if found := numbers(choice.get("token_ids")):
-        return found
+    if ids := numbers(choice.get("token_ids")):
+        return ids
     names = part(choice, "logprobs").get("tokens")
     if not isinstance(names, list):
         return []
-    ids = [str(name).removeprefix("token_id:") for name in names]
-    return [int(i) for i in ids if i.isascii() and i.isdigit()]
-
-
-def finish_of(choice: Event) -> Finish:
-    """Why a choice ended, if it did. Raises ServerError where that was no end of its own."""
-    reason = choice.get("finish_reason")
-    if reason in ("abort", "error"):
-        raise ServerError(f"the server broke the answer off ({reason}); see its log")
-    if not reason:
-        return None
-    return "length" if reason == "length" else "stop"
+    shown = [str(name).removeprefix("token_id:") for name in names]
+    return [int(i) for i in shown if i.isascii() and i.isdigit() and len(i) < 10]

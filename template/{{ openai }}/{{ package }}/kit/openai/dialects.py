@@ -1,20 +1,24 @@
-"""The servers that give ids: by which fields, and what of their streams is special."""
+"""The servers that give ids, or call a field otherwise: what each of them has of its own."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ..contract import Piece
+from ..contract import Finish, Piece, Usage
+from ..server.choices import finish_of
 from ..server.client import ServerError
 from ..server.events import Event, events, number, numbers, part, text
-from .dialect import Dialect, Finish, Question, finish_of
+from .dialect import Dialect, ServerRequest
+
+_GENERATE = frozenset({"meta_info", "output_ids", "text"})  # members of SGLang's own events
+_COMPLETION = frozenset({"content", "stop", "tokens"})  # and of llama.cpp's
 
 
 class Vllm(Dialect):
     """vLLM: ids by a field of its own, before 0.10.2 by the names of the tokens' logprobs."""
 
     name = "vllm"
-    ways: ClassVar[tuple[Event, ...]] = (
+    id_fields: ClassVar[tuple[Event, ...]] = (
         {"return_token_ids": True},
         {"logprobs": 1, "return_tokens_as_token_ids": True},
     )
@@ -22,94 +26,130 @@ class Vllm(Dialect):
     as_it_is: ClassVar[Event] = {"add_special_tokens": False}
 
     async def version(self) -> str:
-        return text(await self._told("/version"), "version")
+        return text(await self._get("/version"), "version")
 
     async def tokenize(self, model: str, content: str) -> list[int] | None:
         body = {"model": model, "prompt": content, "add_special_tokens": False}
         reply = await self.reply("/tokenize", body)
-        found = reply.json.get("tokens") if isinstance(reply.json, dict) else None
-        return numbers(found) or None
+        tokens = reply.json.get("tokens") if isinstance(reply.json, dict) else None
+        return numbers(tokens) or None
 
 
 class SgLang(Vllm):
     """SGLang: its own route, since it is older than the field of vLLM's name there."""
 
     name = "sglang"
-    ways = ({},)
+    id_fields = ({},)
     as_it_is: ClassVar[Event] = {}
 
     async def version(self) -> str:
-        return text(await self._told("/get_server_info"), "version")
+        return text(await self._get("/get_server_info"), "version")
 
-    async def ids(self, question: Question, way: Event) -> AsyncGenerator[Piece, None]:
+    async def ids(self, request: ServerRequest, fields: Event) -> AsyncGenerator[Piece, None]:
         """Each event has all ids so far, or its own, and maybe some of the prompt's before them."""
-        sampling = question.sampling()
-        sampling["max_new_tokens"] = sampling.pop("max_tokens")
-        sampling["stop_token_ids"] = list(question.ends)
-        body: Event = {"input_ids": list(question.ids), "stream": True, "sampling_params": sampling}
+        sampling = self._taken(self.sampling(request)) | {
+            "max_new_tokens": request.max_tokens,
+            "temperature": request.sampling.temperature,
+            "stop_token_ids": list(request.end_ids),
+        }
+        if "seed" in sampling:  # its name on this route
+            sampling["sampling_seed"] = sampling.pop("seed")
+        body: Event = {"input_ids": list(request.ids), "stream": True, "sampling_params": sampling}
         have = 0
-        async with aclosing(events(self.client, "/generate", body)) as told:
-            async for found in told:
-                meta, given = part(found, "meta_info"), numbers(found.get("output_ids"))
+        async with aclosing(events(self.client, "/generate", body, _GENERATE)) as stream:
+            async for event in stream:
+                meta, given = part(event, "meta_info"), numbers(event.get("output_ids"))
                 count = number(meta.get("completion_tokens"))
                 new = len(given) if count is None else count - have
                 if new > len(given):
                     raise ServerError("the server's stream left out ids of the answer")
-                have += new
-                ids = tuple(given[len(given) - new :])
-                yield Piece(ids=ids, finish=_finish(meta.get("finish_reason"), not found))
+                have += max(new, 0)
+                finish = finish_of(meta) if event else "stop"
+                usage = _usage(meta, "prompt_tokens", "completion_tokens", "cached_tokens")
+                ids = tuple(given[len(given) - new :]) if new > 0 else ()
+                yield Piece(ids=ids, finish=finish, usage=usage if finish else None)
 
 
 class TensorRt(Dialect):
     """TensorRT-LLM's trtllm-serve: it refuses every field that it doesn't know."""
 
     name = "tensorrt-llm"
-    ways = ({"detokenize": False},)
+    id_fields = ({"detokenize": False},)
     stops_by_ids = True
 
     async def version(self) -> str:
-        return text(await self._told("/version"), "version")
+        return text(await self._get("/version"), "version")
 
 
 class LlamaCpp(Dialect):
     """llama.cpp's llama-server: its own route, on which ids come with the text."""
 
     name = "llama.cpp"
-    ways = ({"return_tokens": True},)
+    id_fields = ({"return_tokens": True},)
+    names: ClassVar[dict[str, str]] = {"repetition_penalty": "repeat_penalty"}
 
     async def version(self) -> str:
-        return text(await self._told("/props"), "build_info")
+        return text(await self._get("/props"), "build_info")
 
     async def tokenize(self, model: str, content: str) -> list[int] | None:
         body = {"model": model, "content": content, "add_special": False, "parse_special": True}
         reply = await self.reply("/tokenize", body)
-        found = reply.json.get("tokens") if isinstance(reply.json, dict) else None
-        return numbers(found) or None
+        tokens = reply.json.get("tokens") if isinstance(reply.json, dict) else None
+        return numbers(tokens) or None
 
-    async def ids(self, question: Question, way: Event) -> AsyncGenerator[Piece, None]:
+    async def ids(self, request: ServerRequest, fields: Event) -> AsyncGenerator[Piece, None]:
         """Of a character of several tokens it streams the last id alone, with the whole text.
 
         Its count says so; such a chunk is handed on with the text, without ids.
         """
-        body = self._body(question) | {"prompt": list(question.ids)} | way
-        body["n_predict"] = body.pop("max_tokens")
+        body = self._body(request) | {"prompt": list(request.ids)} | fields
+        body["n_predict"] = body.pop("max_tokens", request.max_tokens)
         have = 0
-        async with aclosing(events(self.client, "/completion", body)) as told:
-            async for found in told:
-                ids, count = numbers(found.get("tokens")), number(found.get("tokens_predicted"))
+        async with aclosing(events(self.client, "/completion", body, _COMPLETION)) as stream:
+            async for event in stream:
+                ids, count = numbers(event.get("tokens")), number(event.get("tokens_predicted"))
                 lost = count is not None and ids != [] and count - have != len(ids)
                 have = have + len(ids) if count is None else count
-                ended = bool(found.get("stop"))
-                finish: Finish = None
+                ended = bool(event.get("stop"))
+                finish: Finish | None = None
                 if ended:
-                    finish = "length" if found.get("stop_type") == "limit" else "stop"
-                yield Piece(text(found, "content"), () if lost else tuple(ids), finish=finish)
+                    finish = "length" if event.get("stop_type") == "limit" else "stop"
+                yield Piece(
+                    text(event, "content"),
+                    () if lost else tuple(ids),
+                    finish=finish,
+                    usage=_llama_usage(event) if ended else None,
+                )
                 if ended:
                     return
 
 
-def _finish(reason: Any, done: bool) -> Finish:
-    """SGLang's reason is an object with a type."""
-    if isinstance(reason, dict):
-        return finish_of({"finish_reason": reason.get("type")})
-    return "stop" if done else finish_of({"finish_reason": reason})
+class LlamaCppPython(Dialect):
+    """llama-cpp-python's server and LM Studio: text, and llama.cpp's name of a penalty."""
+
+    name = "llama-cpp-python"
+    names: ClassVar[dict[str, str]] = {"repetition_penalty": "repeat_penalty"}
+
+
+class LmStudio(LlamaCppPython):
+    """LM Studio."""
+
+    name = "lm-studio"
+
+
+def _usage(event: Event, prompt: str, completion: str, reused: str) -> Usage | None:
+    counts = number(event.get(prompt)), number(event.get(completion))
+    if not counts[0] or counts[1] is None:
+        return None
+    return Usage(counts[0], counts[1], number(event.get(reused)) or 0)
+
+
+def _llama_usage(event: Event) -> Usage | None:
+    """Counts of a last event; tokens_cached is what its slot holds, not what it took over."""
+    timings = part(event, "timings")
+    counts = {
+        "prompt": number(event.get("tokens_evaluated")),
+        "completion": number(event.get("tokens_predicted")),
+        "reused": number(timings.get("cache_n")),
+    }
+    return _usage(counts, *counts)

@@ -40,7 +40,7 @@ async def cards_of(
             found.append(f"{model.id} in {prompt_mode.kind} ({prompt_mode.why})")
             if settings.model:
                 break  # it is said to be every card's
-    return found or [f"speaks {'ids or text' if server.ways else 'text or chat'}"]
+    return found or [f"speaks {'ids or text' if server.id_fields else 'text or chat'}"]
 
 
 def _fitting(

@@ -6,7 +6,7 @@ import time
 from ..server.client import Client, Refused, Reply, ServerError
 from ..server.events import parts, text
 from .dialect import Dialect
-from .dialects import LlamaCpp, SgLang, TensorRt, Vllm
+from .dialects import LlamaCpp, LlamaCppPython, LmStudio, SgLang, TensorRt, Vllm
 from .refusal import KEY, advised
 from .settings import Settings, named
 
@@ -14,9 +14,17 @@ LOOK_SECONDS = 0.5  # how often a server that loads its model is asked
 _NO_REPLY = 0  # no status of HTTP
 _PATHS = ("/v1/models", "/props")
 _KINDS: dict[str, type[Dialect]] = {
-    kind.name: kind for kind in (Dialect, LlamaCpp, SgLang, TensorRt, Vllm)
+    kind.name: kind
+    for kind in (Dialect, LlamaCpp, LlamaCppPython, LmStudio, SgLang, TensorRt, Vllm)
 }
-_OWNERS = {"vllm": Vllm, "llamacpp": LlamaCpp, "sglang": SgLang, "tensorrt_llm": TensorRt}
+_OWNERS: dict[str, type[Dialect]] = {
+    "llamacpp": LlamaCpp,
+    "me": LlamaCppPython,
+    "organization_owner": LmStudio,
+    "sglang": SgLang,
+    "tensorrt_llm": TensorRt,
+    "vllm": Vllm,
+}
 
 
 async def probe(client: Client, settings: Settings, seconds: float = 0.0) -> Dialect:
@@ -61,12 +69,12 @@ async def _try(client: Client, path: str) -> Reply:
 def _unknown(client: Client, settings: Settings, replies: list[Reply]) -> ServerError:
     if all(reply.status == _NO_REPLY for reply in replies):
         return ServerError(replies[0].text)
-    told = "; ".join(
-        f"{path} answered {reply.status} {reply.said()[:60]!r}"
+    replied = "; ".join(
+        f"{path} answered {reply.status} {reply.words()[:60]!r}"
         for path, reply in zip(_PATHS, replies, strict=True)
     )
     return ServerError(
         f"{settings.address.shown} is no OpenAI-compatible server: "
-        f"{settings.without_secrets(told)}. Set {named('URL')} to what stands before its /v1, or "
-        f"{named('KIND')} where a proxy hides which server it is"
+        f"{settings.without_secrets(replied)}. Set {named('URL')} to what stands before its /v1, "
+        f"or {named('KIND')} where a proxy hides which server it is"
     )

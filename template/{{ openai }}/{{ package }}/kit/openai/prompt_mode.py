@@ -5,9 +5,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ..server.client import Refused, ServerError
-from ..server.events import Event
+from ..server.events import BrokenOffError, Event
 from ..text.tokenizer import Tokenizer
-from .dialect import Dialect, Question
+from .dialect import Dialect, ServerRequest
 from .refusal import KEY
 from .settings import named
 
@@ -18,7 +18,7 @@ PROBES = (
     "x = [1, 22, 333]\n\n\tif x != 4096: return f'{x}'",
     "日本語, Привет, नमस्ते, שלום 🙂",
 )
-SAID_TOKENS = 24  # of an answer by which vocabularies are compared
+ANSWER_TOKENS = 24  # of an answer by which vocabularies are compared
 
 _log = logging.getLogger(__name__)
 
@@ -29,39 +29,39 @@ class PromptMode:
 
     kind: str
     why: str
-    way: Event = field(default_factory=dict)
+    fields: Event = field(default_factory=dict)
     bos: str = ""
 
 
 async def find_prompt_mode(
-    dialect: Dialect, model: str, tokenizer: Tokenizer, wanted: str = "auto"
+    dialect: Dialect, model: str, tokenizer: Tokenizer, setting: str = "auto"
 ) -> PromptMode:
     """Ids where the server gives them and its vocabulary is the card's; raw text; chat.
 
-    wanted: the user's word. Raises ServerError.
+    setting: the user's word. Raises ServerError.
     """
     why = "it gives no ids"
-    if wanted in ("auto", "ids") and dialect.ways:
-        ask = _Ask(dialect, model, tokenizer)
-        why = "" if wanted == "ids" else await ask.difference()
+    if setting in ("auto", "ids") and dialect.id_fields:
+        probe = _Probe(dialect, model, tokenizer)
+        why = "" if setting == "ids" else await probe.difference()
         if not why:
-            way = await ask.way()
-            if way is not None:
-                return PromptMode("ids", "their vocabularies agree", way)
+            fields = await probe.fields()
+            if fields is not None:
+                return PromptMode("ids", "their vocabularies agree", fields)
             why = "it gave no ids when it was asked for them"
         else:
             _log.warning("%s is spoken to in text: %s", model, why)
-    if wanted == "ids":
+    if setting == "ids":
         raise ServerError(f"{named('PROMPT_MODE')} is ids, but {why}")
-    if wanted != "chat":
-        found = await _text(dialect, model, tokenizer, why)
-        if found or wanted == "text":
-            return found or PromptMode("text", why)
-    return PromptMode("chat", why if wanted == "auto" else f"{named('PROMPT_MODE')} says so")
+    if setting != "chat":
+        mode = await _text(dialect, model, tokenizer, why)
+        if mode or setting == "text":
+            return mode or PromptMode("text", why)
+    return PromptMode("chat", why if setting == "auto" else f"{named('PROMPT_MODE')} says so")
 
 
-class _Ask:
-    """What a server is asked, to compare vocabularies."""
+class _Probe:
+    """Compares the server's vocabulary with the card's."""
 
     def __init__(self, dialect: Dialect, model: str, tokenizer: Tokenizer) -> None:
         self._dialect, self._model, self._tokenizer = dialect, model, tokenizer
@@ -79,36 +79,45 @@ class _Ask:
 
     async def _difference_in_answers(self) -> str:
         """Where nobody tells ids of a text: the same answer in ids and in text has to be one."""
-        way = await self.way()
-        for probe in PROBES[:2] if way is not None else ():
-            question, text, ids = self._question(probe), "", list[int]()
-            async with aclosing(self._dialect.text(question, in_ids=True)) as pieces:
+        fields = await self.fields()
+        for probe in PROBES[:2] if fields is not None else ():
+            request, text, ids = self._request(probe), "", list[int]()
+            async with aclosing(self._dialect.text(request, in_ids=True)) as pieces:
                 async for piece in pieces:
                     text += piece.text
-            async with aclosing(self._dialect.ids(question, way or {})) as pieces:
+            async with aclosing(self._dialect.ids(request, fields or {})) as pieces:
                 async for piece in pieces:
                     ids.extend(piece.ids)
-            said = self._tokenizer.fast.decode(ids, skip_special_tokens=True)
-            if not ids or said.strip() != text.strip():
+            decoded = self._tokenizer.fast.decode(ids, skip_special_tokens=True)
+            if not ids or decoded.strip() != text.strip():
                 return "an answer in ids is not what the same answer is in text"
-        return "" if way is not None else "it can't be asked about its tokenizer"
+        return "" if fields is not None else "it can't be asked about its tokenizer"
 
-    async def way(self) -> Event | None:
+    async def fields(self) -> Event | None:
         """The fields by which the server really gives ids, if any."""
-        for way in self._dialect.ways:
-            try:
-                async with aclosing(self._dialect.ids(self._question("Hi", 2), way)) as pieces:
-                    async for piece in pieces:
-                        if piece.ids:
-                            return way
-            except Refused as error:
-                if error.status in (*KEY, 404):
-                    raise
+        for fields in self._dialect.id_fields:
+            for _ in range(2):  # once more without what it refuses
+                try:
+                    if await self._gives_ids(fields):
+                        return fields
+                    break
+                except (Refused, BrokenOffError) as error:
+                    if error.status in (*KEY, 404):
+                        raise
+                    if not self._dialect.refuse(error.words, self._request("Hi", 2)):
+                        break
         return None
 
-    def _question(self, probe: str, limit: int = SAID_TOKENS) -> Question:
-        ids = tuple(self._tokenizer.encode(probe))
-        return Question(self._model, probe, ids, limit, ends=tuple(self._tokenizer.eos_token_ids))
+    async def _gives_ids(self, fields: Event) -> bool:
+        async with aclosing(self._dialect.ids(self._request("Hi", 2), fields)) as pieces:
+            async for piece in pieces:
+                if piece.ids:
+                    return True
+        return False
+
+    def _request(self, probe: str, limit: int = ANSWER_TOKENS) -> ServerRequest:
+        ids, ends = tuple(self._tokenizer.encode(probe)), tuple(self._tokenizer.eos_token_ids)
+        return ServerRequest(self._model, probe, ids, limit, end_ids=ends)
 
 
 async def _text(dialect: Dialect, model: str, tokenizer: Tokenizer, why: str) -> PromptMode | None:
@@ -119,7 +128,7 @@ async def _text(dialect: Dialect, model: str, tokenizer: Tokenizer, why: str) ->
     """
     probe = f"Hi{tokenizer.decode([tokenizer.eos_token_id])}Hi"
     try:
-        count = await dialect.counted(model, probe)
+        count = await dialect.token_count(model, probe)
     except Refused as error:
         if error.status in KEY or error.status >= 500:
             raise

@@ -7,11 +7,20 @@ from ..contract import RequestError
 from ..server.client import Refused, ServerError
 from .settings import Settings, named
 
-KEY, BUSY = (401, 403), (429, 503)
+KEY, BUSY, WRONG = (401, 403), (429, 503), (400, 413, 422)
 FIRST_WAIT, MOST_WAIT = 0.5, 10.0  # seconds, where the server names none
-_CONTEXT = re.compile(
-    r"(?:context length is|context size \(|max_model_len\D{0,9}|max_seq_len\D{0,9})\s*\(?(\d{2,9})"
+GUESS = 1024  # tokens of an answer, where a server only says that they are too many
+
+# A refusal is about a limit where it has a word of each, whichever server's sentence it is.
+_OF_WHAT = re.compile(r"context|length|seq_len|token|window", re.IGNORECASE)
+_TOO_MUCH = re.compile(
+    r"at most|exceed|greater|larger|less than|limit|longer|max|must be|<=|≤|over|reduce|too",
+    re.IGNORECASE,
 )
+_OF_ANSWER = re.compile(r"completion|generat|max_new_tokens|max_tokens|output", re.IGNORECASE)
+_SAMPLING = re.compile(r"min_p|penalty|seed|temperature|top_[kp]|top_logprobs")
+# Numbers that stand alone: those within a name, such as a model's, say nothing of tokens.
+_NUMBER = re.compile(r"(?<![\w.\-/])(\d[\d,_]{0,14})(?![\w\-]|\.\d)")
 
 
 class Patience:
@@ -21,9 +30,9 @@ class Patience:
         self._until = time.monotonic() + seconds
         self._next = FIRST_WAIT
 
-    def wait(self, error: Refused) -> float | None:
+    def wait(self, error: ServerError) -> float | None:
         """Seconds; None where it isn't busy, or the time would be over."""
-        if error.status not in BUSY:
+        if not isinstance(error, Refused) or error.status not in BUSY:
             return None
         seconds = error.wait
         if seconds is None:
@@ -31,28 +40,58 @@ class Patience:
         return seconds if time.monotonic() + seconds <= self._until else None
 
 
-def advised(error: Refused, settings: Settings) -> ServerError | RequestError:
-    """The sentence that says what to do. A request that is at fault itself is a RequestError."""
+def advised(error: Refused, settings: Settings, kind: str = "") -> ServerError | RequestError:
+    """The sentence that says what to do, and not what is done already; kind: of the server.
+
+    A request that is at fault itself is a RequestError.
+    """
     if error.status in KEY:
         key = "" if settings.key else ", and none is set"
         file = f"{named('API_KEY')} or {named('API_KEY_FILE')}"
         return ServerError(f"{error}. It is about the key{key}: see {file}")
     if error.status == 404:
-        advice = f"Set {named('MODEL')} to one of its models, or {named('KIND')} to what it is"
-        return ServerError(f"{error}. {advice}")
+        model, kind = named("MODEL"), named("KIND")
+        is_set = f"Correct {model}, which is {settings.model!r}"
+        advice = is_set if settings.model else f"Set {model} to one of its models"
+        said = f"correct {kind}, which is {settings.kind!r}"
+        other = f"set {kind} to what it is" if settings.kind == "auto" else said
+        return ServerError(f"{error}. {advice}, or {other}")
     if error.status == 429:
-        advice = f"It stayed busy; {named('BUSY_SECONDS')} waits longer. Send the request again"
+        advice = f"It stayed busy; a larger {named('BUSY_SECONDS')} waits longer. Send it again"
         return RequestError(f"{error}. {advice}")
     if error.status == 503:
-        advice = f"It loads its model, or is overloaded; {named('LOAD_SECONDS')} waits longer"
-        return ServerError(f"{error}. {advice}")
-    if error.status in (400, 413, 422):
+        advice = "It loads its model, or is overloaded"
+        return ServerError(f"{error}. {advice}; a larger {named('LOAD_SECONDS')} waits longer")
+    if error.status in WRONG:
+        plain = kind == "openai" or settings.kind == "openai"
         advice = f"Where it names a field: {named('KIND')}=openai sends none but OpenAI's"
-        return RequestError(f"{error}. {advice}")
+        return RequestError(str(error) if plain else f"{error}. {advice}")
     return error
 
 
-def context_in(error: Refused) -> int | None:
-    """The context that a server names when prompt and limit are more than that."""
-    found = _CONTEXT.search(error.said) if error.status == 400 else None
-    return int(found[1]) if found else None
+def limit_in(words: str, prompt: int, answer: int) -> tuple[int, int] | None:
+    """What a refusal says of its limit: the most tokens of prompt and answer, and the prompt's.
+
+    prompt, answer: the tokens that it was asked for. It may name them beside its limit, in any
+    order, and count the prompt otherwise. None where the refusal is about another thing.
+    """
+    if not (_OF_WHAT.search(words) and _TOO_MUCH.search(words)):
+        return None
+    found = {int(re.sub(r"\D", "", n)) for n in _NUMBER.findall(words)} - {0, answer}
+    # A sum that is named tells the server's own count of the prompt.
+    own = next((n for n in found if n + answer in found), prompt)
+    limits = [n for n in found if 1 < n < own + answer and not _near(n, own)]
+    limits = [n for n in limits if not _near(n, own + answer)] or limits
+    if not limits:
+        guess = answer > GUESS and not _SAMPLING.search(words)
+        return (GUESS, 0) if guess else None
+    most = max(limits)
+    own = max([own, *(n for n in found if n < most)])
+    if most > own + 1:
+        return most, own
+    return (most, 0) if most < answer and _OF_ANSWER.search(words) else None
+
+
+def _near(number: int, other: int) -> bool:
+    """Whether two counts are of one text, by two tokenizers or templates."""
+    return abs(number - other) <= other // 20 + 4

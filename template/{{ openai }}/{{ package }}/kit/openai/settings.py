@@ -7,7 +7,10 @@ from ..server.settings import CONNECT_SECONDS, SILENCE_SECONDS, Environment
 from ..server.settings import Settings as ServerSettings
 from ..settings import PREFIX
 
-KINDS = ("auto", "vllm", "llama.cpp", "sglang", "tensorrt-llm", "openai")
+KINDS = (
+    "auto", "vllm", "llama.cpp", "sglang", "tensorrt-llm", "llama-cpp-python", "lm-studio",
+    "openai",
+)  # fmt: skip
 PROMPT_MODES = ("auto", "ids", "text", "chat")
 URL = "http://localhost:8080"
 

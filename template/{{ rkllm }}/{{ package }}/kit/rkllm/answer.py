@@ -5,7 +5,7 @@ import re
 from ..contract import Piece
 from ..server.address import clean
 from ..server.client import ServerError
-from .dialect import Chunk
+from .dialect import Chunk, Dialect
 
 _TASK_ERROR = "<RKLLM_TASK_ERROR>"
 _ABORTED = "Aborted inference by Timeout ("
@@ -14,29 +14,35 @@ _WHOLE_PADDING = re.compile(r"(\s*\[PAD\d*\])+\s*")
 _PADDINGS = 3  # so many at the start of an answer are no accident
 
 
+class SharedError(ServerError):
+    """An answer has more text than is its own."""
+
+
 class Answer:
     """The pieces of one answer: at most `limit` chunks of text, of `asked` tokens at most.
 
     The text's start is held back only while it may still be nothing but [PAD] tokens. over: the
     host has all that it wants, what still comes is for nobody. ran_out: the server's limit ended
-    the answer.
+    the answer. final: its last event has come.
     """
 
     def __init__(self, limit: int, asked: int) -> None:
         self.over = False
+        self.final = False
         self.ran_out = False
         self._limit = limit
         self._asked = asked
         self._chunks = 0
         self._count = 0  # of tokens; a character of several is one chunk
-        self._final = False
         self._held: str | None = ""  # None: the start is over, text goes out at once
 
     def feed(self, chunk: Chunk) -> list[Piece]:
         """Take a chunk. Raises ServerError where it is no part of an answer."""
-        self._final = self._final or chunk.final
+        self.final = self.final or chunk.final
         self._count = chunk.count or self._count
-        self.ran_out = self.ran_out or chunk.length or self._count >= self._asked
+        # Where the server gives no count, an answer of many chunks may have come to its limit.
+        unknown = self.final and not self._count and 2 * self._chunks >= self._asked
+        self.ran_out = self.ran_out or chunk.length or self._count >= self._asked or unknown
         if self.over:
             return []
         _refuse(chunk)
@@ -49,11 +55,9 @@ class Answer:
             return [Piece(text + self._rest(), thinking=chunk.thinking, finish="length")]
         return [Piece(text, thinking=chunk.thinking)] if text else []
 
-    def end(self, with_event: bool) -> list[Piece]:
-        """The stream ended. Raises ServerError where that was no good end."""
-        if self.over:
-            return []
-        if with_event and not self._final:
+    def end(self, server: Dialect) -> Piece:
+        """The last piece, where the stream ended. Raises ServerError where that was no good end."""
+        if server.ends_with_event and not self.final:
             raise ServerError(
                 "the server's stream stopped without its last event: the answer is not whole"
             )
@@ -62,8 +66,13 @@ class Answer:
                 "the server answered with empty text; see its log (a runtime error or a "
                 "tokenizer that does not fit the model gives empty answers)"
             )
+        if server.counts_chunks and 0 < self._count < self._chunks - 1:
+            raise SharedError(
+                f"the server sent {self._chunks} tokens and counts {self._count}: the others are "
+                "of another client's answer. Such a server can't be shared: give each node its own"
+            )
         reached = self.ran_out or self._count >= self._limit
-        return [Piece(self._rest(), finish="length" if reached else "stop")]
+        return Piece(self._rest(), finish="length" if reached else "stop")
 
     def _let_out(self, text: str) -> str:
         if self._held is None:
@@ -90,11 +99,6 @@ def _refuse(chunk: Chunk) -> None:
         )
     if chunk.text.startswith(_ABORTED):
         raise ServerError(f"the server gave up: {clean(chunk.text)}")
-    if chunk.final and chunk.count == 0:
-        raise ServerError(
-            "the server counted 0 tokens: it aborted the answer. Ask again; if it stays, "
-            "load the model anew"
-        )
 
 
 def _padding_error() -> ServerError:

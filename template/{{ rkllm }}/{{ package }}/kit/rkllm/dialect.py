@@ -5,19 +5,20 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..contract import Messages
+from ..contract import Messages, Sampling
 from ..server.client import Client, Reply
+
+NEUTRAL = Sampling()
 
 
 @dataclass(frozen=True)
-class Question:
-    """What an answer is asked for; limit: the server's, in tokens."""
+class ServerRequest:
+    """What a server is asked for; max_tokens: as the server counts them."""
 
     model: str
     messages: Messages
-    limit: int
-    temperature: float = 0.0
-    top_p: float = 1.0
+    max_tokens: int
+    sampling: Sampling = NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class Dialect(ABC):
 
     spare: how many tokens more than the host wants are asked for. A server may lose the last chunk
     of an answer that its limit ends, so that one must not be of those that the host wants.
+    counts_chunks: its count of an answer's tokens is of all that it streams.
     """
 
     name: ClassVar[str]
     ends_with_event: ClassVar[bool] = True
+    counts_chunks: ClassVar[bool] = False
     spare: ClassVar[int] = 0
 
     def __init__(self, client: Client, load_seconds: float) -> None:
@@ -70,15 +73,15 @@ class Dialect(ABC):
         """After a cut answer that nothing follows."""
 
     @abstractmethod
-    def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
+    def stream(self, request: ServerRequest) -> AsyncGenerator[Chunk, None]:
         """One answer."""
 
     async def _ask(self, path: str, body: Any = None) -> Reply:
         reply = await self._reply(path, body)
         if reply.status != 200 or not isinstance(reply.json, dict):
             raise self._client.refused(path, reply)
-        said = str(reply.json.get("error") or "")
-        if said and "already loaded. Nothing" not in said:
+        error = str(reply.json.get("error") or "")
+        if error and "already loaded. Nothing" not in error:
             raise self._client.refused(path, reply)
         return reply
 

@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from ..contract import Messages
+from ..server.choices import finish_of, spoken
 from ..server.client import ServerError
-from ..server.events import event, events, number, part, parts, spoken, text
-from .dialect import Chunk, Dialect, Question
+from ..server.events import events, json_lines, number, part, parts
+from .dialect import NEUTRAL, Chunk, Dialect, ServerRequest
 
 ALIVE_SECONDS = 30.0  # enough for the short question
 _SHORT: Messages = [{"role": "user", "content": "Say OK."}]
+_OPENAI = {"frequency_penalty", "presence_penalty", "seed", "top_p"}
+_OLLAMA = {
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "repetition_penalty": "repeat_penalty",
+    "top_k": "top_k",
+    "top_p": "top_p",
+}
 _SHORT_LIMIT = 64  # far more tokens than its answer has
 
 
@@ -52,14 +61,13 @@ class Legacy(Dialect):
     async def unload(self, model: str) -> None:
         await self._reply("/unload_model", {})
 
-    async def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
-        body = {"messages": alternating(question.messages), "stream": True}
-        async with aclosing(self._client.lines("/generate", body)) as lines:
-            async for line in lines:
-                found = event(line)
-                count = part(found, "usage").get("completion_tokens")
-                for choice in parts(found, "choices"):
-                    yield Chunk(text(choice, "content"), count=number(count))
+    async def stream(self, request: ServerRequest) -> AsyncGenerator[Chunk, None]:
+        body = {"messages": alternating(request.messages), "stream": True}
+        async with aclosing(json_lines(self._client, "/generate", body)) as stream:
+            async for event in stream:
+                count = number(part(event, "usage").get("completion_tokens"))
+                for choice in parts(event, "choices"):
+                    yield Chunk(spoken(choice)[1], count=count or None)
 
 
 class Rkllama(Dialect):
@@ -67,6 +75,7 @@ class Rkllama(Dialect):
 
     name = "rkllama"
     spare = 2
+    counts_chunks = True
 
     async def version(self) -> str:
         return str((await self._ask("/api/version")).json.get("version", ""))
@@ -82,16 +91,23 @@ class Rkllama(Dialect):
     async def settle(self, model: str) -> None:
         """Ask a short question: a worker that a client has killed is silent, and what an answer
         left opens this one. Only where it ends by itself has it left nothing of its own."""
-        count = None
-        try:
+        ended = False
+        with suppress(TimeoutError, ServerError):
             async with asyncio.timeout(ALIVE_SECONDS):
-                async with aclosing(self.stream(Question(model, _SHORT, _SHORT_LIMIT))) as chunks:
-                    async for chunk in chunks:
-                        count = chunk.count if chunk.final else None
-        except (TimeoutError, ServerError):
-            count = None
-        if count is None or not 0 < count < _SHORT_LIMIT:
+                ended = await self._ends(ServerRequest(model, _SHORT, _SHORT_LIMIT))
+        if not ended:
             await self.recover(model)
+
+    async def _ends(self, request: ServerRequest) -> bool:
+        """Whether an answer has words, and ends before its limit."""
+        chunks, ended = 0, False
+        async with aclosing(self.stream(request)) as stream:
+            async for chunk in stream:
+                chunks += bool(chunk.text)
+                # Where there is no count: a character of several tokens is one chunk.
+                count = chunk.count or 2 * chunks
+                ended = chunk.final and 0 < count < request.max_tokens
+        return ended
 
     async def recover(self, model: str) -> None:
         """A cut stream kills the model's worker; unloading and loading makes a new one."""
@@ -101,30 +117,23 @@ class Rkllama(Dialect):
     async def unload(self, model: str) -> None:
         await self._reply("/unload_model", {"model_name": model})
 
-    async def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
-        options: dict[str, float] = {
-            "num_predict": question.limit,
-            "temperature": question.temperature,
-            "top_p": question.top_p,
-        }
-        if not question.temperature:
-            options["top_k"] = 1  # the best token, whatever a runtime makes of temperature 0
+    async def stream(self, request: ServerRequest) -> AsyncGenerator[Chunk, None]:
         body = {
-            "model": question.model,
-            "messages": question.messages,
+            "model": request.model,
+            "messages": plain(request.messages),
             "stream": True,
             "think": False,
-            "options": options,
+            "options": _options(request),
         }
-        async with aclosing(self._client.lines("/api/chat", body)) as lines:
-            async for line in lines:
-                found = event(line)
-                message = part(found, "message")
-                if thought := text(message, "thinking"):
+        async with aclosing(json_lines(self._client, "/api/chat", body)) as stream:
+            async for event in stream:
+                thought, said = spoken(event)
+                if thought:
                     yield Chunk(thought, thinking=True)
-                final = bool(found.get("done"))
-                count = number(found.get("eval_count")) if final else None
-                yield Chunk(text(message, "content"), final=final, count=count)
+                final = bool(event.get("done"))
+                # It writes 0 where its runtime gave no count.
+                count = number(event.get("eval_count")) or None if final else None
+                yield Chunk(said, final=final, count=count)
 
 
 class OpenAI(Dialect):
@@ -138,23 +147,23 @@ class OpenAI(Dialect):
     async def models(self) -> list[str]:
         return _names((await self._ask("/v1/models")).json, "data")
 
-    async def stream(self, question: Question) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, request: ServerRequest) -> AsyncGenerator[Chunk, None]:
         body = {
-            "model": question.model,
-            "messages": question.messages,
+            "model": request.model,
+            "messages": request.messages,
             "stream": True,
-            "max_tokens": question.limit,
-            "temperature": question.temperature,
-            "top_p": question.top_p,
+            "max_tokens": request.max_tokens,
+            "temperature": request.sampling.temperature,
         }
+        body |= {key: value for key, value in _departing(request).items() if key in _OPENAI}
         ended, length, count = False, False, None
-        async with aclosing(events(self._client, "/v1/chat/completions", body)) as told:
-            async for found in told:
-                ended = ended or not found
-                count = number(part(found, "usage").get("completion_tokens")) or count
-                for choice in parts(found, "choices"):
-                    ended = ended or bool(choice.get("finish_reason"))
-                    length = length or choice.get("finish_reason") == "length"
+        async with aclosing(events(self._client, "/v1/chat/completions", body)) as stream:
+            async for event in stream:
+                ended = ended or not event
+                count = number(part(event, "usage").get("completion_tokens")) or count
+                for choice in parts(event, "choices"):
+                    finish = finish_of(choice)
+                    ended, length = ended or bool(finish), length or finish == "length"
                     thought, said = spoken(choice)
                     if thought:
                         yield Chunk(thought, thinking=True)
@@ -164,17 +173,38 @@ class OpenAI(Dialect):
             yield Chunk(final=True, count=count, length=length)
 
 
+def _departing(request: ServerRequest) -> dict[str, Any]:
+    """The fields of the sampling that depart from neutral."""
+    given, neutral = vars(request.sampling), vars(NEUTRAL)
+    return {key: given[key] for key in neutral if given[key] != neutral[key]}
+
+
+def _options(request: ServerRequest) -> dict[str, Any]:
+    """Ollama's names; the runtime has no min_p, and rkllama takes no seed."""
+    options = {_OLLAMA[key]: v for key, v in _departing(request).items() if key in _OLLAMA}
+    options |= {"num_predict": request.max_tokens, "temperature": request.sampling.temperature}
+    if not request.sampling.temperature:
+        options["top_k"] = 1  # the best token, whatever a runtime makes of temperature 0
+    return options
+
+
+def plain(messages: Messages) -> Messages:
+    """For servers whose messages have a role and a text."""
+    return [{"role": str(m.get("role")), "content": spoken({"message": m})[1]} for m in messages]
+
+
 def alternating(messages: Messages) -> Messages:
     """For legacy: the system text in the first user message, neighbours of one role merged."""
-    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    texts = plain(messages)
+    system = "\n\n".join(m["content"] for m in texts if m["role"] == "system")
     folded: Messages = []
-    for message in messages:
+    for message in texts:
         if message["role"] == "system":
             continue
         if folded and folded[-1]["role"] == message["role"]:
             folded[-1]["content"] += f"\n\n{message['content']}"
         else:
-            folded.append(dict(message))
+            folded.append(message)
     if not system:
         return folded
     if not folded or folded[0]["role"] != "user":

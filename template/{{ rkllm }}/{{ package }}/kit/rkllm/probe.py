@@ -44,12 +44,12 @@ async def _try(client: Client, path: str) -> Reply:
 def _unknown(settings: Settings, replies: list[Reply]) -> ServerError:
     if all(reply.status == _NO_REPLY for reply in replies):
         return ServerError(replies[0].text)
-    told = "; ".join(
-        f"{path} answered {reply.status} {reply.said()[:60]!r}"
+    replied = "; ".join(
+        f"{path} answered {reply.status} {reply.words()[:60]!r}"
         for path, reply in zip(_PATHS, replies, strict=True)
     )
     return ServerError(
         f"{settings.address.shown} is no server that this plugin knows: "
-        f"{settings.without_secrets(told)}. "
+        f"{settings.without_secrets(replied)}. "
         "Set RKLLM_SERVER_URL, or RKLLM_SERVER_KIND to legacy, rkllama or openai"
     )

@@ -1,10 +1,11 @@
 """A backend over an RKLLM server: one answer at a time, each read to its end."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -12,17 +13,20 @@ from ..cards import Model
 from ..contract import Messages, Piece, Request
 from ..server.address import clean
 from ..server.client import Client, ServerError
+from ..server.events import in_time
 from ..server.models import Served, choose_model, listed
 from ..text.tokenizer import Tokenizer
-from .answer import Answer
-from .dialect import Dialect, Question
+from .answer import Answer, SharedError
+from .dialect import Chunk, Dialect, ServerRequest
 from .probe import probe
 from .settings import Settings
 
 CLOSE_SECONDS = 0.2  # for the end of an answer that is nearly there, and once more for unloading
 
+_log = logging.getLogger(__name__)
 
-class Left(Enum):
+
+class Remains(Enum):
     """What the last answer left at the server for the next one."""
 
     NOTHING = "nothing"
@@ -31,15 +35,29 @@ class Left(Enum):
 
 
 @dataclass(eq=False)
-class Exchange:
-    """One answer: a task of its own reads it, so that who leaves it cuts nothing."""
+class Stream:
+    """One answer at the server; reading: its next chunk, whoever waits for that. None: the end."""
 
-    request: Request
-    messages: Messages
     answer: Answer
-    pieces: "asyncio.Queue[Piece | Exception]" = field(default_factory=asyncio.Queue)
-    task: "asyncio.Task[None] | None" = None
-    begun: bool = False  # its turn at the server has come
+    chunks: AsyncGenerator[Chunk, None]
+    reading: "asyncio.Future[Chunk | None] | None" = None
+    failed: bool = False
+    ended: bool = False
+
+    async def next(self) -> Chunk | None:
+        """The next chunk. Who is cancelled here cuts nothing at the server."""
+        if self.reading is None:
+            self.reading = asyncio.ensure_future(anext(self.chunks, None))
+        chunk = await asyncio.shield(self.reading)
+        self.reading, self.ended = None, chunk is None
+        return chunk
+
+    async def close(self) -> None:
+        """Cut it."""
+        if self.reading is not None:
+            self.reading.cancel()
+            await asyncio.gather(self.reading, return_exceptions=True)
+        await self.chunks.aclose()
 
 
 class RkllmBackend:
@@ -55,10 +73,11 @@ class RkllmBackend:
         self._client: Client | None = None
         self._server: Dialect | None = None
         self._model = ""
-        self._drain = 0.0
+        self._settings: Settings | None = None
         self._turn = asyncio.Lock()
-        self._left = Left.NOTHING
-        self._exchanges: set[Exchange] = set()
+        self._remains = Remains.NOTHING
+        self._shared = False
+        self._drains: dict[asyncio.Task[None], Answer] = {}
 
     def settings(self) -> Settings:
         """Where the server is. Raises SettingError."""
@@ -78,9 +97,8 @@ class RkllmBackend:
         settings = self.settings()
         server = await self._connect(settings)
         self._model = self.choose(model, await server.models(), settings)
-        self._drain = settings.drain_seconds
         await server.load(self._model)
-        self._server, self._left = server, Left.NOTHING
+        self._server, self._settings, self._remains = server, settings, Remains.NOTHING
 
     async def _connect(self, settings: Settings) -> Dialect:
         self._client = Client(settings)
@@ -99,87 +117,85 @@ class RkllmBackend:
 
     async def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
         """One answer. Raises ServerError, never ends without a piece that says why."""
-        if self._server is None:
+        server, settings = self._server, self._settings
+        if server is None or settings is None:
             raise ServerError("no model is loaded")
-        messages = await self.messages(request)
-        limit = request.max_tokens
-        exchange = Exchange(request, messages, Answer(limit, limit + self._server.spare))
-        exchange.task = asyncio.create_task(self._exchange(self._server, exchange))
-        self._exchanges.add(exchange)
-        exchange.task.add_done_callback(lambda _: self._exchanges.discard(exchange))
+        most, messages = request.max_tokens, await self.messages(request)
+        sent = ServerRequest(self._model, messages, most + server.spare, request.sampling)
+        await self._turn.acquire()
+        answer = Answer(most, sent.max_tokens)
+        stream = Stream(answer, self._chunks(server, settings, sent))
         try:
-            while True:
-                piece = await exchange.pieces.get()
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-                if piece.finish:
-                    return
-        finally:
-            self._leave(exchange)
-
-    def _leave(self, exchange: Exchange) -> None:
-        """What the server still sends is read and dropped for a while, then cut."""
-        task = exchange.task
-        if task is None or not exchange.begun:
-            if task is not None:
-                task.cancel()
-        elif not task.done():
-            timer = asyncio.get_running_loop().call_later(self._drain, task.cancel)
-            task.add_done_callback(lambda _: timer.cancel())
-
-    async def _exchange(self, server: Dialect, exchange: Exchange) -> None:
-        """Read one answer to its end, when its turn has come."""
-        try:
-            async with self._turn:
-                exchange.begun = True
-                await self._tidy(server)
-                await self._read(server, exchange)
-        except asyncio.CancelledError:
-            exchange.pieces.put_nowait(ServerError("this answer was cut"))
-            raise
-        except Exception as error:
-            exchange.pieces.put_nowait(error)
-
-    async def _tidy(self, server: Dialect) -> None:
-        """Make sure that the last answer has nothing to do with the next."""
-        left, self._left = self._left, Left.BROKEN  # until this has come to its end
-        if left is Left.BROKEN:
-            await server.recover(self._model)
-        elif left is Left.REST:
-            await server.settle(self._model)
-
-    async def _read(self, server: Dialect, exchange: Exchange) -> None:
-        request, answer = exchange.request, exchange.answer
-        question = Question(
-            self._model,
-            exchange.messages,
-            request.max_tokens + server.spare,
-            request.sampling.temperature,
-            request.sampling.top_p,
-        )
-        async with aclosing(server.stream(question)) as chunks:
-            async for chunk in chunks:
+            while not answer.over and (chunk := await stream.next()) is not None:
                 for piece in answer.feed(chunk):
-                    exchange.pieces.put_nowait(piece)
-        for piece in answer.end(server.ends_with_event):
-            exchange.pieces.put_nowait(piece)
-        self._left = Left.REST if answer.ran_out else Left.NOTHING
+                    yield piece
+            if not answer.over:
+                last = answer.end(server)
+                self._after(answer)
+                yield last
+        except Exception as error:
+            stream.failed = True
+            self._warn(error)
+            raise
+        finally:
+            if stream.ended:
+                self._turn.release()
+            else:  # a server knows no cancel: what it still sends is in the next answer's way
+                drain = asyncio.create_task(self._drained(server, settings, stream))
+                self._drains[drain] = answer
+                drain.add_done_callback(self._drains.pop)
+
+    async def _chunks(
+        self, server: Dialect, settings: Settings, request: ServerRequest
+    ) -> AsyncGenerator[Chunk, None]:
+        """The server's chunks, behind what makes sure that they are this answer's alone."""
+        remains, self._remains = self._remains, Remains.BROKEN  # until this has come to its end
+        if remains is Remains.BROKEN:
+            await server.recover(self._model)
+        elif remains is Remains.REST or self._shared:
+            await server.settle(self._model)
+        async with aclosing(server.stream(request)) as stream:
+            lively = in_time(_filled(stream), settings.silence_seconds, settings.address.shown)
+            async for chunk in lively:
+                yield chunk
+
+    def _after(self, answer: Answer) -> None:
+        """An answer has come to its end at the server."""
+        self._remains = Remains.REST if answer.ran_out else Remains.NOTHING
+
+    def _warn(self, error: Exception) -> None:
+        if isinstance(error, SharedError) and not self._shared:
+            self._shared = True
+            _log.warning("%s. From now on it is asked a short question before each answer", error)
+
+    async def _drained(self, server: Dialect, settings: Settings, stream: Stream) -> None:
+        """Read an answer to its end, but no longer than a setting says; then the next may come."""
+        answer = stream.answer
+        try:
+            async with asyncio.timeout(settings.drain_seconds):
+                while not stream.failed and (chunk := await stream.next()) is not None:
+                    answer.feed(chunk)
+            if not stream.failed and (answer.final or not server.ends_with_event):
+                self._after(answer)
+        except (TimeoutError, ServerError):
+            pass  # it is broken off
+        finally:
+            await stream.close()
+            self._turn.release()
 
     async def close(self) -> None:
         """Cut what is still being read; an answer that is nearly there may end.
 
         The server keeps its model, unless an answer was cut: that would be its next client's.
         """
-        ending = [e.task for e in self._exchanges if e.task and e.answer.over]
-        if ending:
+        if ending := [drain for drain, answer in self._drains.items() if answer.over]:
             await asyncio.wait(ending, timeout=CLOSE_SECONDS)
-        tasks = [e.task for e in self._exchanges if e.task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        drains = list(self._drains)
+        for drain in drains:
+            drain.cancel()
+        await asyncio.gather(*drains, return_exceptions=True)
         server, self._server = self._server, None
-        if server is not None and self._left is Left.BROKEN:
+        if server is not None and self._remains is Remains.BROKEN:
             # The next client's load finds out what this one had no time for.
             with suppress(TimeoutError, ServerError):
                 async with asyncio.timeout(CLOSE_SECONDS):
@@ -187,3 +203,10 @@ class RkllmBackend:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+async def _filled(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """The chunks that have something: an event without is no sign of life."""
+    async for chunk in chunks:
+        if chunk.text or chunk.final:
+            yield chunk

@@ -22,6 +22,12 @@ BODY = 2**24  # bytes of one whole reply
 STREAM = 2**26  # bytes of one streamed answer
 REFUSAL = 2**16  # bytes of a refused stream that are read
 _CLEANED = 4096  # characters of a page that are looked at for its words
+_DEPTH = 4  # of objects within an error
+# Where servers put the words of an error, the best first.
+_WORDS = (
+    "error", "message", "detail", "details", "msg", "errors", "error_message", "description",
+    "reason", "text", "title", "type", "error_type",
+)  # fmt: skip
 _TAG = re.compile(r"<[^<>]*>")
 
 
@@ -32,9 +38,9 @@ class ServerError(RuntimeError):
 class Refused(ServerError):
     """A status that is no success. wait: the seconds after which the server may be asked again."""
 
-    def __init__(self, sentence: str, status: int, said: str, wait: float | None) -> None:
+    def __init__(self, sentence: str, status: int, words: str, wait: float | None) -> None:
         super().__init__(sentence)
-        self.status, self.said, self.wait = status, said, wait
+        self.status, self.words, self.wait = status, words, wait
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,28 @@ class Reply:
     text: str
     wait: float | None = None
 
-    def said(self) -> str:
-        """What the server said, short: the JSON's error, or the text without HTML."""
-        if isinstance(self.json, dict) and "error" in self.json:
-            error = self.json["error"]
-            return clean(str(error.get("message", error) if isinstance(error, dict) else error))
+    def words(self) -> str:
+        """What the server says, short: the JSON's error, or the text without HTML."""
+        if isinstance(self.json, dict) and self.json:
+            return words(self.json)
         return clean(_TAG.sub(" ", self.text[:_CLEANED])) or "nothing"
+
+
+def words(event: Any) -> str:
+    """What a server's JSON says of an error, in whichever member; else the JSON itself."""
+    return clean(_words(event) or json.dumps(event)[:_CLEANED])
+
+
+def _words(value: Any, depth: int = 0) -> str:
+    if isinstance(value, str) or depth > _DEPTH:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words(item, depth + 1) for item in value)))
+    if not isinstance(value, dict):
+        return ""
+    said = next((found for key in _WORDS if (found := _words(value.get(key), depth + 1))), "")
+    place = value.get("loc")  # of a field that was refused, as FastAPI names it
+    return f"{'.'.join(map(str, place))}: {said}" if isinstance(place, list) and said else said
 
 
 class Client:
@@ -83,7 +105,7 @@ class Client:
         return bytes(data)
 
     async def lines(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
-        """The lines of a streamed POST, however long it takes while bytes keep coming."""
+        """The lines of a streamed POST, empty ones too, while bytes keep coming."""
         async with self._answer("POST", path, body, None) as response:
             if response.status != 200:
                 reply = _reply(response, await self._read(response, path, REFUSAL))
@@ -98,16 +120,15 @@ class Client:
                     continue
                 *lines, held = held.split(b"\n")
                 for line in lines:
-                    if line.strip():
-                        yield bytes(line)
-            if held.strip():
+                    yield bytes(line)
+            if held:
                 yield bytes(held)
 
     def refused(self, path: str, reply: Reply) -> Refused:
         """The sentence on a reply that is none."""
-        said = self.settings.without_secrets(reply.said())
-        sentence = f"{self.name(path)} answered {reply.status}: {said}"
-        return Refused(sentence, reply.status, said, reply.wait)
+        words = self.settings.without_secrets(reply.words())
+        sentence = f"{self.name(path)} answered {reply.status}: {words}"
+        return Refused(sentence, reply.status, words, reply.wait)
 
     def name(self, path: str) -> str:
         """A path of the server, as a sentence may show it."""
@@ -164,16 +185,17 @@ class Client:
             sock_connect=self.settings.connect_seconds,
             sock_read=self.settings.silence_seconds if seconds is None else None,
         )
-        url = f"{self.settings.address.url}{path}"
+        url, secret = f"{self.settings.address.url}{path}", self.settings.authorization()
         for _ in range(CONNECTIONS):
-            told = {"reused": False}
+            context = {"reused": False}
             try:
                 return await self._open().request(
                     method, url, json=body, timeout=timeout, allow_redirects=False,
-                    trace_request_ctx=told,
+                    headers={"Authorization": secret} if secret else None,
+                    trace_request_ctx=context,
                 )  # fmt: skip
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not told["reused"]:
+                if not context["reused"]:
                     raise
         raise ServerError(f"{self.name(path)} closes every connection")
 
@@ -201,12 +223,9 @@ class Client:
 
             traced = aiohttp.TraceConfig()
             cast(Any, traced.on_connection_reuseconn).append(_reused)
-            headers = {"Accept-Encoding": "identity"}
-            if shown := self.settings.authorization():
-                headers["Authorization"] = shown
             self._session = aiohttp.ClientSession(
                 connector=Connector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-                headers=headers,
+                headers={"Accept-Encoding": "identity"},
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=2**20,

@@ -1,64 +1,174 @@
-"""Streams of events as OpenAI's API has them, and what any server's JSON may hold."""
+"""A server's stream of events, and what any server's JSON may hold.
 
+Servers differ in how they say that an answer failed after its status 200: each shape of it that is
+known, and each event that is none of an answer's, ends the answer with the server's words.
+"""
+
+import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from .address import clean
-from .client import Client, Reply, ServerError
+from .client import LINE, Client, Reply, ServerError, words
 
+T = TypeVar("T")
 Event = dict[str, Any]
 
+KNOWN = frozenset({"choices", "usage"})  # members that an event of an answer has
+_ALIVE = {"heartbeat", "keepalive", "keep-alive", "ping"}  # kinds of events that say nothing
+_SHOWN = 200  # bytes of an event that are no JSON
+_LINES = 256  # of one event
+DONE = b"[DONE]"
 
-async def events(client: Client, path: str, body: Any) -> AsyncGenerator[Event, None]:
-    """The events of a streamed answer; [DONE] is an empty one. Raises ServerError.
 
-    Comments and lines that name an event carry nothing. Some servers say an error in a line
-    "error:", or send it as a body of JSON with the status 200.
+class BrokenOffError(ServerError):
+    """The server ended an answer within its stream. words: its own; status: as it says, if any."""
+
+    def __init__(self, said: str, status: int | None = None) -> None:
+        super().__init__(f"the server broke the answer off: {said}")
+        self.words, self.status = said, status
+
+
+class _Reader:
+    """Puts the lines of a stream together to events (the HTML standard, "Server-sent events")."""
+
+    def __init__(self) -> None:
+        self.name = self.data = self.other = b""
+        self._lines = 0
+        self._raw = False  # an object without a field before it
+
+    def feed(self, line: bytes) -> bool:
+        """Take a line; whether it ends an event. Raises ServerError."""
+        line = line.strip()
+        field, _, value = line.partition(b":")
+        if not line:
+            return bool(self.data)
+        if self._raw or (line[:1] == b"{" and not self.data):
+            self._raw, value = True, line
+        elif field in (b"event", b"error"):
+            self.name = value.strip() if field == b"event" else field
+        elif field not in (b"", b"data", b"id", b"retry"):
+            self.other = self.other or line[:_SHOWN]
+        if not self._raw and field not in (b"data", b"error"):
+            return False
+        self._lines += 1
+        self.data += value.strip()
+        if self._lines > _LINES or len(self.data) > LINE:
+            raise ServerError("the server's stream has an event that is too long; it was cut off")
+        # Some leave no empty line behind an event.
+        return self.data == DONE or (self.data[-1:] == b"}" and _parsed(self.data) is not None)
+
+    def take(self) -> tuple[bytes, bytes]:
+        """The name and the data of the event that has ended."""
+        taken = self.name, self.data
+        self.name = self.data = b""
+        self._lines, self._raw = 0, False
+        return taken
+
+
+async def events(
+    client: Client, path: str, body: Any, known: frozenset[str] = KNOWN
+) -> AsyncGenerator[Event, None]:
+    """The events of a streamed answer (text/event-stream); [DONE] is an empty one.
+
+    known: members of which an event of this API has one. Comments carry nothing. Some servers send
+    one object of JSON with the status 200 where a stream was asked for. Raises ServerError.
     """
+    reader, begun = _Reader(), False
     async with aclosing(client.lines(path, body)) as lines:
         async for line in lines:
-            name, _, rest = line.strip().partition(b":")
-            data = rest.strip() if name in (b"data", b"error") else line.strip()
-            if data == b"[DONE]":
-                yield {}
-            elif data.startswith(b"{"):
-                yield _checked(client, data, name == b"error")
+            if reader.feed(line):
+                begun = True
+                yield _checked(client, known, *reader.take())
+    if reader.data:
+        yield _checked(client, known, *reader.take())
+    elif reader.other and not begun:
+        words = client.settings.without_secrets(Reply(200, None, _text(reader.other)).words())
+        raise ServerError(f"{client.name(path)} sent no stream of events, but: {words}")
+
+
+async def json_lines(client: Client, path: str, body: Any) -> AsyncGenerator[Event, None]:
+    """The events of an answer that is streamed as lines of JSON. Raises ServerError."""
+    async with aclosing(client.lines(path, body)) as lines:
+        async for line in lines:
+            if line.strip():
+                yield event(line)
 
 
 def event(line: bytes) -> Event:
     """A line of JSON. Raises ServerError where it is none, or says an error."""
     parsed = _parsed(line)
     if parsed is None:
-        said = clean(line[:200].decode("utf-8", "replace"))
-        raise ServerError(f"the server's stream has no JSON: {said!r}")
+        raise ServerError(f"the server's stream has no JSON: {_text(line)!r}")
     if parsed.get("error"):
-        raise ServerError(f"the server broke the answer off: {_said(parsed)}")
+        raise BrokenOffError(words(parsed), _status(parsed))
     return parsed
 
 
-def _checked(client: Client, data: bytes, failed: bool) -> Event:
-    try:
-        found = event(data)
-    except ServerError as error:
-        raise ServerError(client.settings.without_secrets(str(error))) from None
-    if failed:
-        said = client.settings.without_secrets(_said(found))
-        raise ServerError(f"the server broke the answer off: {said}")
-    return found
+async def in_time(items: AsyncIterator[T], seconds: float, name: str) -> AsyncGenerator[T, None]:
+    """What comes of a stream; the next has so many seconds, whatever else the server sends."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                item = await anext(items)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise silent(name) from error
+        yield item
+
+
+def silent(name: str) -> ServerError:
+    """The sentence on a server that says nothing more."""
+    return ServerError(f"{name} was silent for too long; see the server's log")
+
+
+def _checked(client: Client, known: frozenset[str], name: bytes, data: bytes) -> Event:
+    """An event of an answer. Raises ServerError."""
+    failed = b"error" in name.lower()
+    if data == DONE and not failed:
+        return {}
+    parsed = _parsed(data)
+    if parsed is not None and not failed and not _failed(parsed, known):
+        return parsed
+    if name.decode("ascii", "replace").lower() in _ALIVE:
+        return {"choices": []}
+    said = _text(data) if parsed is None else words(parsed)
+    raise BrokenOffError(client.settings.without_secrets(said), _status(parsed or {}))
+
+
+def _failed(event: Event, known: frozenset[str]) -> bool:
+    """Whether an event says an error, or is none of an answer's."""
+    kind = f"{event.get('type', '')} {event.get('object', '')}".lower()
+    if event.get("error") or "error" in kind:
+        return True
+    alive = not event or event.get("type") in _ALIVE or "chunk" in kind
+    return not alive and not event.keys() & known
+
+
+def _status(event: Event) -> int | None:
+    """The status of HTTP that an error within a stream names."""
+    error = event.get("error")
+    for place in (error, event) if isinstance(error, dict) else (event,):
+        for key in ("code", "status", "status_code", "http_status_code"):
+            value = str(place.get(key))
+            if value.isascii() and value.isdigit() and 400 <= int(value[:4]) < 600:
+                return int(value)
+    return None
 
 
 def _parsed(line: bytes) -> Event | None:
     try:
-        found = json.loads(line)
+        parsed = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
-def _said(found: Event) -> str:
-    return Reply(200, found if "error" in found else {"error": found}, "").said()
+def _text(data: bytes) -> str:
+    return clean(data[:_SHOWN].decode("utf-8", "replace"))
 
 
 def part(event: Event, key: str) -> Event:
@@ -79,8 +189,8 @@ def number(value: Any) -> int | None:
 
 
 def numbers(value: Any) -> list[int]:
-    """Whole numbers that are not negative; empty where it is another thing."""
-    whole = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    """Ids of tokens; empty where it is another thing."""
+    whole = isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 31 for n in value)
     return value if whole else []
 
 
@@ -88,9 +198,3 @@ def parts(event: Any, key: str) -> list[Event]:
     """The objects of a list in an object."""
     value = event.get(key) if isinstance(event, dict) else None
     return [p for p in value if isinstance(p, dict)] if isinstance(value, list) else []
-
-
-def spoken(choice: Event) -> tuple[str, str]:
-    """The reasoning and the text of a chat's choice, streamed or whole."""
-    said = part(choice, "delta") or part(choice, "message")
-    return text(said, "reasoning_content") or text(said, "reasoning"), text(said, "content")
