@@ -1,4 +1,4 @@
-"""CAPABILITIES.md: what the plugin can do, on each host, as the checks of a run report it."""
+"""CAPABILITIES.md: what the plugin can do on each exo, as the checks of a run report it."""
 
 import re
 from collections.abc import Iterator
@@ -6,38 +6,50 @@ from pathlib import Path
 
 from .checks import running_checks
 from .files import CannotRunError, UnreadableError, is_file, read_text, reason
-from .report import NOT_RUN, Fault, Place, Report, Result, printable
+from .report import NOT_RUN, NOT_THERE, Fault, Place, Report, Result, printable
 
+HOSTS = ("0.0", "0.3")
 ROWS = (
-    *("lossless text", "streaming", "cancel", "sampling", "split by layers"),
+    *("answers", "lossless text", "streaming", "cancel", "sampling", "split by layers"),
     *("whole model in a cluster", "batching", "reuse", "precision", "metrics", "faults"),
 )
-_COLUMNS = {"the stand-in for exo": 0, "exo itself": 1}
 _HEAD = """\
 # What this plugin can do
 
-`exo-engine check --report CAPABILITIES.md` has written this from a run; with `--python`, on exo
-itself. A row that says more than a run is a fault: where less is right, take the row out.
+`exo-engine check --report CAPABILITIES.md` has written this from a run on stand-ins for both
+exos or, with `--python`, on one itself. A row that says more than a run is a fault: where less is
+right, take the row out. A cell is empty where nothing of the kind is checked.
 
-| what | stand-in | exo | why not |
+| what | exo 0.0 | exo 0.3 | why not |
 | --- | --- | --- | --- |
 """
 
 
-def cells(results: list[Result]) -> dict[str, str]:
-    """Each row's cell: yes, partly with numbers, no, or not run."""
-    ran, checks = {result.id: result for result in results}, running_checks()
-    ids = {row: [name for name, check in checks.items() if check.row == row] for row in ROWS}
-    return {
-        row: _cell([ran.get(n) or Result(checks[n], NOT_RUN) for n in ids[row]]) for row in ROWS
-    }
+def cells(results: list[Result]) -> dict[str, dict[str, str]]:
+    """Each row's cells by host: yes, partly with numbers, no, not run, not there, or nothing."""
+    ran, checks = {result.id: result for result in results}, running_checks().items()
+    table: dict[str, dict[str, str]] = {row: {} for row in ROWS}
+    for row, cells_of_row in table.items():
+        for host in HOSTS:
+            of_cell = [(n, check) for n, check in checks if (check.row, check.host) == (row, host)]
+            cells_of_row[host] = _cell([ran.get(n) or Result(c, NOT_RUN) for n, c in of_cell])
+    return table
 
 
 def _cell(results: list[Result]) -> str:
-    if all(result.state == NOT_RUN for result in results):
-        return NOT_RUN
+    for state in (NOT_RUN, NOT_THERE):
+        if results and all(result.state == state for result in results):
+            return state
     good, of = sum(r.good for r in results), sum(r.of for r in results)
-    return "yes" if good == of else f"partly ({good} of {of})" if good else "no"
+    if good == of:
+        return "yes" if results else ""
+    return f"partly ({good} of {of})" if good else "no"
+
+
+def is_whole(cells_of_row: dict[str, str]) -> bool:
+    """Whether there is nothing in a row that the plugin can't do."""
+    known = set(cells_of_row.values()) - {"", NOT_RUN, NOT_THERE}
+    return known == {"yes"}
 
 
 def worth(cell: str) -> float:
@@ -47,19 +59,22 @@ def worth(cell: str) -> float:
 
 
 def write(report: Report, path: Path) -> Iterator[Fault]:
-    """Write a run's column; where the table says more, give what and leave it. CannotRunError."""
-    if report.host not in _COLUMNS:
+    """Write the table; where it says more than the run, give what and leave it. CannotRunError."""
+    if not report.hosts:
         raise CannotRunError("--report: nothing of the plugin was run")
-    column, old = _COLUMNS[report.host], _read(path)
-    lines, lost = [], list[Fault]()
-    for row, cell in report.can.items():
-        before = old.get(row, [NOT_RUN, NOT_RUN])
-        if worth(before[column]) > worth(cell):
-            message = f"{row} is declared as {before[column]}, and the run gives {cell}"
-            lost.append(Fault(Place(str(path)), message))
-        before[column] = cell
+    old, lines, lost = _read(path), list[str](), list[Fault]()
+    for row, of_row in report.can.items():
+        before = dict(zip(HOSTS, old.get(row, []), strict=False))
+        for host, cell in of_row.items():
+            if cell == NOT_RUN:  # that is no word against the table
+                of_row[host] = before.get(host, cell)
+            elif worth(before.get(host, "")) > worth(cell):
+                message = (
+                    f"{row} on exo {host} is declared as {before[host]}, and the run gives {cell}"
+                )
+                lost.append(Fault(Place(str(path)), message))
         why = printable(report.cannot.get(row, "")).replace("|", "\\|")
-        lines.append(" ".join(f"| {row} | {' | '.join(before)} | {why} |".split()) + "\n")
+        lines.append(" ".join(f"| {row} | {' | '.join(of_row.values())} | {why} |".split()) + "\n")
     if not lost:
         try:
             path.write_text(_HEAD + "".join(lines), encoding="utf-8")
@@ -69,10 +84,11 @@ def write(report: Report, path: Path) -> Iterator[Fault]:
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """The cells of the table that is there, of both columns, by row."""
+    """The cells of the table that is there, by row; none of a table with other columns."""
     try:
         lines = read_text(path).splitlines() if is_file(path) else []
     except UnreadableError as error:
         raise CannotRunError(f"{path} {error}") from error
     rows = [[part.strip() for part in line.split("|")[1:]] for line in lines if "|" in line]
-    return {row[0]: row[1:3] for row in rows if len(row) > 2}
+    other = any(row[0] == "what" and row[1:3] != [f"exo {host}" for host in HOSTS] for row in rows)
+    return {row[0]: row[1:3] for row in rows if len(row) > 2} if not other else {}

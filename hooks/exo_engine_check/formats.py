@@ -2,7 +2,7 @@
 
 import json
 
-from .report import CANNOT, FAILED, LEFT, NOT_RUN, PASSED, Report, Result, printable
+from .report import CANNOT, FAILED, LEFT, NOT_RUN, NOT_THERE, PASSED, Report, Result, printable
 
 MANUAL = "docs/checks.md"
 
@@ -18,7 +18,7 @@ def summary(report: Report) -> str:
     faults = f"{count} fault{'' if count == 1 else 's'}" if count else "no fault"
     passed = len(report.with_state(PASSED))
     parts = [faults, f"{passed} check{'' if passed == 1 else 's'} passed"]
-    for state in (CANNOT, LEFT, NOT_RUN):
+    for state in (CANNOT, LEFT, NOT_THERE, NOT_RUN):
         parts += [f"{missing} {state}"] if (missing := len(report.with_state(state))) else []
     parts += [f"{len(report.ignored)} ignored"] if report.ignored else []
     return ", ".join(parts)
@@ -35,7 +35,7 @@ def as_text(report: Report) -> str:
     for result in report.results:
         if result.faults and result.state != LEFT:
             lines += _faults(report, result)
-    for state in (CANNOT, NOT_RUN):
+    for state in (CANNOT, NOT_THERE, NOT_RUN):
         for why, names in _by_why(report, state).items():
             lines.append(f"{', '.join(names)} {state}: {printable(why)}")
     lines += _left(report)

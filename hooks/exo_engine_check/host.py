@@ -6,6 +6,7 @@ GROUP_ENGINES = "exo.inference_engines"
 GROUP_MODELS = "exo.models"
 GROUP_DETECTORS = "exo.device_detectors"
 GROUPS = (GROUP_ENGINES, GROUP_MODELS, GROUP_DETECTORS)
+GROUP_PLUGINS = "exo_engine_template.plugins"  # which a launcher of exo 0.3 reads
 
 # Not the newest: this commit was tested, and nobody can make another of it.
 EXO_COMMIT = "0c831d39a0c42772aa68df9bacd6af8c8bd3cd84"

@@ -143,5 +143,6 @@ class Plugin:
         return [Class(self.package, module, node) for module, node in classes]
 
     def followed(self) -> Iterator[EntryPoint]:
-        """The entry points of exo's groups that lead to a name."""
-        return (entry for entry in self.in_group(*host.GROUPS) if entry.is_well_formed)
+        """The entry points that an exo reads and that lead to a name."""
+        groups = (*host.GROUPS, host.GROUP_PLUGINS)
+        return (entry for entry in self.in_group(*groups) if entry.is_well_formed)

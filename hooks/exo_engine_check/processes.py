@@ -1,4 +1,4 @@
-"""Runs the plugin: one process for as many checks as it survives, another for the rest."""
+"""Runs the plugin: on each exo one process for as many checks as it survives, one for the rest."""
 
 import re
 import shutil
@@ -8,20 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from . import host, sandbox
+from .capabilities import HOSTS
 from .checks import running_checks
 from .checks.dependencies import declared_modules, distributions, required
 from .files import CannotRunError
 from .plugin import EntryPoint, Plugin
-from .report import CANNOT, CRASHED, FAILED, HUNG, NOT_RUN, PASSED, Fault, Place, Report, Result
+from .report import (
+    CANNOT,
+    CRASHED,
+    FAILED,
+    HUNG,
+    NOT_RUN,
+    NOT_THERE,
+    PASSED,
+    Fault,
+    Place,
+    Report,
+    Result,
+)
 
 ANSWER_SECONDS = 4.0  # in which an answer has to end, or an error has to end it
 CHECK_SECONDS = 10.0  # for which a check may say nothing; more, where more is given to all
+_STAND_INS = {"0.0": "standin", "0.3": "standin_0_3"}
 
 
-def stand_in() -> Path:
-    """The folder of the stand-in host: in the wheel beside this file, else in the template."""
-    shipped = Path(__file__).with_name("standin")
-    return shipped if shipped.is_dir() else Path(__file__).parents[2] / "template/tests/standin"
+def stand_ins() -> dict[str, str]:
+    """The folders of the stand-in hosts: in the wheel beside this file, else in the template."""
+    shipped, template = Path(__file__).parent, Path(__file__).parents[2] / "template" / "tests"
+    base = shipped if (shipped / "standin").is_dir() else template
+    return {version: str(base / name) for version, name in _STAND_INS.items()}
 
 
 class Processes:
@@ -38,27 +53,37 @@ class Processes:
         self.report, self.checks = Report(), running_checks()
 
     def run(self, names: set[str]) -> Report:
-        """Run checks; after a crash or a hang the rest, without the step that led to it."""
-        pending = [name for name in self.checks if name in names]
+        """Run checks, those of one exo after those of the other."""
+        for version in HOSTS:
+            chosen = [n for n, check in self.checks.items() if check.host == version and n in names]
+            if chosen:
+                self._run_on(version, chosen)
+        if hosts := " and ".join(self.report.hosts.values()):
+            self.report.notes.append(f"run on {hosts}, with {self.python}")
+        return self.report
+
+    def _run_on(self, version: str, pending: list[str]) -> None:
+        """After a crash or a hang the rest goes on, without the step that led to it."""
         entries = [e for e in self.plugin.followed() if self.plugin.is_here(e.module)]
-        if not any(e.group == host.GROUP_ENGINES for e in entries):
+        groups = {entry.group for entry in entries}
+        if version == "0.0" and host.GROUP_ENGINES not in groups:
             return self._not_run(pending, "there is no engine to load: see the other faults")
+        if version == "0.3" and host.GROUP_PLUGINS not in groups:
+            why = f"exo 0.3 finds no plugin without an entry point of {host.GROUP_PLUGINS}"
+            return self._not_run(pending, why, NOT_THERE)
         request = self._request(entries)
         while pending:
             if time.monotonic() > self.deadline:
-                over = f"the {self.seconds:g} s of --timeout are over"
-                return self._not_run(pending, over)
+                return self._not_run(pending, f"the {self.seconds:g} s of --timeout are over")
             shutil.rmtree(request["home"], ignore_errors=True)
-            limits = sandbox.Limits(
-                max(CHECK_SECONDS, self.seconds / 6), self.deadline, self.memory
-            )
+            silence = max(CHECK_SECONDS, self.seconds / 6)
+            limits = sandbox.Limits(silence, self.deadline, self.memory)
             now = request | {"checks": pending, "avoid": self.avoid}
             ended = sandbox.run(self.python, now, self.folder, limits)
             if not ended.events and not ended.how.startswith("hung"):
                 words = ended.stderr.splitlines()
                 raise CannotRunError(f"{self.python} can't start: {words[-1] if words else '?'}")
             pending = self._take(ended, pending)
-        return self.report
 
     def _request(self, entries: list[EntryPoint]) -> dict[str, Any]:
         """What the plugin's process has to know."""
@@ -67,25 +92,25 @@ class Processes:
         metadata = self.folder / "metadata"
         _write_metadata(plugin, entries, metadata)
         tops = list(dict.fromkeys(entry.module.partition(".")[0] for entry in entries))
-        engine = next(entry.name for entry in entries if entry.group == host.GROUP_ENGINES)
+        engines = [entry.name for entry in entries if entry.group == host.GROUP_ENGINES]
         project = re.sub(r"\W", "_", plugin.metadata.name or tops[0])
         device = plugin.settings.get("device")
         return {
             "project": str(base),
             "path": [str(metadata), *{str(base / plugin.bases.get(top, "")) for top in tops}],
-            "standin": str(stand_in()),
+            "standins": stand_ins(),
             "home": str(self.folder / "exo-home"),
             "entry_points": [{"group": e.group, "name": e.name, "value": e.value} for e in entries],
-            "packages": list(dict.fromkeys([*tops, project, engine])),
+            "packages": list(dict.fromkeys([*tops, project, *engines[:1]])),
             "required": sorted(declared_modules(plugin)),
             "model_ids": sorted(host.MODEL_IDS),
             "seconds": ANSWER_SECONDS,
             "device": device if isinstance(device, str) else "",
         }
 
-    def _not_run(self, names: list[str], why: str) -> Report:
-        self.report.results += [Result(self.checks[name], NOT_RUN, why=why) for name in names]
-        return self.report
+    def _not_run(self, names: list[str], why: str, state: str = NOT_RUN) -> None:
+        results = [Result(self.checks[name], state, why=why, good=0) for name in names]
+        self.report.results += results
 
     def _take(self, ended: sandbox.Ended, pending: list[str]) -> list[str]:
         """Keep the results of the checks that ended; what is still to be run."""
@@ -94,9 +119,8 @@ class Processes:
         for event in ended.events:
             if "missing" in event:
                 self._missing(event["missing"], event.get("message", ""))
-            if "host" in event and not self.report.host:
-                self.report.host = event["host"]
-                self.report.notes = [f"run on {event['host']}, with {self.python}"]
+            if "host" in event and check:
+                self.report.hosts.setdefault(self.checks[check].host, event["host"])
             if "begin" in event:
                 check, step, share = event["begin"], "", (1, 1)
             step = event.get("step", step)
@@ -129,7 +153,8 @@ class Processes:
         if faults and faults <= self.reported:
             faults, why = set(), min(faults).message
         self.reported |= faults
-        state = FAILED if faults else CANNOT if end == CANNOT else NOT_RUN if why else PASSED
+        other = end if end in {CANNOT, NOT_THERE} else NOT_RUN if why else PASSED
+        state = FAILED if faults else other
         good = share if state == PASSED else (0, share[1])
         self.report.results.append(Result(self.checks[name], state, sorted(faults), why, *good))
 

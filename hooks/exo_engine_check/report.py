@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from .inside.check import Check
 
 PASSED, FAILED, CRASHED, HUNG = "passed", "failed", "crashed", "hung"
-NOT_RUN, CANNOT, LEFT = "not run", "can't", "left as exo has it"
+NOT_RUN, CANNOT, NOT_THERE, LEFT = "not run", "can't", "not there", "left as exo has it"
 
 
 def printable(text: object) -> str:
@@ -61,8 +61,10 @@ class Report:
     results: list[Result] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)  # ids, with the reasons given
     notes: list[str] = field(default_factory=list)
-    host: str = ""  # which exo
-    can: dict[str, str] = field(default_factory=dict)  # rows of CAPABILITIES.md, with their cells
+    hosts: dict[str, str] = field(default_factory=dict)  # which exo each version's checks ran on
+    can: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # row of CAPABILITIES.md: host: cell
     cannot: dict[str, str] = field(default_factory=dict)  # rows, with the reasons given
     lost: list[Fault] = field(default_factory=list)  # rows of the table that say more than the run
     nothing_ran: str = ""  # why: it ends with 2

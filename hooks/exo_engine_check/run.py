@@ -13,7 +13,7 @@ from .files import CannotRunError, bounded_memory, open_project
 from .inside.check import Check
 from .plugin import Plugin, table_of
 from .reading import read_plugin
-from .report import FAILED, LEFT, NOT_RUN, PASSED, Fault, Report, Result
+from .report import FAILED, LEFT, NOT_RUN, NOT_THERE, PASSED, Fault, Report, Result
 
 
 @dataclass
@@ -66,7 +66,7 @@ class EX004(Check):
                 yield Fault(place, f"{row} is no row of CAPABILITIES.md: {rows}")
             elif not (isinstance(why, str) and why.strip()):
                 yield Fault(place, f"{row} is declared without a reason")
-            elif report.can.get(row) == "yes":
+            elif capabilities.is_whole(report.can[row]):
                 yield Fault(place, f"{row} is declared as what the plugin can't do, and it can")
         yield from report.lost
 
@@ -163,7 +163,7 @@ def _explain(report: Report, options: Options, running: set[str]) -> None:
         return
     for result in report.with_state(NOT_RUN) if options.select else ():
         report.notes.append(f"{result.id} was selected, and not run: {result.why}")
-    ran = {r.id for r in report.results if r.state != NOT_RUN}
+    ran = {r.id for r in report.results if r.state not in {NOT_RUN, NOT_THERE}}
     if not report.faults and not (ran & running if running else ran):
         why = next((r.why for r in report.results if r.why), "nothing was selected")
         report.nothing_ran = f"nothing of the plugin was run: {why}"

@@ -11,6 +11,7 @@ from pathlib import Path
 CONFIG, INIT = "pyproject.toml", "exo_steps/__init__.py"
 ENGINE, MODELS = "exo_steps/engine.py", "exo_steps/models.py"
 DETECTION, METRICS = "exo_steps/detection.py", "exo_steps/metrics.py"
+TODAY, TODAY_ENGINE = "exo_steps/today.py", "exo_steps/today_engine.py"
 
 
 @dataclass(frozen=True)
@@ -207,4 +208,22 @@ HOST = [
     row("a client waits for the whole answer", "EX915", "nothing until", (ENGINE, IN_ENGINE, f"{IN_ENGINE}from exo.orchestration.node import Node\n"), (ENGINE, "MAX_REQUESTS = 32", f"{WHOLE}\n\nMAX_REQUESTS = 32")),
 ]  # fmt: skip
 
-RUN = [*CARDS, *DETECTORS, *IMPORTS, *MADE, *DRIVEN, *HOST]
+TODAYS = [
+    row("no card for exo 0.3", "EX851", "no card", (TODAY, '        (root / "cards" / "tiny.toml").write_text(CARD)\n', "")),
+    row("a card with a key that exo doesn't know", "EX851", "refuses the card", (TODAY, "hidden_size = 1", "hidden = 1")),
+    row("a card with the hub's id", "EX851", "does not begin with", (TODAY, '"exo_steps/tiny-steps"', '"organization/tiny"')),
+    row("a card of another family", "EX851", "the family", (TODAY, 'family = "steps"\n[', 'family = "llama"\n[')),
+    row("a builder that fails", "EX852", "the runner fails", (TODAY_ENGINE, "    def build(self) -> Any:\n", "    def build(self) -> Any:\n        raise RuntimeError('no device')\n")),
+    row("an answer without usage", "EX852", "usage", (TODAY_ENGINE, "usage_of(task.count), ", "None, ")),
+    row("an answer without an end", "EX852", "finish_reason", (TODAY_ENGINE, 'usage_of(task.count), "length"', "usage_of(task.count), None")),
+    row("another answer each time", "EX852", "and then", (TODAY_ENGINE, "if params.temperature else 0", "if True else 0")),
+    row("requests of exo 0.3 that mix", "EX853", "among others", (TODAY_ENGINE, "(task.start + task.count) % 26", "(task.start + task.count + 7 * len(self.tasks) - 7) % 26")),
+    row("cancels are not read", "EX854", "still busy", (TODAY_ENGINE, "if self.tasks.pop(task_id, None):", "if False:")),
+    row("an error that ends the runner", "EX855", "the runner", (TODAY_ENGINE, "                yield task_id, ErrorChunk(", "                raise ValueError('no images')\n                yield task_id, ErrorChunk(")),
+    row("an error without a word", "EX855", "without an error", (TODAY_ENGINE, "                yield task_id, ErrorChunk(model=self.model_id, error_message=\"text alone\")\n", "")),
+    row("a runner that hears no SIGTERM", "EX856", "goes on", (TODAY_ENGINE, "    def warmup(self) -> None:\n        return", "    def warmup(self) -> None:\n        __import__('signal').signal(15, 1)")),
+    row("a client of exo 0.3 waits for the whole answer", "EX857", "in one chunk", (TODAY_ENGINE, "                yield task_id, self.chunk(task)", "                parts = [self.chunk(task) for _ in range(task.left)]\n                values = vars(parts[-1]) | {'text': ''.join(part.text for part in parts)}\n                yield task_id, TokenChunk(**values)")),
+    row("a seed that counts for nothing", "EX858", "with the same seed", (TODAY_ENGINE, "random.Random(params.seed)", "random.Random()")),
+]  # fmt: skip
+
+RUN = [*CARDS, *DETECTORS, *IMPORTS, *MADE, *DRIVEN, *HOST, *TODAYS]

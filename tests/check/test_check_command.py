@@ -55,11 +55,13 @@ def test_json_has_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "EX901" in content["left"]
     not_run = {name for name, state in content["states"].items() if state == "not run"}
     assert not_run == {"EX826", "EX827"}  # it has no backend of the template's contract
+    not_there = {name for name, state in content["states"].items() if state == "not there"}
+    assert not_there == {n for n, check in all_checks().items() if check.host == "0.3"}
     assert content["states"].keys() | content["ignored"].keys() == all_checks().keys()
     assert content["states"]["EX801"] == "passed"
     assert content["states"]["EX906"] == "can't"
     assert "whole models" in content["why"]["EX906"]
-    assert content["capabilities"]["split by layers"] == "no"
+    assert content["capabilities"]["split by layers"] == {"0.0": "no", "0.3": ""}
 
 
 def test_github_annotations(broken: Path) -> None:
@@ -111,7 +113,7 @@ def test_nothing_run_is_no_success(tmp_path: Path) -> None:
     code, out, _ = run(copy)
     assert code == 1
     assert "not run: there is no engine to load" in out
-    assert run(copy, "--ignore", "EX1")[0] == 2
+    assert run(copy, "--ignore", "EX1,EX85")[0] == 2
 
 
 def test_every_check_is_its_own_manual() -> None:
@@ -166,5 +168,10 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     wheel = build_wheel(ROOT, tmp_path)
     subprocess.run(["unzip", "-q", wheel, "-d", tmp_path / "x"], check=True)
     folder = tmp_path / "x" / "exo_engine_check"
-    for name in ("standin/exo/models.py", "inside/__main__.py", "inside/checks/nodes.py"):
+    for name in (
+        "standin/exo/models.py",
+        "standin_0_3/exo/main.py",
+        "inside/__main__.py",
+        "inside/checks/nodes.py",
+    ):
         assert (folder / name).is_file(), name

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from checking import PLUGINS, plugin, run
-from exo_engine_check.capabilities import ROWS, worth, write
+from exo_engine_check.capabilities import ROWS, is_whole, worth, write
 from exo_engine_check.checks import running_checks
 from exo_engine_check.report import Report
 
@@ -34,30 +34,42 @@ def test_every_row_has_a_check_and_every_check_a_row_that_is_one() -> None:
 
 def test_a_table_has_what_the_run_reports(table: Path) -> None:
     assert rows(table) == {
-        "lossless text": ["partly (9 of 10)", "not run", ""],
-        "streaming": ["yes", "not run", ""],
-        "cancel": ["no", "not run", ""],
-        "sampling": ["no", "not run", "a toy"],
-        "split by layers": ["partly (2 of 3)", "not run", ""],
-        "whole model in a cluster": ["no", "not run", ""],
-        "batching": ["not run", "not run", ""],
-        "reuse": ["not run", "not run", ""],
-        "precision": ["yes", "not run", ""],
-        "metrics": ["yes", "not run", ""],
-        "faults": ["partly (1 of 9)", "not run", ""],
+        "answers": ["yes", "yes", ""],
+        "lossless text": ["partly (9 of 10)", "", ""],
+        "streaming": ["yes", "yes", ""],
+        "cancel": ["no", "yes", ""],
+        "sampling": ["no", "yes", "a toy"],
+        "split by layers": ["partly (2 of 3)", "", ""],
+        "whole model in a cluster": ["no", "", ""],
+        "batching": ["not run", "", ""],
+        "reuse": ["not run", "", ""],
+        "precision": ["yes", "", ""],
+        "metrics": ["yes", "", ""],
+        "faults": ["partly (1 of 9)", "yes", ""],
     }
 
 
-REPORT = Report(host="exo itself", can={"metrics": "partly (2 of 3)"}, cannot={"metrics": "a | b"})
+def report(cell: str) -> Report:
+    """That of a run on exo 0.0 alone."""
+    cells = {"metrics": {"0.0": cell, "0.3": "not run"}}
+    return Report(hosts={"0.0": "exo 0.0 itself"}, can=cells, cannot={"metrics": "a | b"})
 
 
 @pytest.mark.parametrize("cell", ["yes", "partly (9 of 10)"])
-def test_a_table_that_says_more_is_a_fault_and_stays(tmp_path: Path, cell: str) -> None:
+@pytest.mark.parametrize("less", ["partly (2 of 3)", "no", "not there"])
+def test_a_table_that_says_more_is_a_fault_and_stays(tmp_path: Path, cell: str, less: str) -> None:
     table = tmp_path / "CAPABILITIES.md"
-    table.write_text(f"| metrics | yes | {cell} | |\n", encoding="utf-8")
-    [fault] = write(REPORT, table)
-    assert fault.message == f"metrics is declared as {cell}, and the run gives partly (2 of 3)"
-    assert rows(table) == {"metrics": ["yes", cell, ""]}
+    table.write_text(f"| metrics | {cell} | yes | |\n", encoding="utf-8")
+    [fault] = write(report(less), table)
+    assert fault.message == f"metrics on exo 0.0 is declared as {cell}, and the run gives {less}"
+    assert rows(table) == {"metrics": [cell, "yes", ""]}
+
+
+def test_what_was_not_run_is_no_word_against_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "CAPABILITIES.md"
+    table.write_text("| metrics | yes | partly (1 of 3) | |\n", encoding="utf-8")
+    assert list(write(report("not run"), table)) == []
+    assert rows(table)["metrics"][:2] == ["yes", "partly (1 of 3)"]
 
 
 def test_such_a_table_fails_the_command(table: Path) -> None:
@@ -67,15 +79,28 @@ def test_such_a_table_fails_the_command(table: Path) -> None:
     code, out, _ = run(table.parent, "--report", more)
     assert code == 1
     assert "EX004" in out
-    assert "MORE.md: sampling is declared as yes, and the run gives no" in out
+    assert "MORE.md: sampling on exo 0.0 is declared as yes, and the run gives no" in out
 
 
 @pytest.mark.parametrize("cell", ["no", "not run", "partly (1 of 3)", "partly (2 of 3)"])
 def test_a_table_that_says_no_more_is_brought_up_to_date(tmp_path: Path, cell: str) -> None:
     table = tmp_path / "CAPABILITIES.md"
-    table.write_text(f"| metrics | yes | {cell} | |\n", encoding="utf-8")
-    assert list(write(REPORT, table)) == []
-    assert rows(table)["metrics"][:2] == ["yes", "partly (2 of 3)"]
+    table.write_text(f"| metrics | {cell} | yes | |\n", encoding="utf-8")
+    assert list(write(report("partly (2 of 3)"), table)) == []
+    assert rows(table)["metrics"][:2] == ["partly (2 of 3)", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "whole"),
+    [
+        ({"0.0": "yes", "0.3": ""}, True),
+        ({"0.0": "yes", "0.3": "not there"}, True),
+        ({"0.0": "no", "0.3": "yes"}, False),
+        ({"0.0": "not run", "0.3": ""}, False),
+    ],
+)
+def test_a_row_is_whole_where_no_exo_lacks_it(cells: dict[str, str], whole: bool) -> None:
+    assert is_whole(cells) is whole
 
 
 def test_a_report_wants_a_whole_run(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from exo_engine_check.run import Options, Report, check
 
 ENGINE, DETECTION = "exo_steps/engine.py", "exo_steps/detection.py"
 EXO_PYTHON = os.environ.get("EXO_PYTHON")
+EXO_0_3_PYTHON = os.environ.get("EXO_0_3_PYTHON")
 
 
 def with_line(folder: Path, line: str, file: str = ENGINE, after: str = "import asyncio\n") -> Path:
@@ -93,7 +94,7 @@ import os, json
 for fd in range(3, 30):
     try: os.lseek(fd, 0, 0); os.ftruncate(fd, 0)
     except OSError: pass
-    for event in ({"host": "exo itself"}, {"begin": "EX801"}, {"end": "EX801", "state": "passed"}, {"done": True}):
+    for event in ({"host": "exo 0.0 itself"}, {"begin": "EX801"}, {"end": "EX801", "state": "passed"}, {"done": True}):
         try: os.write(fd, b"0" * 16 + b" " + json.dumps(event).encode() + b"\\n")
         except OSError: pass
 os._exit(0)
@@ -255,7 +256,15 @@ def test_an_engine_on_one_nodes_exo_alone_is_driven(tmp_path: Path) -> None:
 def test_and_on_exo_itself(name: str) -> None:
     report = check(PLUGINS / name, Options(python=str(EXO_PYTHON)))
     assert report.faults == []
-    assert "exo itself" in report.notes[0]
+    assert report.hosts["0.0"] == "exo 0.0 itself"
+
+
+@pytest.mark.skipif(not EXO_0_3_PYTHON, reason="EXO_0_3_PYTHON names no Python that has exo 0.3")
+def test_and_on_exo_0_3_itself() -> None:
+    report = check(PLUGINS / "steps", Options(python=str(EXO_0_3_PYTHON)))
+    assert report.faults == []
+    assert report.hosts == {"0.0": "the stand-in for exo 0.0", "0.3": "exo 0.3 itself"}
+    assert {r.state for r in report.results if r.check.host == "0.3"} == {"passed"}
 
 
 def test_a_printed_case_runs_alone(tmp_path: Path) -> None:

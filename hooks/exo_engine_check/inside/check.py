@@ -9,6 +9,10 @@ class NotRunError(Exception):
     """A check can't be made; the text says why."""
 
 
+class NotThereError(Exception):
+    """The host doesn't find the plugin at all, which is no fault; the text says why."""
+
+
 class CannotError(Exception):
     """The plugin can't do what a check is about, which is no fault; the text says why."""
 
@@ -34,15 +38,17 @@ class Check:
     about, or a Share.
 
     row: the line of CAPABILITIES.md that it proves.
+    host: the exo that it runs on, "0.0" or "0.3".
     host_fault: whether the fault is exo's own, which a plugin may leave as it is.
     """
 
     row: ClassVar[str] = ""
+    host: ClassVar[str] = "0.0"
     host_fault: ClassVar[bool] = False
     check: ClassVar[Any]
 
-    def __init_subclass__(cls, row: str = "", host_fault: bool = False) -> None:
-        cls.row, cls.host_fault = row, host_fault
+    def __init_subclass__(cls, row: str = "", host: str = "0.0", host_fault: bool = False) -> None:
+        cls.row, cls.host, cls.host_fault = row, host, host_fault
 
     @classmethod
     def title(cls) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .check import BrokenError
+from .check import BrokenError, NotRunError
 from .events import Events, shorten
 
 
@@ -36,7 +36,7 @@ def start(events: Events, exo: Any, class_name: str, cards: dict[str, Any]) -> I
     It answers with the model that it names, with a tiny one where it has written its config.json,
     else with the plugin's first.
     """
-    named, tiny, repo = events.request["device"], "exo-engine-check", "exo-engine-check/device"
+    tiny, repo = "exo-engine-check", "exo-engine-check/device"
     first = tiny
     for name, card in reversed(cards.items()):
         repos = card.get("repo") if isinstance(card, dict) else None
@@ -44,11 +44,7 @@ def start(events: Events, exo: Any, class_name: str, cards: dict[str, Any]) -> I
             first, repo = str(name), repos[class_name]
     folder = Path(events.request["home"], "downloads", repo.replace("/", "--"))
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        with events.step(f"the device {named}"):
-            handle = _function(named, events.request["project"])(folder)
-            if hasattr(handle, "__enter__"):
-                handle = stack.enter_context(handle)
+    with running(events, folder) as handle:
         config = folder / "config.json"
         written = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
         model = str(getattr(handle, "model", tiny if "num_hidden_layers" in written else first))
@@ -58,6 +54,20 @@ def start(events: Events, exo: Any, class_name: str, cards: dict[str, Any]) -> I
             raise BrokenError(f"the device needs {needs}; it has {shorten(layers)}")
         exo.models.model_cards[model] = {"layers": layers, "repo": {class_name: repo}}
         yield Device(model, layers, first, folder, handle)
+
+
+@contextlib.contextmanager
+def running(events: Events, folder: Path) -> Iterator[Any]:
+    """What the device's function gives for a folder. Raises NotRunError, BrokenError."""
+    named = events.request["device"]
+    if not named:
+        raise NotRunError("[tool.exo-engine] names no device to answer with (docs/checking.md)")
+    with contextlib.ExitStack() as stack:
+        with events.step(f"the device {named}"):
+            handle = _function(named, events.request["project"])(folder)
+            if hasattr(handle, "__enter__"):
+                handle = stack.enter_context(handle)
+        yield handle
 
 
 def _function(named: str, project: str) -> Callable[[Path], Any]:

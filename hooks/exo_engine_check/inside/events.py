@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .check import BrokenError, CannotError, NotRunError
+from .check import BrokenError, CannotError, NotRunError, NotThereError
 
 MAX_TEXT = 600
 
@@ -72,7 +72,7 @@ class Events:
         self.write(step=what)
         try:
             yield
-        except (NotRunError, CannotError, BrokenError):
+        except (NotRunError, NotThereError, CannotError, BrokenError):
             raise
         except SystemExit as error:
             raise BrokenError(f"{what} ends the process with sys.exit({error.code!r})") from error
@@ -120,7 +120,7 @@ def once(make: Callable[[Any], Any]) -> Any:
         if make not in owner.made:
             try:
                 owner.made[make] = make(owner), None
-            except (NotRunError, BrokenError) as error:
+            except (NotRunError, NotThereError, BrokenError) as error:
                 owner.made[make] = None, error
         value, failed = owner.made[make]
         if failed is not None:

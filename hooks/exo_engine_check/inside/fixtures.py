@@ -8,6 +8,7 @@ from . import host, importing
 from .check import BrokenError, NotRunError
 from .driver import Driver
 from .events import Events, once
+from .exo_0_3 import Node
 
 ENGINES, MODELS, DETECTORS = "exo.inference_engines", "exo.models", "exo.device_detectors"
 
@@ -108,10 +109,13 @@ class Fixtures:
         return list(importing.collectors() - self.imported.before)
 
     @once
+    def node(self) -> Node:
+        """The plugin as exo 0.3 has it."""
+        return Node(self.events)
+
+    @once
     def driver(self) -> Driver:
         """Drives engines on the plugin's device as nodes of exo do."""
-        if not self.request["device"]:
-            raise NotRunError("[tool.exo-engine] names no device to answer with (docs/checking.md)")
         try:
             cards = self.cards
         except (NotRunError, BrokenError):

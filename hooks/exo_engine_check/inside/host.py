@@ -1,4 +1,4 @@
-"""The host: the exo of this Python, else the stand-in; with this plugin and no other."""
+"""exo 0.0: that of this Python, else the stand-in; with this plugin and no other."""
 
 import contextlib
 import importlib
@@ -23,9 +23,9 @@ def put_on_path(events: Events) -> None:
     for name in [n for n in sys.modules if n.partition(".")[0] == "exo"]:
         del sys.modules[name]
     if spec is None:
-        sys.path.insert(0, events.request["standin"])
+        sys.path.insert(0, events.request["standins"]["0.0"])
         importlib.invalidate_caches()
-    events.write(host="exo itself" if spec else "the stand-in for exo")
+    events.write(host="exo 0.0 itself" if spec else "the stand-in for exo 0.0")
 
 
 def only_this_plugin(request: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def only_this_plugin(request: dict[str, Any]) -> None:
 
     def entry_points(**params: Any) -> Any:
         entries = everything(**params)
-        if not str(params.get("group", "")).startswith("exo."):
+        if not str(params.get("group", "")).startswith(("exo.", "exo_engine_template.")):
             return entries
         each = {(e.group, e.name, e.value): e for e in reversed(list(entries))}
         return importlib.metadata.EntryPoints(e for key, e in each.items() if key in own)

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from .audit import PROGRAMS, auditing
 from .check import BrokenError, NotRunError
 from .events import Events
+from .patience import clock
 
 
 @dataclass
@@ -70,10 +70,10 @@ def observe(events: Events, imported: Imported, module: str) -> None:
 
 def discovery(events: Events, imported: Imported, modules: list[str]) -> None:
     """Import what exo's discovery imports, before anything of exo is there."""
-    before, started = set(sys.modules), time.perf_counter()
+    before, started = set(sys.modules), clock()
     for module in modules:
         observe(events, imported, module)
-    imported.seconds = time.perf_counter() - started
+    imported.seconds = clock() - started
     imported.brought = {name.partition(".")[0] for name in set(sys.modules) - before}
 
 

@@ -1,11 +1,10 @@
 """What is still held for requests, found in the containers of the whole process."""
 
-import asyncio
 import enum
 import gc
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -59,12 +58,3 @@ def _below(device: object) -> set[int]:
         layer = [r for r in layer if not isinstance(r, ModuleType | FunctionType | type)]
         below |= set(map(id, layer))
     return below
-
-
-async def settle(seconds: float, done: Callable[[], bool]) -> bool:
-    """Wait until something is so, or for a while."""
-    for _ in range(int(seconds / 0.02)):
-        if done():
-            return True
-        await asyncio.sleep(0.02)
-    return done()

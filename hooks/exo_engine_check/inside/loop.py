@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from . import audit
-from .check import BrokenError, CannotError, Check, NotRunError, Share
+from .check import BrokenError, CannotError, Check, NotRunError, NotThereError, Share
 from .checks import all_checks
 from .confine import confine
 from .events import Events, describe, silenced
@@ -43,6 +43,8 @@ async def _run(fixtures: Fixtures, check: type[Check]) -> None:
                 take(result)
     except NotRunError as error:
         state, why = "not run", str(error)
+    except NotThereError as error:
+        state, why = "not there", str(error)
     except CannotError as error:
         state, why = "can't", str(error)
     except BrokenError as error:

@@ -10,6 +10,7 @@ from . import host
 from .check import NotRunError
 from .device import Device
 from .driver import Driver
+from .patience import comes
 
 
 class Parts:
@@ -77,11 +78,8 @@ class Listener:
 
     async def within(self, seconds: float = 0, event: asyncio.Event | None = None) -> bool:
         """Whether the answer ends, or an event comes, in so many seconds."""
-        try:
-            await asyncio.wait_for((event or self.ended).wait(), seconds or self.seconds)
-        except TimeoutError:
-            return False
-        return True
+        wait = (event or self.ended).wait()
+        return await comes(wait, seconds or self.seconds, lambda: len(self.ids))
 
 
 async def make_node(driver: Driver, *peers: Peer, limit: int = 100, is_last: bool = False) -> Any:

@@ -4,9 +4,19 @@ import re
 from types import ModuleType
 
 from ..check import Check
-from . import abilities, answers, clients, detection, ending, importing, models, nodes
+from . import (
+    abilities,
+    answers,
+    clients,
+    detection,
+    ending,
+    exo_0_3,
+    importing,
+    models,
+    nodes,
+)
 
-_MODULES = (importing, models, detection, answers, abilities, nodes, clients, ending)
+_MODULES = (importing, models, detection, answers, abilities, nodes, clients, ending, exo_0_3)
 
 
 def collect(*modules: ModuleType) -> dict[str, type[Check]]:

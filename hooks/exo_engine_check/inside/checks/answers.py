@@ -13,7 +13,7 @@ from ..events import describe, shorten
 from ..leaks import Growth
 
 
-class EX801(Check):
+class EX801(Check, row="answers"):
     "The engine answers as exo drives it"
 
     @staticmethod
@@ -47,7 +47,7 @@ class EX804(Check):
             yield f"two nodes give {together}, one gives {before}"
 
 
-class EX805(Check):
+class EX805(Check, row="answers"):
     "Requests that interleave don't mix"
 
     @staticmethod

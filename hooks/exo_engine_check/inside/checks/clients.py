@@ -9,8 +9,8 @@ from typing import Any
 from .. import host
 from ..check import Check
 from ..driver import Driver
-from ..leaks import settle
 from ..nodes import Peer, ask_api, held, make_node
+from ..patience import comes, settle
 
 
 class EX911(Check, row="lossless text", host_fault=True):
@@ -56,8 +56,7 @@ class EX912(Check, row="faults", host_fault=True):
         for the first token, and raise what has ended the answer."""
         driver.shards(2)
         _, answer = await ask_api(driver, await make_node(driver, Peer()))
-        done, _ = await asyncio.wait({answer}, timeout=driver.seconds)
-        if not done or answer.result().status < 400:
+        if not await comes(answer, driver.seconds) or answer.result().status < 400:
             answer.cancel()
             yield "the first step fails on another node, and the client gets HTTP 200"
 

@@ -3,13 +3,13 @@
 import inspect
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import machines
 from ..check import Check
 from ..events import Events, describe, shorten
+from ..patience import clock
 
 SECONDS = 1.0
 PATIENCE = 2.5  # for a detector that gives a program a second or two
@@ -45,26 +45,28 @@ def _plain(detectors: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]
     return ((name, each) for name, each in detectors.items() if not _uncallable(each))
 
 
-def _call(detector: Callable[[], Any]) -> tuple[Any, str, BaseException | None]:
-    """Its answer, what is wrong with that, and its error; the thread may be left behind."""
-    ends: list[tuple[Any, BaseException | None]] = []
+def _call(detector: Callable[[], Any]) -> tuple[Any, str, BaseException | None, float]:
+    """Its answer, what is wrong with that, its error and seconds; the thread may be left behind."""
+    ends: list[tuple[Any, BaseException | None, float]] = []
 
     def call() -> None:
+        start = clock()
         try:
-            ends.append((detector(), None))
+            ends.append((detector(), None, clock() - start))
         except BaseException as error:
-            ends.append((None, error))
+            ends.append((None, error, clock() - start))
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(PATIENCE)
     if not ends:
-        return None, f"has not answered after {PATIENCE:g} s", None
-    answer, error = ends[0]
+        return None, f"has not answered after {PATIENCE:g} s", None, PATIENCE
+    answer, error, seconds = ends[0]
     if error is not None:
-        return None, f"fails: {describe(error)}", error
+        return None, f"fails: {describe(error)}", error, seconds
     is_name = answer is None or (isinstance(answer, str) and answer)
-    return answer, "" if is_name else f"gives {shorten(answer)}, no name and not None", None
+    wrong = "" if is_name else f"gives {shorten(answer)}, no name and not None"
+    return answer, wrong, None, seconds
 
 
 class EX502(Check):
@@ -77,10 +79,8 @@ class EX502(Check):
         again: who calls twice must not see two machines. It is called when a node starts, on every
         machine: read a file of the system; sleep, and ask the network, never."""
         for name, detector in _plain(detectors):
-            started = time.perf_counter()
             with events.step(f"the detector {name}"):
-                first, wrong, error = _call(detector)
-            took = time.perf_counter() - started
+                first, wrong, error, took = _call(detector)
             if wrong or took > SECONDS:
                 yield f"the detector {name} {wrong or f'takes {took:.1f} s'}", error
             elif first != (second := _call(detector)[0]):
@@ -98,11 +98,11 @@ class EX503(Check):
         file holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text.
         Give a program a `timeout` of a second."""
         for name, detector in _plain(detectors):
-            _, wrong_anyway, _ = _call(detector)  # EX502 says it
+            _, wrong_anyway, *_ = _call(detector)  # EX502 says it
             for where, machine in MACHINES.items():
                 around = machine(events.root, _known(events.request))
                 with events.step(f"the detector {name} where {where}"), around:
-                    _, wrong, error = _call(detector)
+                    _, wrong, error, _ = _call(detector)
                 if wrong and not (wrong_anyway and error is None):
                     yield f"the detector {name}, where {where}, {wrong}", error
 

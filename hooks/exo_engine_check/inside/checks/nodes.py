@@ -8,8 +8,9 @@ from typing import Any
 from .. import host
 from ..check import CannotError, Check, NotRunError
 from ..driver import Driver
-from ..leaks import settle, states_of
+from ..leaks import states_of
 from ..nodes import Listener, Peer, before_step, discovery, failing, make_node, start
+from ..patience import settle
 
 HALF = "a step on the first half of the layers"
 

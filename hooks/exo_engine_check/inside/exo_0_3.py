@@ -1,0 +1,297 @@
+"""exo 0.3 around a plugin: its model cards, and a runner that is driven as exo's worker does."""
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from . import audit, device
+from .check import BrokenError, NotThereError
+from .events import Events
+
+GROUP = "exo_engine_template.plugins"
+LOAD_SECONDS = 20.0
+STOP_SECONDS = 3.0  # exo waits no longer for a runner to end
+
+
+def put_on_path(events: Events) -> None:
+    """Use the stand-in where this Python has no exo 0.3; say which it is. Also for programs."""
+    try:
+        real = find_spec("exo.worker.runner.bootstrap") is not None
+    except Exception:  # another exo, or whatever a foreign module of that name does
+        real = False
+    for name in [n for n in sys.modules if n.partition(".")[0] == "exo"]:
+        del sys.modules[name]
+    if not real:
+        sys.path.insert(0, events.request["standins"]["0.3"])
+        importlib.invalidate_caches()
+    home = events.request["home"]
+    os.environ |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "EXO_DASHBOARD_DIR": home,  # any folder does
+        "EXO_DEFAULT_MODELS_DIR": f"{home}/models",
+        "EXO_MODELS_READ_ONLY_DIRS": f"{home}/staged/models",
+    }
+    events.write(host="exo 0.3 itself" if real else "the stand-in for exo 0.3")
+
+
+class Node:
+    """The plugin as exo 0.3 has it, with its first model, or the one that the device names."""
+
+    def __init__(self, events: Events) -> None:
+        points = [e for e in events.request["entry_points"] if e["group"] == GROUP]
+        if not points:
+            raise NotThereError(f"exo 0.3 doesn't find it: it has no entry point of {GROUP}")
+        put_on_path(events)
+        self.events, self.seconds = events, float(events.request["seconds"])
+        self.folder = Path(events.request["home"], "device")
+        self.staged = Path(events.request["home"], "staged")
+        module, _, name = points[0]["value"].rpartition(":")
+        with events.step(f"importing {module}"):
+            self.plugin: Any = getattr(importlib.import_module(module), name)
+            self.package = str(self.plugin.package)
+        self._stack = contextlib.ExitStack()  # it ends with the process
+        self._runner: Runner | None = None
+
+    def stage(self) -> list[dict[str, Any]]:
+        """The cards that the plugin writes, as exo would read them."""
+        with self.events.step("writing the model cards for exo 0.3"):
+            self.staged.mkdir(parents=True, exist_ok=True)
+            self.plugin.stage(self.staged)
+            files = sorted(self.staged.glob("cards/*.toml"))
+            return [tomllib.loads(path.read_text(encoding="utf-8")) for path in files]
+
+    @functools.cached_property
+    def handle(self) -> Any:
+        """What the device's function has given."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self._stack.enter_context(device.running(self.events, self.folder))
+
+    @functools.cached_property
+    def card(self) -> Any:
+        """The card of the model that answers; its layers are those of the device's files."""
+        model = f"{self.package}/{getattr(self.handle, 'model', '')}"
+        cards = self.stage()
+        if not cards:
+            raise BrokenError("the plugin offers exo 0.3 no model")
+        values = next((c for c in cards if c["model_id"] == model), cards[0])
+        if (config := self.folder / "config.json").is_file():
+            layers = json.loads(config.read_text(encoding="utf-8")).get("num_hidden_layers")
+            values |= {"n_layers": layers or values["n_layers"]}
+        place = Path(os.environ["EXO_DEFAULT_MODELS_DIR"], values["model_id"].replace("/", "--"))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.symlink_to(self.folder)
+        index = {"metadata": {}, "weight_map": {"": "config.json"}}
+        (self.folder / "config.json").touch()
+        (self.folder / "check.safetensors.index.json").write_text(json.dumps(index))
+        return card_of(values)
+
+    async def runner(self) -> "Runner":
+        """A runner that has loaded the model; the checks share it."""
+        if self._runner is None:
+            self._runner = await self.start()
+        return self._runner
+
+    async def start(self) -> "Runner":
+        """Another runner that has loaded the model."""
+        runner = Runner(self, self.card)
+        with self.events.step("loading a model on exo 0.3"):
+            await runner.load()
+        return runner
+
+
+def card_of(values: dict[str, Any]) -> Any:
+    """exo's ModelCard. Raises whatever exo raises."""
+    cards, memory = load("exo.shared.models.model_cards"), load("exo.shared.types.memory").Memory
+    if hasattr(cards.ModelCard, "model_validate"):
+        return cards.ModelCard.model_validate(values)
+    model_id = load("exo.shared.types.common").ModelId(values["model_id"])
+    size = memory(**values["storage_size"])
+    return cards.ModelCard(**values | {"model_id": model_id, "storage_size": size})
+
+
+def load(name: str) -> Any:
+    """A module of exo's."""
+    return importlib.import_module(name)
+
+
+class Reply:
+    """What comes of one request."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Any] = []
+        self.text, self.error, self.finish = "", "", ""
+        self.usage: Any = None
+        self.ended = False
+        self.times: list[float] = []  # of chunks, time.monotonic()
+
+    def take(self, kind: str, value: Any) -> None:
+        if kind == "FinishedResponse":
+            self.ended = True
+        elif kind == "ErrorChunk":
+            self.error = str(value.error_message)
+        else:
+            self.times.append(time.monotonic())
+            self.text += getattr(value, "text", "")
+            self.finish = getattr(value, "finish_reason", None) or self.finish
+            self.usage = getattr(value, "usage", None) or self.usage
+
+
+class Runner:
+    """A process of the plugin's for one model, as exo starts one, and its three queues."""
+
+    def __init__(self, node: Node, card: Any) -> None:
+        self.node, self.replies, self.kinds = node, dict[str, Reply](), list[tuple[str, Any]]()
+        self.ids = (f"request-{n}" for n in range(1_000))
+        channel = load("exo.utils.channels").mp_channel
+        to_us, self.events = channel()
+        self.tasks, to_do = channel()
+        self.cancels, to_cancel = channel()
+        self.bound, self.instance = _bound(card)
+        logger = getattr(load("exo.worker.runner.bootstrap"), "logger", logging.getLogger())
+        given = (self.bound, to_us, to_do, to_cancel, logger)
+        # A fork is there at once; exo spawns, and so imports the plugin anew.
+        process = multiprocessing.get_context("fork").Process
+        self.process = process(target=node.plugin.entrypoint, args=given, daemon=True)
+        with audit.own_forks():
+            self.process.start()
+
+    async def load(self) -> None:
+        """Load and warm up. Raises BrokenError."""
+        if not hasattr(self.instance, "instance_id"):
+            self._send("OtherTask", kind="LoadModel")
+        else:
+            self._send("LoadModel")
+            await self.until(lambda: self._has("RunnerLoaded"), LOAD_SECONDS)
+            self._send("StartWarmup")
+        if not await self.until(lambda: self._has("RunnerReady"), LOAD_SECONDS):
+            raise BrokenError(f"a runner of exo 0.3 is not ready after {LOAD_SECONDS:g} s")
+
+    def _send(self, name: str, **fields: Any) -> None:
+        tasks = load("exo.shared.types.tasks")
+        make = getattr(tasks, name, None) or getattr(load("exo.records"), name)
+        if hasattr(self.instance, "instance_id"):
+            fields["instance_id"] = self.instance.instance_id
+        self.tasks.send(make(**{"task_id": tasks.TaskId(next(self.ids))} | fields))
+
+    def ask(self, **params: Any) -> str:
+        """Send a request; the id of its reply."""
+        tasks, types = load("exo.shared.types.tasks"), load("exo.shared.types.text_generation")
+        prompt = str(getattr(self.node.handle, "prompt", "Hello, exo"))
+        given = {
+            "model": self.bound.bound_shard.model_card.model_id,
+            "input": [],
+            "chat_template_messages": [{"role": "user", "content": prompt}],
+            "max_output_tokens": 8,
+            "temperature": 0.0,
+        }
+        task_id, fields = tasks.TaskId(next(self.ids)), {}
+        if hasattr(self.instance, "instance_id"):
+            fields["command_id"] = load("exo.shared.types.common").CommandId(task_id)
+        self.replies[task_id] = Reply()
+        values = types.TextGenerationTaskParams(**given | params)
+        self._send("TextGeneration", task_id=task_id, task_params=values, **fields)
+        return str(task_id)
+
+    async def answer(self, **params: Any) -> Reply:
+        """Ask, and wait for the end. Raises BrokenError."""
+        reply = self.replies[self.ask(**params)]
+        if not await self.until(lambda: reply.ended):
+            raise BrokenError(f"an answer on exo 0.3 has not ended after {self.node.seconds:g} s")
+        return reply
+
+    async def until(self, done: Callable[[], Any], seconds: float = 0.0) -> bool:
+        """Take what comes until something is so, or for a while. Raises BrokenError."""
+        end = time.monotonic() + (seconds or self.node.seconds)
+        while not done():
+            alive = self.process.is_alive()
+            for event in self._collect():
+                self._take(*_plain(event))
+            if failed := [value for kind, value in self.kinds if kind == "RunnerFailed"]:
+                raise BrokenError(f"the runner fails: {failed[0].splitlines()[0]}")
+            if not alive and not done():
+                raise BrokenError(f"the runner has ended with {self.process.exitcode}")
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(0.005)
+        return True
+
+    def _collect(self) -> list[Any]:
+        try:
+            return list(self.events.collect())
+        except Exception:  # the runner has closed its end, and exo's own receiver drops the rest
+            with contextlib.suppress(Exception):
+                return [self.events._state.buffer.get(timeout=0.1)]
+            return []
+
+    def _take(self, kind: str, task: str, value: Any) -> None:
+        self.kinds.append((kind, value))
+        if reply := self.replies.get(task):
+            reply.take(kind, value)
+
+    def _has(self, kind: str) -> bool:
+        return any(each == kind for each, _ in self.kinds)
+
+    async def stop(self) -> bool:
+        """Send SIGTERM, as exo does at its end; whether the process ends in time."""
+        self.process.terminate()
+        await asyncio.to_thread(self.process.join, STOP_SECONDS)
+        return not self.process.is_alive()
+
+
+def _bound(card: Any) -> tuple[Any, Any]:
+    """exo's BoundInstance of a whole model, and its instance."""
+    types = load("exo.shared.types.worker.instances")
+    shards = load("exo.shared.types.worker.shards")
+    layers = {"start_layer": 0, "end_layer": card.n_layers, "n_layers": card.n_layers}
+    if not hasattr(types, "MlxRingInstance"):
+        bound = types.BoundInstance(
+            bound_shard=load("exo.records").ShardMetadata(model_card=card, **layers)
+        )
+        return bound, bound
+    runners, node = (
+        load("exo.shared.types.worker.runners"),
+        load("exo.shared.types.common").NodeId(),
+    )
+    shard = shards.PipelineShardMetadata(model_card=card, device_rank=0, world_size=1, **layers)
+    runner = runners.RunnerId()
+    assignments = runners.ShardAssignments(
+        model_id=card.model_id, runner_to_shard={runner: shard}, node_to_runner={node: runner}
+    )
+    instance = types.MlxRingInstance(
+        instance_id=types.InstanceId(),
+        shard_assignments=assignments,
+        hosts_by_node={},
+        ephemeral_port=1,
+    )
+    bound = types.BoundInstance(instance=instance, bound_runner_id=runner, bound_node_id=node)
+    return bound, instance
+
+
+def _plain(event: Any) -> tuple[str, str, Any]:
+    """An event of a runner's as its kind, its request and what it brings."""
+    if isinstance(event, tuple):
+        kind, task, value = event
+        return str(kind), str(task), value
+    kind = type(event).__name__
+    if kind == "RunnerStatusUpdated":
+        return type(event.runner_status).__name__, "", event.runner_status
+    if kind == "ChunkGenerated":
+        return type(event.chunk).__name__, str(event.command_id), event.chunk
+    if kind == "TaskStatusUpdated" and event.task_status.value == "Complete":
+        return "FinishedResponse", str(event.task_id), None
+    if kind == "RunnerTerminationError":
+        return "RunnerFailed", "", str(event)
+    return kind, "", None
