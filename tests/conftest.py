@@ -19,6 +19,11 @@ Render = Callable[..., Path]
 collect_ignore = ["kit"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What changes on purpose, and its snapshot with it."""
+    parser.addoption("--update-files", action="store_true", help="write template/files.txt anew")
+
+
 def questions() -> dict[str, dict[str, object]]:
     """The questions of copier.yml that a user is asked, in their order."""
     config = yaml.safe_load((REPOSITORY / "copier.yml").read_text(encoding="utf-8"))

@@ -128,7 +128,7 @@ SINCE_OLDEST = [
     Edit("template/{{ rkllm }}/{{ package }}/backend.py", lambda text: text + "\n# Of old.\n"),
     Edit("template/.gitattributes", lambda _: None),
     Edit("template/.pre-commit-config.yaml.jinja", lambda _: None),
-    Edit("template/tests/toy.py", lambda _: None),
+    Edit("template/tests/driver.py", lambda _: None),
 ]
 # Versions that are still to come, each made from the working tree.
 TO_COME = {

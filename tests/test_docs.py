@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -10,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, variants
+from conftest import variants
 from test_rendered_plugin import make_venv, run
 from test_workflows import BASH, ELSEWHERE, bash, build_checker, here
-
-sys.path.insert(0, str(REPOSITORY / "tests/listing"))
-from update import files, lines
 
 PAGES = ("README.md", "CONTRIBUTING.md")
 # What a command may need that is not here. A comment says so (`# needs GitHub`), or it shows.
@@ -217,28 +213,3 @@ def test_files_that_the_pages_name_exist(plugin: Path) -> None:
     for page in PAGES:
         named = re.findall(r"`((?:exo_\w+|tests|\.github)/[\w./-]+)`", text_of(plugin, page))
         assert [name for name in named if not (plugin / name).exists() and name not in made] == []
-
-
-@pytest.mark.parametrize("variant", variants())
-def test_the_listing_has_every_file_and_says_what_it_is_for(
-    variant: str, plugin_of: Callable[[str], Path]
-) -> None:
-    """Mended by `python tests/listing/update.py`."""
-    listed = lines(REPOSITORY / f"tests/listing/{variant}.md")
-    assert list(listed) == files(plugin_of(variant))
-    assert [path for path, line in listed.items() if not line] == []
-
-
-def test_the_listing_is_regenerated_and_keeps_its_lines(template: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(template, tmp_path / "template")
-    shutil.copytree(REPOSITORY / "tests/listing", root / "tests/listing")
-    before = {v: lines(root / f"tests/listing/{v}.md") for v in variants()}
-    (root / "template/{{ numpy }}/new.txt").touch()
-    (root / "template/LICENSE.jinja").unlink()
-    script = root / "tests/listing/update.py"
-    subprocess.run([sys.executable, script], check=True, timeout=120)
-    after = {v: lines(root / f"tests/listing/{v}.md") for v in variants()}
-    for lost in before.values():
-        del lost["LICENSE"]
-    assert after["rkllm"] == before["rkllm"]
-    assert after["numpy"] == before["numpy"] | {"new.txt": ""}

@@ -576,7 +576,7 @@ def check_nothing_lost(case: Hostile, plugin: Path) -> None:
     case.by(plugin, case.to, **case.data)
     after = files_of(plugin)
     assert f"_commit: {case.to}\n".encode() in after[STORED]
-    assert "tests/toy.py" in after
+    assert "tests/driver.py" in after
     word = MINE.strip().encode()
     hers = [path for path, text in before.items() if word in text]
     lost = [path for path in hers if word not in after.get(path, b"")]

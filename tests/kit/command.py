@@ -1,17 +1,23 @@
 """Runs the plugin's command in this process, on a toy backend."""
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import plugin
 import pytest
+import toy
 from toy import ToyAnswers, ToyBackend
 
 from exo_kit.kit.command.cli import main
 from exo_kit.plugin import PLUGIN
 
 BACKEND = "exo_kit.backend"
+# For a process that needs the tests' own modules.
+PYTHONPATH = os.pathsep.join(str(Path(module.__file__).parent) for module in (plugin, toy))
 
 
 class Told(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from command import told, use_backend  # noqa: F401 - fixtures, of which pytest learns here
+from plugin import ENGINE_CLASS
 
 
 @pytest.fixture
@@ -37,3 +38,29 @@ async def new_runner(source: Any) -> AsyncIterator[Callable[..., Any]]:
     yield make
     for runner in made:
         await runner.close()
+
+
+@pytest.fixture
+def model_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model of this plugin, with the toy's tokenizer in an exo home of its own."""
+    from toy import write_tokenizer
+
+    from exo_kit.models import MODELS
+
+    monkeypatch.setenv("EXO_HOME", str(tmp_path))
+    name, card = next(iter(MODELS.items()))
+    write_tokenizer(card["repo"][ENGINE_CLASS])
+    return name
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch, new_engine: Callable[[], Any]) -> Callable[[type], Any]:
+    """Make an engine on a scripted backend class."""
+
+    def make(backend_class: type) -> Any:
+        from exo_kit import engine as module
+
+        monkeypatch.setattr(getattr(module, ENGINE_CLASS), "backend", backend_class)
+        return new_engine()
+
+    return make

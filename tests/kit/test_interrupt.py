@@ -5,10 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-import toy
+from command import PYTHONPATH
 from plugin import PACKAGE
 from test_generate import toy_folder, use_template
 
@@ -104,7 +103,7 @@ PHASES = {
 
 def interrupt(script, *argv):
     """Ctrl-C when the script says that it is ready: its exit code and the seconds it took."""
-    environment = os.environ | {"PYTHONPATH": str(Path(toy.__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     source = f"{PREPARED}{script}\nrun(Backend, *{argv!r})\n"
     command = subprocess.Popen(
         [sys.executable, "-c", source],

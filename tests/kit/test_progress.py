@@ -4,11 +4,9 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import toy
-from command import BACKEND
+from command import BACKEND, PYTHONPATH
 from plugin import PACKAGE
 from test_generate import toy_folder
 
@@ -49,7 +47,7 @@ sys.exit(main(PLUGIN, argv))
 def run_on_a_terminal(terminal, model_id, slow, *argv):
     """What came to stdout and stderr, which are one terminal, or two pipes."""
     ours, theirs = pty.openpty() if terminal else os.pipe()
-    environment = os.environ | {"PYTHONPATH": str(Path(toy.__file__).parent), "TERM": "xterm"}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "TERM": "xterm"}
     command = subprocess.Popen(
         [sys.executable, "-c", ON_A_TERMINAL, slow, str(toy_folder(model_id)), *argv],
         env=environment,

@@ -44,7 +44,7 @@ class Session:
         raw = arguments.raw or self.tokenizer.chat_template is None
         if not raw:
             prompt = await _templated(self.tokenizer, messages)
-        ids = await in_thread(lambda: self.tokenizer.encode_prompt(prompt, plain=raw))
+        ids = await self.encode(prompt)
         if not ids:
             raise CommandError(_EMPTY)
         if length := getattr(arguments, "prompt_tokens", None):

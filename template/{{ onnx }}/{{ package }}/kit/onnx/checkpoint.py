@@ -13,7 +13,7 @@ from onnx import helper
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError, Config
-from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
+from ..llama.weights import Checkpoint
 from ..onnx import graph, matrices
 from .batch import Found, apart, together
 from .graph import Kind
@@ -46,8 +46,7 @@ class CheckpointLayers:
     def __init__(
         self, layers: Layers, folder: Path, plan: Plan, provider: Provider, build: Any = graph.build
     ) -> None:
-        tensors, c = open_checkpoint(folder, Config.from_folder(folder))
-        self.config = c
+        self.config = c = Config.from_folder(folder)
         if c.layers != layers.total:
             raise CheckpointError(
                 f"the checkpoint in {folder} has {c.layers} layers, but the model card of "
@@ -58,10 +57,10 @@ class CheckpointLayers:
         self.embedding = None
         if layers.embeds:
             matrix = (c.vocab_size, c.hidden_size)
-            self.embedding = tensors.rows(EMBEDDING, matrix)
+            self.embedding = Checkpoint(folder).rows("model.embed_tokens.weight", matrix)
         model = build(c, layers.first, layers.last, self.kind)
         self.block, self.context = BLOCK, c.context_length
-        given = self._given(folder, tensors, plan)
+        given = self._given(folder, plan)
         self.size = weights_size(model)
         options = session_options(plan.threads)
         options.add_external_initializers(list(given), list(given.values()))
@@ -77,7 +76,7 @@ class CheckpointLayers:
         kind = np.float16 if self.kind.half else np.float32
         self._form = Form(names, c.kv_heads, c.head_dim, kind, provider.memory, c.context_length)
 
-    def _given(self, folder: Path, tensors: Checkpoint, plan: Plan) -> dict[str, Any]:
+    def _given(self, folder: Path, plan: Plan) -> dict[str, Any]:
         """The weights by their names in the graph."""
         kept = None
         if self.kind.bits < 16:
@@ -85,7 +84,7 @@ class CheckpointLayers:
                 folder, f"int{self.kind.bits}{'-half' if self.kind.half else ''}"
             )
         made = matrices.weights(
-            tensors,
+            folder,
             self.config,
             self.layers.first,
             self.layers.last,

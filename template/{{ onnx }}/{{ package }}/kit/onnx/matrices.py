@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ Part = dict[str, Numbers]
 
 
 def weights(
-    checkpoint: Checkpoint,
+    folder: Path,
     config: Config,
     first: int,
     last: int,
@@ -39,6 +40,7 @@ def weights(
     kept: files of what was rounded before. Raises FileNotFoundError, CheckpointError.
     """
     yield from rotations(config, kind).items()
+    checkpoint = Checkpoint(folder)
     with ThreadPoolExecutor(threads, thread_name_prefix="rounding") as pool:
         maker = Maker(checkpoint, config, kind, pool)
         for n in range(first, last + 1):

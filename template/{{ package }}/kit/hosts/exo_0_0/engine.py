@@ -21,8 +21,7 @@ from ...contract import Array, Backend, Layers, Request, RequestError, Sampling
 from ...engine import prompts
 from ...engine.engine import Engine, cause_of
 from ...engine.thread import in_thread
-from ...repository.facts import LARGEST_ID
-from ...text.tokenizer import Tokenizer
+from ...text.tokenizer import LARGEST_ID, Tokenizer
 from .files import ShardFiles
 from .patches import api, patch, ring, shutdown
 from .patches.node import NodeState

@@ -3,16 +3,19 @@
 import importlib
 import importlib.util
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from plugin import ENGINE_CLASS, ENGINE_NAME
+from plugin import ENGINE_NAME
 
 pytest_plugins = ("device",)
+
+SECONDS = 60  # a test that takes longer hangs
 
 # huggingface_hub reads it once, at its import: no test may fetch anything.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -39,6 +42,24 @@ _STAND_IN = Path(__file__).parent / "standin"
 _REAL = _real_exo()
 if _REAL is None:
     _use_stand_in(_STAND_IN)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Fail a test that hangs, and then its fixtures if they do. Windows has no such alarm."""
+
+    def fail(*_: Any) -> None:
+        pytest.fail(f"it hangs: no end within {SECONDS} seconds")
+
+    if not hasattr(signal, "setitimer"):
+        return (yield)
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_report_header() -> str:
@@ -76,29 +97,3 @@ async def new_engine(downloader: Any) -> AsyncIterator[Callable[[], Any]]:
 def engine(new_engine: Callable[[], Any]) -> Any:
     """One engine, made as exo does."""
     return new_engine()
-
-
-@pytest.fixture
-def model_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A model of this plugin, with the toy's tokenizer in an exo home of its own."""
-    from toy import write_tokenizer
-
-    from {{ package }}.models import MODELS
-
-    monkeypatch.setenv("EXO_HOME", str(tmp_path))
-    name, card = next(iter(MODELS.items()))
-    write_tokenizer(card["repo"][ENGINE_CLASS])
-    return name
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch, new_engine: Callable[[], Any]) -> Callable[[type], Any]:
-    """Make an engine on a scripted backend class."""
-
-    def make(backend_class: type) -> Any:
-        from {{ package }} import engine as module
-
-        monkeypatch.setattr(getattr(module, ENGINE_CLASS), "backend", backend_class)
-        return new_engine()
-
-    return make
