@@ -80,5 +80,5 @@ def test_the_kit_works_with_the_lowest_versions(
 
 def test_the_kit_works_under_another_name(rendered: Callable[..., Path]) -> None:
     plugin = rendered("numpy", OTHER)
-    some = ("test_doctor.py", "test_generate.py", "test_requests.py", "test_mends.py")
+    some = ("test_doctor.py", "test_generate.py", "test_requests.py", "test_patches.py")
     run_kit(sys.executable, plugin, "numpy", *some)

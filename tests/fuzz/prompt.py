@@ -1,10 +1,11 @@
-"""Bytes to chat templates and prompts: a prompt is read back, or sent whole, within bounds."""
+"""Bytes to chat templates and prompts: the user's message is found, or the prompt stays whole."""
 
 import json
-import logging
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from checkpoint import Bytes
@@ -46,15 +47,15 @@ USUAL = (
 
 
 def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
-    """Function of a fuzzer's bytes: whatever comes back renders to the prompt, or is the prompt.
+    """Function of a fuzzer's bytes: a message found in a prompt renders to that prompt again.
 
     Templates are rendered in this process: starting one for each takes a hundred times as long, and
-    the plugin's own tests/test_chat_template.py has what has no end.
+    tests/kit/test_chat_template.py has what has no end.
     """
-    reader = import_module(f"{package}.kit.hosts.exo_0_0.prompt_reader")
+    messages = import_module(f"{package}.kit.hosts.exo_0_0.messages")
     template = import_module(f"{package}.kit.text.chat_template")
     child = import_module(f"{package}.kit.text.chat_template_process")
-    logging.disable()  # it says why prompts are sent whole
+    special = {"bos_token": "<s>"}
 
     class Here(template.ChatTemplate):
         def _start(self) -> None:
@@ -72,19 +73,19 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
 
     template.ChatTemplate = Here
 
+    def rendered(source: str, conversation: list[dict[str, str]]) -> str | None:
+        with suppress(template.TemplateError):
+            return str(template.render(template.compiled(source), conversation, special))
+        return None
+
     def attack(data: bytes) -> None:
         choice = Bytes(data)
         prompt = "".join(LITERALS[choice.below(len(LITERALS))] for _ in range(choice.below(12)))
         source = (USUAL if choice.below(2) else "") + written(choice)
-        read = reader.PromptReader(source, {"bos_token": "<s>"})
-        messages = [{"role": "user", "content": prompt}]
-        prompts = [prompt]
-        if read._template is not None:
-            rendered = read._render(messages)
-            prompts += [] if rendered is None else [rendered]
-        for one in prompts:
-            found = read.read(one)
-            whole = [{"role": "user", "content": one}]
-            assert found == whole or read._template is None or read._render(found) == one
+        tokenizer = SimpleNamespace(chat_template=source, special_tokens=special)
+        for one in (prompt, rendered(source, [{"role": "user", "content": prompt}])):
+            if one is not None and (found := messages.of_command(one, tokenizer)) is not None:
+                assert [message["role"] for message in found] == ["user"]
+                assert rendered(source, found) == one
 
     return attack

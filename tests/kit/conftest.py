@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from command import told, use_backend  # noqa: F401 - fixtures, of which pytest learns here
+from patched import api, api_module, fixes, node_module, ring, without  # noqa: F401
 from plugin import ENGINE_CLASS
 
 

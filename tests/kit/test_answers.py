@@ -5,11 +5,12 @@ import importlib
 
 import pytest
 from driver import full_shard, generate, text_of
-from plugin import ENGINE_CLASS, PACKAGE
+from plugin import ENGINE_CLASS
 from ring import make_ring, model_shard
 from toy import END, STOP, ToyAnswers, write_tokenizer
 
-from exo_kit.kit.hosts.exo_0_0.patches import node as fork_node
+from exo_kit.kit.hosts.exo_0_0 import engine as engine_module
+from exo_kit.kit.hosts.exo_0_0.node_state import answer_of
 from exo_kit.kit.text.reasoning import ReasoningMarks
 from exo_kit.models import MODELS
 
@@ -25,39 +26,32 @@ class Scripted(ToyAnswers):
 
 
 class Letters:
-    """A TextHost whose every letter is an id; a text that begins an answer has an "A" before it."""
+    """A retokenizer whose every letter is an id; a text that begins an answer has an "A" first."""
 
-    def __init__(self, tokenizer):
-        self.tokenizer, self.begun = tokenizer, False
+    def __init__(self, fast):
+        self.fast, self.begun = fast, False
 
-    def read(self, prompt):
-        return [{"role": "user", "content": prompt}]
-
-    def spell(self):
-        return Letters(self.tokenizer)
+    def start(self):
+        return Letters(self.fast)
 
     def feed(self, text):
         first, self.begun = "" if self.begun else "A", True
-        return self.tokenizer.encode(first + text)
+        return self.fast.encode(first + text).ids
 
     def follow(self):
         self.begun = True
 
 
 @pytest.fixture
-def answering(use, model_id):
-    """Function `answering(*said)`: an engine whose device says these pieces."""
+def answering(use, model_id, monkeypatch):
+    """Function `answering(*pieces)`: an engine whose device gives these pieces."""
 
-    def make(*said, also=()):
+    def make(*pieces, also=()):
         write_tokenizer(MODELS[model_id]["repo"][ENGINE_CLASS], END, also=also)
-        engine = use(type("Says", (Scripted,), {"said": said}))
-        type(engine).text = Letters
-        return engine
+        monkeypatch.setattr(engine_module, "Retokenizer", Letters)
+        return use(type("Says", (Scripted,), {"said": pieces}))
 
-    kept = getattr(importlib.import_module(f"{PACKAGE}.engine"), ENGINE_CLASS)
-    before = kept.text
-    yield make
-    kept.text = before
+    return make
 
 
 async def ids_of(engine, model_id):
@@ -114,12 +108,12 @@ async def test_a_limit_of_the_servers_is_known_on_every_node(
     engines = [answering({"ids": (4,), "finish": finish}) for _ in range(size)]
     nodes = make_ring(node_module, engines, downloader)
     ended = []
-    nodes[0].on_token.register("test").on_next(lambda *told: ended.append(told))
+    nodes[0].on_token.register("test").on_next(lambda *result: ended.append(result))
     shard = model_shard(nodes[0].inference_engine, model_id)
     await nodes[0].process_prompt(shard, "abc", request_id=f"r{size}{finish}")
-    faces = [node.inference_engine.state for node in nodes]
+    states = [node.inference_engine.state for node in nodes]
     async with asyncio.timeout(5):
         while not any(finished for *_, finished in ended):  # noqa: ASYNC110 - exo's own loop
             await asyncio.sleep(0.001)
-    assert [f"r{size}{finish}" in state.cut for state in faces] == [cut] * size
-    assert fork_node.was_cut(f"r{size}{finish}") is cut
+    assert [state.answer(f"r{size}{finish}").cut for state in states] == [cut] * size
+    assert answer_of(f"r{size}{finish}").cut is cut

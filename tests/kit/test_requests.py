@@ -11,7 +11,7 @@ from toy import END, ToyAnswers, ToyBackend
 from exo_kit.kit.contract import RequestError
 from exo_kit.kit.engine import requests
 from exo_kit.kit.engine.requests import Requests
-from exo_kit.kit.hosts.exo_0_0 import files as fork_source
+from exo_kit.kit.hosts.exo_0_0 import files
 from exo_kit.kit.hosts.exo_0_0.engine import EngineError
 from exo_kit.models import MODELS
 
@@ -178,7 +178,7 @@ async def test_a_model_that_can_not_be_had_ends_no_answer(use, model_id, monkeyp
         raise OSError("the hub is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fork_source.ShardFiles, "tokenizer", none)
+        patch.setattr(files.ShardFiles, "tokenizer", none)
         patch.setitem(MODELS.by_id, "other", MODELS.by_id[model_id])
         patch.setattr("exo.models.get_repo", lambda *_: "organization/other")
         whole = Shard("other", 0, shard.n_layers - 1, shard.n_layers)

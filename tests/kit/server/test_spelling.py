@@ -11,10 +11,8 @@ import tokenizers_for_tests as made
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
-from exo_kit.kit.hosts.exo_0_0 import retokenizer as fork_spelling
+from exo_kit.kit.hosts.exo_0_0 import retokenizer as retokenizer_module
 from exo_kit.kit.hosts.exo_0_0.retokenizer import Retokenizer, SpellingError
-from exo_kit.kit.hosts.exo_0_0.text import ExoText
-from exo_kit.kit.text.tokenizer import Tokenizer as CoreTokenizer
 from exo_kit.kit.text.tokenizer import TokenizerError
 
 MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
@@ -122,7 +120,7 @@ def test_an_unknown_character_is_encoded_alone_and_logged_once(
 ) -> None:
     fast = metaspace("never")
     spelling = Retokenizer(fast).start()
-    with caplog.at_level(logging.WARNING, logger=fork_spelling.__name__):
+    with caplog.at_level(logging.WARNING, logger=retokenizer_module.__name__):
         ids = [*spelling.feed("a你b"), *spelling.feed("好")]
     assert decode(fast, ids) == "a<unk>b<unk>"
     assert len(caplog.records) == 1
@@ -184,15 +182,10 @@ def test_a_missing_byte_is_said_by_a_longer_piece() -> None:
         spelling.feed("a\r")
 
 
-def test_the_hosts_text_goes_both_ways(tmp_path: Path) -> None:
+def test_each_answer_is_spelled_by_itself(tmp_path: Path) -> None:
     fast = made.byte_level_bpe(tmp_path)
-    text = ExoText(CoreTokenizer.from_folder(tmp_path))
-    prompt = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
-    assert text.read(prompt + "<|im_start|>assistant\n") == [
-        {"role": "system", "content": "S"},
-        {"role": "user", "content": "U"},
-    ]
-    first, second = text.spell(), text.spell()
+    retokenizer = Retokenizer(fast)
+    first, second = retokenizer.start(), retokenizer.start()
     assert decode(fast, [*first.feed(" <|im_"), *first.feed("end|>")]) == " <|im_end|>"
     assert decode(fast, second.feed("other")) == "other"
 

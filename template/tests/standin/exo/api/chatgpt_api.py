@@ -5,6 +5,8 @@ import json
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +14,24 @@ from exo.models import build_base_shard
 
 
 @dataclass
+class Message:
+    """One message. exo's fault: tool calls and names of what the client sent are not in it."""
+
+    role: str
+    content: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the chat template gets."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass
 class ChatCompletionRequest:
     """What a client asks for."""
 
     model: str
-    messages: list[dict[str, str]]
+    messages: list[Message]
+    tools: list[dict[str, Any]] | None = None
 
 
 class Response:
@@ -62,12 +77,20 @@ class ChatGPTAPI:
     """Answers chat completions of one node. exo's fault: no node hears of a client that is gone."""
 
     def __init__(
-        self, node: Any, engine_class: str, tokenizer: Any, response_timeout: float = 5.0
+        self,
+        node: Any,
+        engine_class: str,
+        tokenizer: Any,
+        response_timeout: float = 5.0,
+        on_chat_completion_request: Callable[[str, ChatCompletionRequest, str], None] | None = None,
+        system_prompt: str | None = None,
     ) -> None:
         self.node = node
         self.inference_engine_classname = engine_class
         self.tokenizer = tokenizer
         self.response_timeout = response_timeout
+        self.on_chat_completion_request = on_chat_completion_request
+        self.system_prompt = system_prompt
         self.token_queues: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
         self.on_token = node.on_token.register("chatgpt-api-token-handler")
         self.on_token.on_next(self._hear)
@@ -79,10 +102,16 @@ class ChatGPTAPI:
     async def handle_post_chat_completions(self, request: Any) -> Response:
         """Answer; every error is HTTP 500."""
         data = await request.json()
-        chat = ChatCompletionRequest(data["model"], data["messages"])
+        messages = [Message(m["role"], m["content"]) for m in data["messages"]]
+        chat = ChatCompletionRequest(data["model"], messages, data.get("tools"))
         shard = build_base_shard(chat.model, self.inference_engine_classname)
-        prompt = chat.messages[-1]["content"]  # the toy has no chat template
+        if self.system_prompt and not any(m.role == "system" for m in chat.messages):
+            chat.messages.insert(0, Message("system", self.system_prompt))
+        prompt = chat.messages[-1].content  # the toy has no chat template
         request_id = str(uuid.uuid4())
+        if self.on_chat_completion_request:
+            with suppress(Exception):  # exo's fault: what it raises is said to nobody
+                self.on_chat_completion_request(request_id, chat, prompt)
         try:
             work = asyncio.ensure_future(
                 self.node.process_prompt(shard, prompt, request_id=request_id)

@@ -1,4 +1,4 @@
-"""exo's InferenceEngine over the engine (jfreed-dev/exo-rkllama, commit 0c831d3)."""
+"""exo 0.0's InferenceEngine over the engine (jfreed-dev/exo-rkllama, commit 0c831d3)."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -21,14 +21,12 @@ from ...contract import Array, Backend, Layers, Request, RequestError, Sampling
 from ...engine import prompts
 from ...engine.engine import Engine, cause_of
 from ...engine.thread import in_thread
-from ...text.tokenizer import LARGEST_ID, Tokenizer
+from ...text.tokenizer import Tokenizer
+from . import inputs, messages
 from .files import ShardFiles
-from .patches import api, patch, ring, shutdown
-from .patches.node import NodeState
-from .token_stream import Answer, TextHost
-
-__all__ = ["EngineError", "ExoEngine", "api", "ring", "shutdown"]  # all mends are in
-
+from .node_state import NodeState
+from .retokenizer import Retokenizer
+from .token_stream import TokenStream
 
 _log = logging.getLogger(__name__)
 # exo's sample() is not told whose logits it gets: the task that made them is the same.
@@ -47,24 +45,23 @@ class EngineError(RuntimeError):
 
 
 class ExoEngine(InferenceEngine):
-    """The engine of one node. A plugin's own class names its backend."""
+    """The engine of one node. A plugin's own class names its backend and its models."""
 
     backend: ClassVar[Backend]
     models: ClassVar[Cards]
-    text: ClassVar[type[TextHost] | None] = None  # for backends that speak text, not ids
 
     def __init__(self, shard_downloader: Any) -> None:
         logs.speak()
-        patch.apply_patches(type(self))
+        _patch_exo(type(self))
         self.shard_downloader = shard_downloader
         self.shard: Shard | None = None
         self.session: dict[str, Any] = {}  # exo's is shared by all engines of the process
-        self.state: NodeState | None = None  # once exo has made its node
+        self.state: NodeState | None = None  # once exo has made its node, by a patch
         self.engine = Engine(self.backend, self._ended)
         self._prompts = prompts.Prompts()
         self._stepping: set[str] = set()
-        self._answers: dict[str, Answer] = {}
-        self._text: tuple[Tokenizer, asyncio.Future[TextHost]] | None = None
+        self._streams: dict[str, TokenStream] = {}
+        self._retokenizer: asyncio.Future[Retokenizer] | None = None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -78,6 +75,7 @@ class ExoEngine(InferenceEngine):
         """Make a shard ready: idempotent, and one load at a time. Raises EngineError."""
         if self.shard == shard and self.engine.layers is not None:
             return
+        before = self.tokenizer
         try:
             source = ShardFiles(shard, type(self), self.shard_downloader)
             await self.engine.load(layers_of(shard), source)
@@ -85,7 +83,15 @@ class ExoEngine(InferenceEngine):
             self.shard = None
             raise EngineError(_sentence(error)) from error
         self.shard = shard
-        self._make_text(cast(Tokenizer, self.tokenizer))
+        if self.tokenizer is not before or self._retokenizer is None:
+            self._make_retokenizer(cast(Tokenizer, self.tokenizer))
+
+    def _make_retokenizer(self, tokenizer: Tokenizer) -> None:
+        """Begin to make what gives ids to a device's text; a large vocabulary takes a while."""
+        if self.engine.executor.answers:
+            made = asyncio.ensure_future(in_thread(lambda: Retokenizer(tokenizer.fast)))
+            made.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._retokenizer = made
 
     async def load_checkpoint(self, shard: Shard, path: str) -> None:
         """exo's training command asks for this; weights come from the shard's own repository."""
@@ -126,9 +132,12 @@ class ExoEngine(InferenceEngine):
             sentence = "a request with this id is in flight already. Send yours with another id"
             raise EngineError(f"{PACKAGE}: {sentence}", ends=False)
         with self._step_of(request_id):
-            x: Array = await self.encode(shard, prompt)
-            if self.engine.executor.answers:
-                x = np.frombuffer(prompt.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+            if self.engine.executor.answers:  # the node that answers makes ids of it
+                prompts.refuse_longer(len(prompt))
+                text = prompt.encode("utf-8", "surrogatepass")
+                x: Array = np.frombuffer(text, dtype=np.uint8)
+            else:
+                x = await self.encode(shard, prompt)
             return await self._step(request_id, shard, x.reshape(1, -1), arrived), inference_state
 
     async def infer_tensor(
@@ -136,7 +145,8 @@ class ExoEngine(InferenceEngine):
     ) -> tuple[Array, Any]:
         """One step; the state that exo hands on passes through untouched. Raises EngineError."""
         arrived = time.monotonic()
-        if unfit := self._unfit(request_id, shard, input_data):
+        is_stepping = request_id in self._stepping
+        if unfit := inputs.refusal(self.engine, shard, request_id, input_data, is_stepping):
             raise EngineError(f"{PACKAGE}: {unfit}", ends=False)
         with self._step_of(request_id):
             return await self._step(request_id, shard, input_data, arrived), inference_state
@@ -162,75 +172,41 @@ class ExoEngine(InferenceEngine):
             return np.array([[await self._next_id(request_id, x)]], dtype=np.int64)
         return await self.engine.step(request_id, x, arrived)
 
-    def _unfit(self, request_id: str, shard: Shard, x: Array) -> str | None:
-        """Why an input can't be one of this request's; the request goes on without it.
-
-        A node that has restarted believes in other layers than its peers for some seconds.
-        """
-        executor = self.engine.executor
-        ids = np.issubdtype(x.dtype, np.integer) and x.ndim == 2 and len(x) == 1 and x.size > 0
-        hidden = np.issubdtype(x.dtype, np.floating) and x.ndim == 3 and len(x) == 1 and x.size > 0
-        wants_ids = executor.whole_model or shard.is_first_layer()
-        if not (ids if wants_ids else hidden) or (ids and x.min() < 0):
-            what = "token ids (1, S)" if wants_ids else "hidden states (1, S, D)"
-            return (
-                f"this node has layers {shard.start_layer} to {shard.end_layer} and takes {what}, "
-                f"but it was sent {x.dtype} {x.shape}: the cluster has just changed, or another "
-                "node runs another engine. Send the request again"
-            )
-        if x.shape[1] > 4 * prompts.MOST_CHARACTERS:  # a character has up to four bytes
-            return f"the prompt is too long: {x.dtype} {x.shape}"
-        if ids and x.max() > LARGEST_ID:
-            return f"there is no token {x.max()}"
-        flying = self.engine.requests.get(request_id)
-        if request_id in self._stepping or (flying and not flying.takes(x)):
-            return f"{x.dtype} {x.shape} is not this request's next step, which goes on without it"
-        passes = executor.whole_model and not shard.is_last_layer()
-        begins = x.shape[1] > 1 or x.dtype == np.uint8  # a prompt, as text or as ids
-        if begins or passes or flying:
-            return None
-        return (
-            "this node has not seen the beginning of this request: it has restarted, or the "
-            "request has ended. Send it again"
-        )
-
     async def _next_id(self, request_id: str, x: Array) -> int:
         """The next id of an AnswerBackend's answer; x is the prompt's bytes, later ids."""
-        answer = self._answers.get(request_id)
-        if answer is None:
-            answer = await self._start(request_id, x)
+        stream = self._streams.get(request_id)
+        if stream is None:
+            stream = self._streams[request_id] = await self._start(request_id, x)
         try:
-            token = await answer.next_id()
+            token = await stream.next_id()
         finally:
             if request_id not in self.engine.requests:  # it never came in, or is over
                 self._ended(request_id)
         if token == cast(Tokenizer, self.tokenizer).eos_token_id:
-            if answer.cut and self.state is not None:
+            if stream.cut and self.state is not None:
                 await self.state.tell_cut(request_id)
             self.engine.requests.finish(request_id)
         return token
 
-    async def _start(self, request_id: str, x: Array) -> Answer:
+    async def _start(self, request_id: str, x: Array) -> TokenStream:
         tokenizer = cast(Tokenizer, self.tokenizer)
         if x.dtype == np.uint8:
             prompt = x.tobytes().decode("utf-8", "surrogatepass")
         else:
             prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
-        self._make_text(tokenizer)
-        text = await self._text[1] if self._text is not None else None
         ids = await self._prompts.encode(tokenizer, prompt)
-        most, temperature = self.limits()
-        request = Request(request_id, prompt, tuple(ids), most, Sampling(temperature))
-        if text is not None:
-            request = replace(request, messages=await in_thread(lambda: text.read(prompt)))
-        answer = Answer(self.engine, text, request)
-        self._answers[request_id] = answer
-        return answer
-
-    def _make_text(self, tokenizer: Tokenizer) -> None:
-        """Begin to make what turns text into ids, once a tokenizer; it takes a while."""
-        if (kind := self.text) and (self._text is None or self._text[0] is not tokenizer):
-            self._text = tokenizer, asyncio.ensure_future(in_thread(lambda: kind(tokenizer)))
+        limit, temperature = self.limits()
+        sent = self.state.answer(request_id) if self.state else None
+        conversation = sent.messages if sent else None
+        if sent and sent.from_command:
+            conversation = await in_thread(lambda: messages.of_command(prompt, tokenizer))
+        request = Request(
+            request_id, prompt, tuple(ids), limit, Sampling(temperature), messages=conversation
+        )
+        if sent:
+            sent.messages = None  # the request has them from now on
+        assert self._retokenizer is not None  # ensure_shard() has made it
+        return TokenStream(self.engine, request, self._retokenizer)
 
     def limits(self) -> tuple[int, float]:
         """exo's --max-generate-tokens and --default-temp; its defaults where no node is known."""
@@ -240,8 +216,10 @@ class ExoEngine(InferenceEngine):
         return int(node.max_generate_tokens), float(node.default_sample_temperature)
 
     def _ended(self, request_id: str) -> None:
-        if answer := self._answers.pop(request_id, None):
-            answer.close()
+        if stream := self._streams.pop(request_id, None):
+            stream.close()
+        if self.state is not None:
+            self.state.wake()
 
     def _failed(self, request_id: str, error: Exception) -> EngineError:
         """End a request; the error for exo's node."""
@@ -262,6 +240,14 @@ class ExoEngine(InferenceEngine):
 def layers_of(shard: Shard) -> Layers:
     """exo's Shard as the core knows it."""
     return Layers(shard.model_id, shard.start_layer, shard.end_layer, shard.n_layers)
+
+
+def _patch_exo(engine_class: type[ExoEngine]) -> None:
+    """Patch exo's faults; without the folder patches/, exo stays as its authors left it."""
+    if find_spec(f"{__package__}.patches") is not None:
+        from .patches import apply_patches
+
+        apply_patches(engine_class)
 
 
 def _sentence(error: BaseException) -> str:

@@ -3,49 +3,34 @@
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import cast
 
-from ...contract import Messages, Piece, Request, RequestError
+from ...contract import Piece, Request, RequestError
 from ...engine.engine import Engine
 from ...text.reasoning import ReasoningMarks
 from ...text.tokenizer import Tokenizer
+from .node_state import later
+from .retokenizer import Retokenizer, Spelling
 
 
-class Speller(Protocol):
-    """Text in any pieces to ids whose decoding is that text."""
+class TokenStream:
+    """One answer of an AnswerBackend; its end is the EOS id that exo waits for.
 
-    def feed(self, text: str) -> list[int]:
-        """The ids of one more piece."""
-
-    def follow(self) -> None:
-        """Ids that were not spelt here went out before the next text."""
-
-
-class TextHost(Protocol):
-    """What turns a prompt into messages, and text into ids (fork_text.py)."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None: ...
-
-    def read(self, prompt: str) -> Messages:
-        """The conversation that a prompt was made of."""
-
-    def spell(self) -> Speller:
-        """A new answer's spelling."""
-
-
-class Answer:
-    """One answer of an AnswerBackend; the end of the stream is the EOS id that exo waits for.
-
-    cut: it ended by a limit of the device's or server's, not by itself.
+    retokenizer: gives ids to text that came without any. cut: the answer was ended by a limit of
+    the device's or server's.
     """
 
-    def __init__(self, engine: Engine, text: TextHost | None, request: Request) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, request: Request, retokenizer: "asyncio.Future[Retokenizer]"
+    ) -> None:
+        self._tokenizer = cast(Tokenizer, engine.tokenizer)
         self._pieces = engine.answer(request)
-        self._spelling = text.spell() if text is not None else None
-        self._thinking = ReasoningMarks(request.prompt)
+        self._retokenizer = retokenizer
+        self._spelling: Spelling | None = None
+        self._reasoning = ReasoningMarks(request.prompt)
         self._ids: deque[int] = deque()
         self._left = request.max_tokens
+        self._begun = False
         self._over = False
         self.cut = False
 
@@ -55,45 +40,43 @@ class Answer:
             if self._over:
                 raise RequestError("this answer has ended. Send the request again")
             try:
-                self._take(await anext(self._pieces))
+                await self._take(await anext(self._pieces))
             except StopAsyncIteration:
                 self._over = True
         return self._ids.popleft()
 
-    def _take(self, piece: Piece) -> None:
-        ids, finish = self._ids_of(piece), piece.finish
+    async def _take(self, piece: Piece) -> None:
+        ids, finish = await self._ids_of(piece), piece.finish
         if len(ids) > self._left:  # a text may have more ids here than at the server
             ids, finish = self._whole(ids[: self._left]), "length"
         self._left -= len(ids)
         self._ids.extend(ids)
+        self._begun = self._begun or bool(ids)
         if finish:
             self._over, self.cut = True, finish == "length"
-            end = cast(Tokenizer, self._engine.tokenizer).eos_token_id
+            end = self._tokenizer.eos_token_id
             if not self._ids or self._ids[-1] != end:
                 self._ids.append(end)
 
-    def _ids_of(self, piece: Piece) -> list[int]:
+    async def _ids_of(self, piece: Piece) -> list[int]:
         if piece.ids:
             if self._spelling is not None:
                 self._spelling.follow()
             return list(piece.ids)
-        text = self._thinking.feed(piece.text, piece.thinking, piece.finish)
-        return self._spelled(text) if text else []
+        text = self._reasoning.feed(piece.text, piece.thinking, piece.finish)
+        if not text:
+            return []
+        if self._spelling is None:
+            self._spelling = (await asyncio.shield(self._retokenizer)).start()
+            if self._begun:
+                self._spelling.follow()
+        return self._spelling.feed(text)
 
     def _whole(self, ids: list[int]) -> list[int]:
         """Ids without those of a last character that isn't whole."""
-        tokenizer = cast(Tokenizer, self._engine.tokenizer)
-        while ids and tokenizer.decode(ids).endswith("\ufffd"):
+        while ids and self._tokenizer.decode(ids).endswith("\ufffd"):
             ids = ids[:-1]
         return ids
-
-    def _spelled(self, text: str) -> list[int]:
-        if self._spelling is None:
-            raise RequestError(
-                "the backend gives text without ids, and this engine can't spell it: render a "
-                "variant that talks to servers, or give ids"
-            )
-        return self._spelling.feed(text)
 
     def close(self) -> None:
         """Let the stream go; it was ended already."""
@@ -103,8 +86,4 @@ class Answer:
             with suppress(RuntimeError):  # a step waits in it, and hears of the end by itself
                 await self._pieces.aclose()
 
-        _closing.add(task := asyncio.ensure_future(closing()))
-        task.add_done_callback(_closing.discard)
-
-
-_closing: set["asyncio.Task[None]"] = set()
+        later(closing())

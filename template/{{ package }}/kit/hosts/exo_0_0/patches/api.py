@@ -4,21 +4,28 @@ import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
 from ....text.detokenizer import Detokenizer
-from .node import KEPT_SECONDS, AnswerError, Asked, NodeState, error_of, fit, state_of, was_cut, why
+from ..node_state import (
+    KEEP_SECONDS,
+    AnswerError,
+    AnswerState,
+    NodeState,
+    answer_of,
+    state_of,
+    why,
+)
+from .messages import CALL, Call, hand_over
+from .node import shielded
 from .patch import Function, patches
-from .ring import hold, lost
+from .ring import fit, hold, lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
 
-# The ids of the requests that one call of the API makes.
-_asked: ContextVar[list[str] | None] = ContextVar("asked", default=None)
 _streams: OrderedDict[str, Detokenizer] = OrderedDict()
 
 
@@ -31,13 +38,13 @@ def _destroys(original: Function, _: ModuleType) -> bool:
 
     tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=2)
 
-    def shown(ids: list[int], finish: str | None) -> str:
+    def content(ids: list[int], finish: str | None) -> str:
         chat = SimpleNamespace(model="any")
         kind = "chat.completion"
-        made = original(chat, tokenizer, "", f"{PACKAGE}-looks", ids, True, finish, kind)
-        return str(made["choices"][0]["delta"]["content"])
+        event = original(chat, tokenizer, "", f"{PACKAGE}-looks", ids, True, finish, kind)
+        return str(event["choices"][0]["delta"]["content"])
 
-    return shown([3], None) + shown([4], None) + shown([1, 2], "stop") != "\u00e9x"
+    return content([3], None) + content([4], None) + content([1, 2], "stop") != "\u00e9x"
 
 
 @patches("exo.api.chatgpt_api:generate_completion", _destroys)
@@ -46,41 +53,41 @@ def whole_text(original: Function, engine_class: Any) -> Function:
     names = list(inspect.signature(original).parameters)
 
     def generate_completion(*args: Any, **named: Any) -> Any:
-        asked = dict(zip(names, args, strict=False)) | named
-        if asked["chat_request"].model not in engine_class.models:
+        given = dict(zip(names, args, strict=False)) | named
+        if given["chat_request"].model not in engine_class.models:
             return original(*args, **named)
-        error = error_of(asked["request_id"])
-        if error is not None and not asked["stream"]:
-            raise error.fresh()  # exo makes HTTP 500 of it
-        ids, finish = list(asked["tokens"]), asked["finish_reason"]
-        if finish and ids and ids[-1] == asked["tokenizer"].eos_token_id:
+        answer = answer_of(given["request_id"])
+        if answer.error is not None and not given["stream"]:
+            raise answer.error.fresh()  # exo makes HTTP 500 of it
+        ids, finish = list(given["tokens"]), given["finish_reason"]
+        if finish and ids and ids[-1] == given["tokenizer"].eos_token_id:
             # exo takes an id of 0 for none, and knows of no limit but its own.
-            ids, finish = ids[:-1], "length" if was_cut(asked["request_id"]) else "stop"
-        text = _text(asked, ids, bool(finish), error)
-        done = original(**(asked | {"finish_reason": finish}))
-        choice = done["choices"][0]
+            ids, finish = ids[:-1], "length" if answer.cut else "stop"
+        text = _text(given, ids, bool(finish), answer.error)
+        completion = original(**(given | {"finish_reason": finish}))
+        choice = completion["choices"][0]
         for key in {"message", "delta"} & choice.keys():
             choice[key]["content"] = text
         if "text" in choice:
             choice["text"] = text
-        return done
+        return completion
 
     return generate_completion
 
 
-def _text(asked: dict[str, Any], ids: list[int], last: bool, error: AnswerError | None) -> str:
+def _text(given: dict[str, Any], ids: list[int], last: bool, error: AnswerError | None) -> str:
     """What an event, or a whole answer, shows."""
-    decode = _decoder(asked["tokenizer"])
-    if not asked["stream"]:
+    decode = _decoder(given["tokenizer"])
+    if not given["stream"]:
         return decode(ids)
-    stream = _streams.setdefault(asked["request_id"], Detokenizer(decode))
+    stream = _streams.setdefault(given["request_id"], Detokenizer(decode))
     if error is not None and last:
         return f"{stream.rest()}\n[{error}]"
     return stream.feed(ids) + (stream.rest() if last else "")
 
 
 def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Ids to the text that the model said: transformers can tidy it up, which no stream can."""
+    """Ids to the text that the model wrote: transformers can tidy it up, which no stream can."""
     if hasattr(tokenizer, "clean_up_tokenization_spaces"):
         return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     return lambda ids: str(tokenizer.decode(ids))
@@ -89,17 +96,17 @@ def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
 @patches("exo.inference.tokenizers:_resolve_tokenizer")
 def keep_the_tokenizer(original: Function, engine_class: Any) -> Function:
     """Each request loads its tokenizer anew, and all others wait meanwhile (tokenizers.py:41)."""
-    folders = {model.repository.replace("/", "--") for model in engine_class.models.by_id.values()}
-    kept: dict[Path, tuple[int, Any]] = {}  # with the time of the folder's last change
+    folders = {model.repository.replace("/", "--") for model in engine_class.models.table}
+    loaded: dict[Path, tuple[int, Any]] = {}  # with the time of the folder's last change
 
     async def _resolve_tokenizer(repo_id_or_local_path: Any) -> Any:
         folder = Path(repo_id_or_local_path)
         changed = _changed(folder) if folder.name in folders else None
         if changed is None:
             return await original(repo_id_or_local_path)
-        if folder not in kept or kept[folder][0] != changed:
-            kept[folder] = changed, await original(repo_id_or_local_path)
-        return kept[folder][1]
+        if folder not in loaded or loaded[folder][0] != changed:
+            loaded[folder] = changed, await original(repo_id_or_local_path)
+        return loaded[folder][1]
 
     return _resolve_tokenizer
 
@@ -113,57 +120,77 @@ def _changed(folder: Path) -> int | None:
 
 
 @patches("exo.orchestration.node:Node.process_prompt")
-def first_token_or_error(original: Function, engine_class: type) -> Function:
+def first_token_or_error(original: Function, engine_class: Any) -> Function:
     """A first step that fails on another node is HTTP 200 to the client (chatgpt_api.py:384)."""
 
     async def process_prompt(
         self: Any, base_shard: Any, prompt: str, request_id: Any = None, *rest: Any, **named: Any
     ) -> Any:
-        state, asked = state_of(self, engine_class), _asked.get()
-        if state is not None and asked is None and base_shard.end_layer > 0:  # from another node
-            fit(state, base_shard)
-        if state is None or asked is None or request_id is None:
+        state, call = state_of(self, engine_class), CALL.get()
+        if state is None or request_id is None:
             return await original(self, base_shard, prompt, request_id, *rest, **named)
-        asked.append(request_id)
-        answer = state.asked[request_id] = Asked()
-        try:
-            await hold(state)
-            if request_id not in state.errors:  # its client can have gone meanwhile
-                await original(self, base_shard, prompt, request_id, *rest, **named)
-                await answer.began.wait()
-        except Exception as error:
-            known = state.errors.get(request_id) or why(error)  # what ended it is the reason
-            answer.over = True
-            state.remember(request_id, known)
-            if known.lost:
-                await lost(state, 0)
-            raise known.fresh() from error
-        if (failed := state.errors.get(request_id)) is not None:
-            raise failed.fresh()
+        answer = state.answer(request_id)
+
+        async def begin() -> None:
+            await hand_over(state, request_id, base_shard)
+            await original(self, base_shard, prompt, request_id, *rest, **named)
+
+        if call is None:
+            if base_shard.end_layer > 0:  # from another node
+                fit(state, base_shard)
+            if answer.error is None:  # the prompt comes late
+                await shielded(state, request_id, begin())
+            return
+        call.request_ids.append(request_id)
+        answer.has_client = True
+        await _first_token(state, request_id, answer, begin)
 
     return process_prompt
 
 
+async def _first_token(
+    state: NodeState, request_id: str, answer: AnswerState, begin: Callable[[], Any]
+) -> None:
+    """Begin a client's answer, and wait for its first token. Raises AnswerError."""
+    try:
+        if state.stopped is not None:
+            raise state.stopped
+        await hold(state)
+        if not answer.over:  # its client can have gone meanwhile
+            await begin()
+            await answer.started.wait()
+    except Exception as error:
+        known = answer.error or why(error)  # what ended it is the reason
+        answer.end(known)
+        if known.lost:
+            await lost(state, 0)
+        raise known.fresh() from error
+    if answer.error is not None:
+        raise answer.error.fresh()
+
+
 @patches("exo.api.chatgpt_api:ChatGPTAPI.handle_post_chat_completions")
-def notice_clients(original: Function, engine_class: type) -> Function:
+def notice_clients(original: Function, engine_class: Any) -> Function:
     """A client that goes away is never told to the node: its answer runs on to its limit."""
 
     async def handle_post_chat_completions(self: Any, request: Any) -> Any:
         state = state_of(self.node, engine_class)
         if state is None:
             return await original(self, request)
-        asked: list[str] = []
-        _asked.set(asked)
-        watch = asyncio.ensure_future(_watch(state, request, asked))
+        CALL.set(call := Call())
+        watch = asyncio.ensure_future(_watch(state, request, call))
         try:
+            if state.exo_engine.engine.executor.answers:
+                call.body = await _body(request)
             response = await original(self, request)
         finally:
             watch.cancel()
-            for request_id in asked:
+            for request_id in call.request_ids:
                 await _leave(state, request_id)
                 loop = asyncio.get_running_loop()  # exo makes a queue anew for each late token
-                loop.call_later(KEPT_SECONDS, self.token_queues.pop, request_id, None)
-        away = any((error := state.errors.get(i)) is not None and error.lost for i in asked)
+                loop.call_later(KEEP_SECONDS, self.token_queues.pop, request_id, None)
+        errors = [state.error_of(request_id) for request_id in call.request_ids]
+        away = any(error.lost for error in errors if error)
         if away and response.status == 500 and not response.prepared:
             response.set_status(503)
         return response
@@ -171,17 +198,27 @@ def notice_clients(original: Function, engine_class: type) -> Function:
     return handle_post_chat_completions
 
 
+async def _body(request: Any) -> Any:
+    """The JSON of a request, which aiohttp keeps; None where it is none, which exo says itself."""
+    try:
+        return await request.json()
+    except ValueError:
+        return None
+
+
 async def _leave(state: NodeState, request_id: str) -> None:
     """Nobody reads this answer any more."""
     _streams.pop(request_id, None)
-    answer = state.asked.pop(request_id)
+    answer = state.answer(request_id)
+    answer.has_client = False
+    state.wake()
     if not answer.over:
         await state.end(request_id, AnswerError("its client went away", cancelled=True))
 
 
-async def _watch(state: NodeState, request: Any, asked: list[str]) -> None:
+async def _watch(state: NodeState, request: Any, call: Call) -> None:
     """End the answers of a connection that is closed; exo learns of it at its next write."""
     while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp 3.10 has no event for it
         await asyncio.sleep(LOOK_SECONDS)
-    for request_id in asked:
+    for request_id in call.request_ids:
         await state.end(request_id, AnswerError("its client went away", cancelled=True))

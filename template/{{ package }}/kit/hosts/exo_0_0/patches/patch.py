@@ -1,9 +1,9 @@
-"""How exo's faults are mended for this plugin, without a change to exo.
+"""How exo's faults are patched for this plugin, without a change to exo.
 
-A mend wraps one function of exo's. It does nothing for other engines, so that two plugins in one
+A patch wraps one function of exo's. It does nothing for other engines, so that two plugins in one
 process wrap each other harmlessly. Where exo can be asked whether it still has the fault, it is:
-exo's own, unwrapped function runs on something that looks like a node. Where it can't be told, the
-mend is on. EXO_PLUGIN_HOST_FIXES=0 switches all of them off.
+exo's own, unwrapped function runs on something that looks like a node. Where that can't be seen,
+the patch is on. EXO_PLUGIN_HOST_FIXES=0 switches all of them off.
 """
 
 import functools
@@ -19,7 +19,7 @@ from typing import Any
 from .....names import PACKAGE
 
 Function = Callable[..., Any]
-Wrap = Callable[[Function, type], Function]
+Wrap = Callable[[Function, Any], Function]  # exo's function, and the class of this plugin's engine
 Look = Callable[[Function, ModuleType], bool]
 
 _log = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ class Patch:
 
     target: str  # "module:function" or "module:Class.method"
     wrap: Wrap
-    faulty: Look | None
+    is_faulty: Look | None
 
-    def apply(self, engine_class: type) -> bool:
+    def apply(self, engine_class: Any) -> bool:
         """Wrap exo's function, once, where this process has it and it has the fault."""
         name, _, path = self.target.partition(":")
         module = _module(name)
@@ -52,40 +52,37 @@ class Patch:
         return True
 
     def _has_fault(self, original: Function, module: Any) -> bool:
-        if self.faulty is None:
+        if self.is_faulty is None:
             return True
         try:
-            return self.faulty(inspect.unwrap(original), module)
+            return self.is_faulty(inspect.unwrap(original), module)
         except Exception:
-            return True  # it can't be told
+            return True  # it can't be seen
 
 
 PATCHES: list[Patch] = []
 
 
-def patches(target: str, faulty: Look | None = None) -> Callable[[Wrap], Wrap]:
-    """Register a mend; its docstring is one line on the fault."""
+def patches(target: str, is_faulty: Look | None = None) -> Callable[[Wrap], Wrap]:
+    """Register a patch; its docstring is one line on the fault."""
 
     def register(wrap: Wrap) -> Wrap:
-        PATCHES.append(Patch(target, wrap, faulty))
+        PATCHES.append(Patch(target, wrap, is_faulty))
         return wrap
 
     return register
 
 
 def apply_patches(engine_class: Any) -> None:
-    """Apply every mend to the parts of exo that this process has loaded."""
+    """Apply every patch to the parts of exo that this process has loaded."""
     if os.environ.get("EXO_PLUGIN_HOST_FIXES") == "0":
         return
     if models := sys.modules.get("exo.models"):
-        for (
-            model_id,
-            name,
-        ) in engine_class.models.pretty_names.items():  # exo has no entry point for them
-            models.pretty_name.setdefault(model_id, name)
+        for model_id, name in engine_class.models.pretty_names.items():
+            models.pretty_name.setdefault(model_id, name)  # exo has no entry point for them
     names = [each.wrap.__name__ for each in PATCHES if each.apply(engine_class)]
     if names:
-        _log.info("%d faults of exo mended: %s", len(names), ", ".join(names))
+        _log.info("%d faults of exo patched: %s", len(names), ", ".join(names))
 
 
 def _module(name: str) -> ModuleType | None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from .node import AWAY, AnswerError
+from ..node_state import AWAY, AnswerError
 
 LOOK_SECONDS = 1.0  # how often a node that is slow to answer is asked whether it is there
 STILL_SECONDS = 3.0  # how long a connected node may say nothing: it can be busy
@@ -17,14 +17,14 @@ class Link:
     """Around exo's handle of a peer. A call to a node that is gone ends, whatever gRPC does.
 
     exo waits for a step without a bound, and prints a traceback for each word that a peer doesn't
-    get. doubt: told where this peer may be gone.
+    get. doubt: called where this peer may be gone.
     """
 
     def __init__(self, peer: Any, doubt: Callable[["Link"], object]) -> None:
         self.peer = peer
         self.gone = asyncio.get_running_loop().create_future()
         self._doubt = doubt
-        self._asking: asyncio.Task[bool] | None = None
+        self._look: asyncio.Task[bool] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.peer, name)
@@ -37,22 +37,26 @@ class Link:
         """The next step."""
         return await self._watched(self.peer.send_tensor(*args, **named))
 
+    async def deliver_status(self, request_id: str, status: str) -> None:
+        """A status that has to arrive. Raises as a step does."""
+        await self._watched(self.peer.send_opaque_status(request_id, status))
+
     async def send_result(self, *args: Any, **named: Any) -> None:
         """New ids."""
-        await self._told(self.peer.send_result(*args, **named))
+        await self._if_there(self.peer.send_result(*args, **named))
 
     async def send_opaque_status(self, *args: Any, **named: Any) -> None:
         """Anything else."""
-        await self._told(self.peer.send_opaque_status(*args, **named))
+        await self._if_there(self.peer.send_opaque_status(*args, **named))
 
     async def connect(self) -> None:
         """exo connects to each peer that isn't."""
-        await self._told(asyncio.wait_for(self.peer.connect(), REACH_SECONDS))
+        await self._if_there(asyncio.wait_for(self.peer.connect(), REACH_SECONDS))
 
     async def collect_topology(self, *args: Any, **named: Any) -> Any:
         """The nodes that the peer knows: none where it says nothing."""
-        told = await self._told(self.peer.collect_topology(*args, **named))
-        return told or SimpleNamespace(nodes={}, peer_graph={})
+        topology = await self._if_there(self.peer.collect_topology(*args, **named))
+        return topology or SimpleNamespace(nodes={}, peer_graph={})
 
     def lose(self) -> None:
         """End all that waits for this peer."""
@@ -60,10 +64,10 @@ class Link:
             self.gone.set_result(None)
 
     async def reached(self) -> bool:
-        """Whether the peer answers; asked once for all that want to know."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(reached(self.peer))
-        return await asyncio.shield(self._asking)
+        """Whether the peer answers; looked at once for all that want to know."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.ensure_future(reached(self.peer))
+        return await asyncio.shield(self._look)
 
     async def _watched(self, call: Coroutine[Any, Any, Any]) -> Any:
         if self.gone.done():
@@ -79,7 +83,7 @@ class Link:
         finally:
             task.cancel()
 
-    async def _told(self, call: Coroutine[Any, Any, Any]) -> Any:
+    async def _if_there(self, call: Coroutine[Any, Any, Any]) -> Any:
         with suppress(Exception):  # whatever gRPC raises: that this peer is gone is said elsewhere
             return await self._watched(call)
         if not self.gone.done():

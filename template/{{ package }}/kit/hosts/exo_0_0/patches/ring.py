@@ -1,14 +1,18 @@
-"""exo's ring of nodes: who joins waits, who is lost goes at once, and answers in flight end."""
+"""exo's ring of nodes: who joins waits, who is lost goes at once, and answers in flight end.
+
+Whole models are no exception: each token goes once around the ring, whoever computes it.
+"""
 
 import asyncio
 import logging
 import time
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
 from .... import settings
-from .node import AWAY, AnswerError, NodeState, state_of, why
-from .patch import Function, patches
+from ..node_state import AWAY, AnswerError, NodeState, later, state_of, why
+from .patch import Function, patches, run_now
 from .peer import Link, reached
 
 WAIT_SECONDS = 30.0  # how long a node that joins waits for the answers in flight
@@ -16,27 +20,26 @@ WAIT_SECONDS = 30.0  # how long a node that joins waits for the answers in fligh
 CHANGED = f"{PACKAGE}: a node joined or left the cluster. Send the request again"
 
 _log = logging.getLogger(__name__)
-_tasks: set["asyncio.Task[None]"] = set()
 
 
 class Ring:
-    """In place of exo's discovery while it asks: leaves out who is lost, or has to wait."""
+    """In place of exo's discovery while it looks: leaves out who is lost, or has to wait."""
 
     def __init__(self, state: NodeState, discovery: Any) -> None:
         self._state, self._discovery = state, discovery
-        self._wait = settings.seconds("JOIN_SECONDS", WAIT_SECONDS)
+        self._seconds = settings.seconds("JOIN_SECONDS", WAIT_SECONDS)
 
     async def discover_peers(self, wait_for_peers: int = 0) -> list[Any]:
         """The peers that exo may use now."""
-        found = await self._discovery.discover_peers(wait_for_peers)
-        return [self._link(peer) for peer in found if await self._usable(peer)]
+        peers = await self._discovery.discover_peers(wait_for_peers)
+        return [self._link(peer) for peer in peers if await self._usable(peer)]
 
     def _link(self, peer: Any) -> Link:
         """The same for the same peer: a call in flight has to end with it."""
         for known in self._state.node.peers:
             if isinstance(known, Link) and known.peer is peer and not known.gone.done():
                 return known
-        return Link(peer, lambda link: _later(lose(self._state, link)))
+        return Link(peer, lambda link: later(lose(self._state, link)))
 
     async def _usable(self, peer: Any) -> bool:
         state, name = self._state, peer.id()
@@ -49,21 +52,17 @@ class Ring:
             state.joining.pop(name, None)
             return True
         since = state.joining.setdefault(name, time.monotonic())
-        waits = bool(state.exo_engine.engine.requests) and time.monotonic() - since < self._wait
-        if not waits:
+        has_to_wait = bool(state.in_flight()) and time.monotonic() - since < self._seconds
+        if not has_to_wait:
             state.joining.pop(name, None)
-        return not waits
-
-
-def _later(work: Any) -> None:
-    _tasks.add(task := asyncio.ensure_future(work))
-    task.add_done_callback(_tasks.discard)
+        return not has_to_wait
 
 
 async def hold(state: NodeState) -> None:
     """A new answer begins after who joins now, who would never find the ring without answers."""
     if state.joining:
-        await state.exo_engine.engine.requests.empty(settings.seconds("JOIN_SECONDS", WAIT_SECONDS))
+        seconds = settings.seconds("JOIN_SECONDS", WAIT_SECONDS)
+        await state.wait_until(lambda: not state.in_flight(), seconds)
         await state.node.update_peers()
         await state.node.collect_topology(set())
 
@@ -93,20 +92,61 @@ async def lose(state: NodeState, peer: Any) -> None:
     )
     async with state.looking:
         node.peers = [other for other in node.peers if other is not peer]
+    ended = state.in_flight(with_waiting=True)
     await node.collect_topology(set())
-    await _end_all(state, AWAY, set(state.asked))
+    await _end_all(state, ended, AWAY)
 
 
-async def _end_all(state: NodeState, sentence: str, others: set[str]) -> None:
-    """End the answers that the nodes of the ring before can't go on with."""
-    if state.exo_engine.engine.executor.whole_model:
-        return
-    for request_id in {*state.exo_engine.engine.requests, *others}:
-        await state.end(request_id, AnswerError(sentence, lost=True))
+async def _end_all(state: NodeState, request_ids: set[str], sentence: str) -> None:
+    """End answers that the nodes of the ring before can't go on with."""
+    ends = [state.end(request_id, AnswerError(sentence, lost=True)) for request_id in request_ids]
+    await asyncio.gather(*ends)
+
+
+def fit(state: NodeState, theirs: Any) -> None:
+    """Refuse what was sent for other layers than this node believes to have.
+
+    Who joins, leaves or restarts sees another ring than the others for some seconds; an input can
+    fit all the same: the answer would be wrong, or its tokens would reach nobody. Raises
+    AnswerError.
+    """
+    mine = state.node.get_current_shard(theirs)
+    here, there = ((s.start_layer, s.end_layer) for s in (mine, theirs))
+    if here != there:
+        raise AnswerError(
+            f"{PACKAGE}: node {state.node.id} has layers {here[0]} to {here[1]}, but was asked for "
+            f"{there[0]} to {there[1]}: the cluster has just changed. Send the request again",
+            lost=True,
+        )
+
+
+def _takes_other_layers(original: Function, _: ModuleType) -> bool:
+    """Whether a node takes a step for layers that it doesn't have."""
+    taken: list[Any] = []
+
+    async def process(shard: Any, *_: Any) -> None:
+        taken.append(shard)
+
+    other = SimpleNamespace(start_layer=0, end_layer=0)
+    node = SimpleNamespace(get_current_shard=lambda _: other, _process_tensor=process)
+    run_now(original(node, SimpleNamespace(start_layer=1, end_layer=1), None, "request"))
+    return bool(taken)
+
+
+@patches("exo.orchestration.node:Node.process_tensor", _takes_other_layers)
+def refuse_other_layers(original: Function, engine_class: Any) -> Function:
+    """A node takes a step for layers that it doesn't have, while the cluster changes."""
+
+    async def process_tensor(self: Any, base_shard: Any, *rest: Any, **named: Any) -> Any:
+        if state := state_of(self, engine_class):
+            fit(state, base_shard)
+        return await original(self, base_shard, *rest, **named)
+
+    return process_tensor
 
 
 @patches("exo.orchestration.node:Node.update_peers")
-def end_orphans(original: Function, engine_class: type) -> Function:
+def end_orphans(original: Function, engine_class: Any) -> Function:
     """Who joins or leaves changes everybody's layers, and answers in flight wait for ever."""
 
     async def update_peers(self: Any, *args: Any, **named: Any) -> bool:
@@ -120,15 +160,14 @@ def end_orphans(original: Function, engine_class: type) -> Function:
             finally:
                 self.discovery = real
         if changed:
-            begun = {name for name, asked in state.asked.items() if asked.began.is_set()}
-            await _end_all(state, CHANGED, begun)
+            await _end_all(state, state.in_flight(), CHANGED)
         return changed
 
     return update_peers
 
 
 @patches("exo.orchestration.node:Node.collect_topology")
-def one_look_at_a_time(original: Function, engine_class: type) -> Function:
+def one_look_at_a_time(original: Function, engine_class: Any) -> Function:
     """An older picture of the ring can replace a newer one, with a node that is gone."""
 
     async def collect_topology(self: Any, *args: Any, **named: Any) -> Any:
@@ -141,8 +180,27 @@ def one_look_at_a_time(original: Function, engine_class: type) -> Function:
     return collect_topology
 
 
-@patches("exo.orchestration.node:Node.forward_tensor")
-def end_cut_answers(original: Function, engine_class: type) -> Function:
+def _drops(original: Function, _: ModuleType) -> bool:
+    """Whether an error on the way to the next node ends with the task that it is in."""
+    ended: list[Any] = []
+
+    def fails(_: Any) -> Any:
+        raise ValueError("looking whether exo drops errors")
+
+    node = SimpleNamespace(
+        partitioning_strategy=SimpleNamespace(partition=fails),
+        topology=None,
+        trigger_on_token_callbacks=lambda *result: ended.append(result),
+    )
+    try:
+        run_now(original(node, None, None, "request", 0))
+    except ValueError:
+        return True
+    return not ended
+
+
+@patches("exo.orchestration.node:Node.forward_tensor", _drops)
+def end_cut_answers(original: Function, engine_class: Any) -> Function:
     """An error on the way to the next node is dropped with its task (node.py:152)."""
 
     async def forward_tensor(

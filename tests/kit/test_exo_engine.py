@@ -12,7 +12,7 @@ from plugin import ENGINE_CLASS
 from toy import END, STOP, VOCABULARY, ToyAnswers, ToyBackend, write_tokenizer
 
 from exo_kit.kit.engine import prompts, requests
-from exo_kit.kit.hosts.exo_0_0 import engine as fork
+from exo_kit.kit.hosts.exo_0_0 import engine as engine_module
 from exo_kit.kit.hosts.exo_0_0.engine import EngineError
 
 
@@ -46,7 +46,7 @@ async def test_a_sharded_backend_has_its_own_layers(use, model_id):
     shards = split(full_shard(left, model_id))
     await generate([left, right], shards, "xyz")
     found = [engine.engine.executor.instance.layers for engine in (left, right)]
-    assert found == [fork.layers_of(shard) for shard in shards]
+    assert found == [engine_module.layers_of(shard) for shard in shards]
 
 
 async def test_a_whole_model_runs_on_the_node_with_the_last_layer_alone(use, model_id):
@@ -297,4 +297,4 @@ async def test_an_answer_that_never_came_in_leaves_nothing(use, model_id, monkey
     await engine.infer_prompt("first", shard, "abc")
     with pytest.raises(EngineError, match="in flight already"):
         await engine.infer_prompt("second", shard, "abc")
-    assert list(engine._answers) == ["first"]
+    assert list(engine._streams) == ["first"]

@@ -1,0 +1,194 @@
+"""Patches of exo's API: whole characters, errors in words, and clients that go away."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from patched import Client, EndsNever, FailsLater, count, live, said, until
+from plugin import ENGINE_CLASS
+from toy import END, ToyAnswers, ToyBackend, write_tokenizer
+
+from exo_kit.kit.hosts.exo_0_0.patches import api as api_patches
+from exo_kit.models import MODELS
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_closing_mark_is_not_shown(api, stream):
+    made, _ = api(ToyBackend)
+    response = await made.handle_post_chat_completions(Client(stream, "xyz"))
+    assert said(response) == (" <stop>", "stop")
+    if not stream:
+        assert response.body["usage"] == {"prompt_tokens": 3, "completion_tokens": 3}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_eos_id_of_zero_is_a_stop(api, model_id, stream):
+    made, _ = api(ToyBackend)
+    write_tokenizer(MODELS[model_id]["repo"][ENGINE_CLASS], 0, also=(END,))
+    made.tokenizer = SimpleNamespace(
+        decode=made.tokenizer.decode, encode=made.tokenizer.encode, eos_token_id=0
+    )
+    response = await made.handle_post_chat_completions(Client(stream, "xyz"))
+    assert said(response) == (" <stop>", "stop")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_a_servers_limit_ended_ends_by_length(api, stream):
+    class Cut(ToyAnswers):
+        async def answer(self, request):
+            yield self.piece(ids=(1, 2))
+            yield self.piece(finish="length")
+
+    made, _ = api(Cut, 2)
+    response = await made.handle_post_chat_completions(Client(stream, "xyz"))
+    assert said(response) == ("ab", "length")
+
+
+async def test_without_the_patch_the_closing_mark_is_shown(api, without):
+    without("whole_text")
+    made, _ = api(ToyBackend)
+    response = await made.handle_post_chat_completions(Client(True, "xyz"))
+    assert said(response) == (" <stop><end>", "stop")
+
+
+def byte_tokenizer():
+    """A token a byte, and one that ends: characters of several tokens."""
+
+    def decode(ids, **_):
+        return bytes(i for i in ids if i < 256).decode("utf-8", "replace") + "<end>" * (256 in ids)
+
+    return SimpleNamespace(decode=decode, encode=lambda text: list(text.encode()), eos_token_id=256)
+
+
+@pytest.mark.parametrize("words", ["\u65e5\u672c\u8a9e", "\U0001f642 ok", "\u0928\u092e\u0938"])
+def test_streams_have_whole_characters(api_module, use, words):
+    use(ToyBackend)
+    tokenizer, ids = byte_tokenizer(), [*words.encode(), 256]
+    chat = SimpleNamespace(model=next(iter(MODELS)))
+    pieces = []
+    for n, token in enumerate(ids):
+        finish = "stop" if n == len(ids) - 1 else None
+        made = api_module.generate_completion(
+            chat, tokenizer, "", "streams", [token], True, finish, "chat.completion"
+        )
+        pieces.append(made["choices"][0]["delta"]["content"])
+    assert "".join(pieces) == words
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_other_engines_models_are_left_to_exo(api_module, use):
+    use(ToyBackend)
+    chat = SimpleNamespace(model="llama-3.2-1b")
+    made = api_module.generate_completion(
+        chat, byte_tokenizer(), "", "r", [256], False, "stop", "chat.completion"
+    )
+    assert made["choices"][0]["message"]["content"] == "<end>"
+
+
+def test_an_exo_that_shows_whole_text_is_left_alone(api_module, use, monkeypatch):
+    state = {}
+
+    def repaired(chat, tokenizer, prompt, request_id, tokens, stream, finish, kind):
+        ids = state.setdefault(request_id, [])
+        before = tokenizer.decode(ids).rstrip("\ufffd")
+        ids.extend(i for i in tokens if i != tokenizer.eos_token_id)
+        new = tokenizer.decode(ids).rstrip("\ufffd")[len(before) :]
+        return {"choices": [{"delta": {"content": new}, "finish_reason": finish}]}
+
+    monkeypatch.setattr(api_module, "generate_completion", repaired)
+    use(ToyBackend)
+    assert api_module.generate_completion is repaired
+
+
+class FailsFirst(ToyBackend):
+    """The last layers' device is gone."""
+
+    def step(self, request_id, x):
+        if self.layers.ends:
+            raise OSError("the device went away")
+        return super().step(request_id, x)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_first_step_that_fails_is_an_http_error(api, stream, size):
+    made, _ = api(FailsFirst, size)
+    response = await made.handle_post_chat_completions(Client(stream))
+    assert response.status == 500
+    assert "the device went away" in response.body["detail"]
+
+
+async def test_without_the_patch_such_a_failure_of_another_node_is_an_answer(api, without):
+    without("first_token_or_error")
+    made, _ = api(FailsFirst, 2)
+    response = await made.handle_post_chat_completions(Client(True))
+    assert response.status == 200
+
+
+async def test_a_node_that_is_gone_is_http_503(api):
+    made, nodes = api(ToyBackend, 2)
+    nodes[0].peers[0].down = True
+    response = await made.handle_post_chat_completions(Client(False))
+    assert response.status == 503
+    assert "a node of the cluster went away" in response.body["detail"]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_stream_that_fails_ends_with_the_sentence(api, size):
+    made, _ = api(FailsLater, size)
+    response = await made.handle_post_chat_completions(Client(True))
+    shown, finish = said(response)
+    assert shown.startswith("d\n[")
+    assert shown.endswith(": the device went away]")
+    assert finish == "length"
+
+
+async def test_an_answer_that_fails_whole_is_an_http_error(api):
+    made, _ = api(FailsLater)
+    response = await made.handle_post_chat_completions(Client(False))
+    assert response.status == 500
+    assert "the device went away" in response.body["detail"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_client_that_goes_away_ends_its_answer_everywhere(api, monkeypatch, stream, size):
+    monkeypatch.setattr(api_patches, "LOOK_SECONDS", 0.001)
+    made, nodes = api(EndsNever, size, 10_000)
+    cancelled, client = count("cancelled"), Client(stream)
+    asked = asyncio.ensure_future(made.handle_post_chat_completions(client))
+    await until(lambda: all(live(node) for node in nodes))
+    client.closed = True
+    await until(lambda: count("cancelled") == cancelled + size)
+    await until(lambda: not any(live(node) for node in nodes))
+    await asyncio.wait_for(asked, 5)
+    steps = len(nodes[0].inference_engine.engine.executor.instance.threads)
+    await asyncio.sleep(0.02)
+    assert len(nodes[0].inference_engine.engine.executor.instance.threads) <= steps + 1
+
+
+async def test_without_the_patch_the_answer_of_a_client_that_is_gone_runs_on(
+    api, monkeypatch, without
+):
+    without("notice_clients")
+    made, nodes = api(EndsNever, most=10_000)
+    client = Client(True)
+    asked = asyncio.ensure_future(made.handle_post_chat_completions(client))
+    await until(lambda: live(nodes[0]))
+    client.closed = True
+    asked.cancel()
+    await asyncio.sleep(0.05)
+    assert live(nodes[0])
+
+
+async def test_a_client_that_breaks_off_is_cancelled_too(api):
+    made, nodes = api(EndsNever, most=10_000)
+    cancelled, client = count("cancelled"), Client(True)
+
+    def write(event):
+        raise ConnectionResetError("cannot write to closing transport")
+
+    client.write = write
+    await made.handle_post_chat_completions(client)
+    assert count("cancelled") == cancelled + 1
+    await until(lambda: not live(nodes[0]))

@@ -1,0 +1,32 @@
+"""The folder of exo 0.0's patches is deleted from a plugin: exo is as its authors left it."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kit import run as kit
+from test_kit import run_kit
+
+ANSWERS = (
+    "test_exo_engine.py::test_every_kind_of_backend_answers",
+    "test_exo_engine.py::test_every_kind_of_backend_answers_on_two_nodes",
+    "test_answers.py::test_text_behind_ids_does_not_begin_the_answer",
+)
+
+
+@pytest.mark.parametrize("variant", ["numpy", "openai"])
+def test_the_engine_is_discovered_loaded_and_answers(
+    render: Callable[..., Path], template: Path, tmp_path: Path, variant: str
+) -> None:
+    plugin = kit.render(template, tmp_path / "plugin", variant)
+    shutil.rmtree(plugin / "exo_kit/kit/hosts/exo_0_0/patches")
+    for test in (plugin / "tests/kit").glob("test_patches*.py"):
+        test.unlink()
+    conftest = plugin / "tests/kit/conftest.py"
+    lines = conftest.read_text("utf-8").splitlines()
+    kept = [line for line in lines if "patched" not in line]
+    conftest.write_text("\n".join(kept), "utf-8")
+    own = ["tests/test_discovery.py", "tests/test_loading.py", "tests/test_contract.py"]
+    run_kit(sys.executable, plugin, variant, *own, *ANSWERS)
