@@ -22,11 +22,6 @@ def table(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[2:]]
 
 
-def test_the_questions_table_is_copier_yml() -> None:
-    asked = [[f"`{name}`", " ".join(q["help"].split())] for name, q in QUESTIONS.items()]
-    assert table("Questions") == asked
-
-
 def test_the_variants_table_has_every_variant() -> None:
     choices = QUESTIONS["variant"]["choices"]
     names = list(choices.values()) if isinstance(choices, dict) else choices
@@ -45,6 +40,13 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_files_that_the_readme_names_exist() -> None:
-    for name in re.findall(r"\b(?:tests|template|hooks)/[\w./-]*\w", README):
+    pages = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\b(?:tests|template|hooks|docs)/[\w./-]*\w", pages):
         of_a_plugin = [*ROOT.glob(f"template/*/{name}*")]
         assert (ROOT / name).exists() or of_a_plugin, name
+
+
+def test_the_readme_is_short_and_its_links_lead_to_something() -> None:
+    assert len(README.encode()) <= 6000
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
