@@ -25,8 +25,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
+
+from test_rendered_plugin import build_wheel, uv
 
 T = TypeVar("T")
 
@@ -35,6 +38,7 @@ BINDING = Path(__file__).parent / "exo_rs"
 START_SECONDS = 120.0
 ANSWER_SECONDS = 120.0
 _CLONE_NEWNET = 0x40000000  # <sched.h>
+_ports = count(52415, 10)  # a node's API; its zenoh has the next one
 
 
 def why_not() -> str | None:
@@ -282,6 +286,43 @@ class Node:
         self.process.wait(30)
 
 
+def install(folder: Path, *plugins: Path, needs: tuple[str, ...] = ()) -> Path:
+    """A Python that sees exo's packages through a .pth file, with these plugins on top.
+
+    needs: what they do not require by themselves. Nothing of exo's environment may change.
+    """
+    site = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    theirs = _run(EXO_0_3_PYTHON, "-c", site).strip()
+    _run(EXO_0_3_PYTHON, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin" / "python"
+    line = f"import site; site.addsitedir({theirs!r})\n"
+    (Path(_run(python, "-c", site).strip()) / "exo.pth").write_text(line, encoding="utf-8")
+    wheels = [build_wheel(plugin, folder / "dist" / plugin.name) for plugin in plugins]
+    dry = _run(uv(), "pip", "install", "--dry-run", "--python", EXO_0_3_PYTHON, *wheels, *needs)
+    lines = dry.splitlines()
+    changed = [line for line in lines if line.startswith(" - ")]
+    assert not changed, f"the plugins change exo's environment: {changed}"
+    added = [line[3:] for line in lines if line.startswith(" + ") and " @ " not in line]
+    own = [wheel.name.split("-")[0] for wheel in wheels]
+    added = [each for each in added if each.partition("==")[0].replace("-", "_") not in own]
+    command = [uv(), "pip", "install", "--quiet", "--no-deps", "--python", python]
+    _run(*command, *wheels, *added)
+    return python
+
+
+def _run(*command: str | Path) -> str:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 def _chat_body(model: str, text: str, options: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "max_tokens": 24, "temperature": 0}
     return body | {"messages": [{"role": "user", "content": text}]} | options
@@ -292,11 +333,11 @@ def node(
     space: Namespace,
     home: Path,
     *command: str | Path,
-    port: int = 52415,
     peer: Node | None = None,
     **settings: str,
 ) -> Iterator[Node]:
     """A node of exo, or of a plugin's `exo` where `command` is that; ended at the end."""
+    port = next(_ports)
     for name in ("models", "dashboard"):
         (home / name).mkdir(parents=True, exist_ok=True)
     foreign = ("PYTHON", "VIRTUAL_ENV", "EXO_", "PYTEST_", "HF_", "RKLLM_")

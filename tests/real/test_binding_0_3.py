@@ -75,8 +75,8 @@ def test_two_nodes_find_each_other_and_elect_another_master(
     space: Namespace, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        first = stack.enter_context(node(space, tmp_path / "a", port=52415))
-        second = stack.enter_context(node(space, tmp_path / "b", port=52425, peer=first))
+        first = stack.enter_context(node(space, tmp_path / "a"))
+        second = stack.enter_context(node(space, tmp_path / "b", peer=first))
 
         def both() -> bool | None:
             states = [each.get("/state") for each in (first, second)]

@@ -21,9 +21,10 @@ from exo.download.download_utils import resolve_existing_model
 from exo.download.shard_downloader import ShardDownloader
 from exo.records import (
     BoundInstance,
+    ModelCard,
     ModelId,
     OtherTask,
-    ShardMetadata,
+    PipelineShardMetadata,
     TaskId,
     TextGeneration,
     TextGenerationTaskParams,
@@ -55,6 +56,11 @@ def exo_shard_downloader(max_parallel_downloads: int = 8, offline: bool = False)
     return HubDownloader()
 
 
+def cards() -> list[ModelCard]:
+    """Every model's."""
+    return asyncio.run(model_cards.card_cache.list_all())
+
+
 def say(what: str, task: str = "", more: Any = None) -> None:
     """One line on stdout."""
     values = asdict(more) if is_dataclass(more) and not isinstance(more, type) else more
@@ -70,7 +76,7 @@ class Node:
     def do(self, command: dict[str, Any]) -> None:
         """One line of stdin."""
         if "cards" in command:
-            say("cards", "", {name: asdict(card) for name, card in model_cards.cards().items()})
+            say("cards", "", [asdict(card) for card in cards()])
         elif "place" in command:
             self._place(ModelId(command["place"]))
         elif "cancel" in command:
@@ -86,9 +92,9 @@ class Node:
             self.runner.tasks.send(TextGeneration(task_id=task_id, task_params=params))
 
     def _place(self, model_id: ModelId) -> None:
-        card = model_cards.cards()[model_id]
-        layers = card.n_layers
-        shard = ShardMetadata(model_card=card, start_layer=0, end_layer=layers, n_layers=layers)
+        [card] = [card for card in cards() if card.model_id == model_id]
+        layers = {"start_layer": 0, "end_layer": card.n_layers, "n_layers": card.n_layers}
+        shard = PipelineShardMetadata(model_card=card, device_rank=0, world_size=1, **layers)
         if resolve_existing_model(model_id) is None:
             try:
                 asyncio.run(self._download(shard))
@@ -101,7 +107,7 @@ class Node:
         threading.Thread(target=self._listen, args=(self.runner,), daemon=True).start()
         self.runner.tasks.send(OtherTask(task_id=TaskId("load"), kind="LoadModel"))
 
-    async def _download(self, shard: ShardMetadata) -> None:
+    async def _download(self, shard: PipelineShardMetadata) -> None:
         async def progress(_: Any, told: Any) -> None:
             say(told.status, "", [told.downloaded.in_bytes, told.total.in_bytes])
 

@@ -59,11 +59,16 @@ class ModelCard(Record):
     trust_remote_code: bool = True
 
 
-class ShardMetadata(Record):
+class PipelineShardMetadata(Record):
     model_card: ModelCard
+    device_rank: int
+    world_size: int
     start_layer: int
     end_layer: int  # that is not one of them
     n_layers: int
+
+
+ShardMetadata = PipelineShardMetadata
 
 
 class BoundInstance(Record):
@@ -78,6 +83,7 @@ class TextGenerationTaskParams(Record):
     temperature: float | None = None
     top_p: float | None = None
     tools: list[dict[str, Any]] | None = None
+    stream: bool = False
     top_k: int | None = None
     stop: str | list[str] | None = None
     seed: int | None = None

@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"{PROJECT} {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="say what is there and what is missing")
+    commands.add_parser("exo", help="run exo 0.3 with this engine; all of exo's options follow")
     if _has(MODELS):
         commands.add_parser("models", help="say what the server has, and which models those are")
 
@@ -126,7 +127,10 @@ class _Log(logging.Handler):
 
 def main(plugin: Plugin, argv: Sequence[str] | None = None) -> int:
     """Run a plugin's command; every error is one sentence on stderr and exit code 1."""
-    arguments = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["exo"]:  # before argparse, which would read exo's options, and before our loop
+        return _exo(plugin, given[1:])
+    arguments = parser().parse_args(given)
     warnings.simplefilter("ignore")
     logger, log = logging.getLogger(PACKAGE), _Log(logging.ERROR)
     log.kept = []
@@ -147,6 +151,18 @@ def main(plugin: Plugin, argv: Sequence[str] | None = None) -> int:
     finally:
         logger.removeHandler(log)
     return _told(log.kept[0]) if log.kept else code
+
+
+def _exo(plugin: Plugin, argv: list[str]) -> int:
+    """exo 0.3, with this plugin's engine in it, until it ends."""
+    from ..hosts.exo_0_3.compatibility import HostError
+    from ..hosts.exo_0_3.launcher import main as launch
+
+    try:
+        launch(plugin, argv)
+    except HostError as error:
+        return _told(sentence(error))
+    return 0
 
 
 def _told(text: str) -> int:

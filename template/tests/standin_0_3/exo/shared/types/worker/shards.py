@@ -1,1 +1,2 @@
+from exo.records import PipelineShardMetadata as PipelineShardMetadata
 from exo.records import ShardMetadata as ShardMetadata

@@ -1,0 +1,167 @@
+"""Cards of the plugin's models for exo 0.3, and the folders in which it finds their files.
+
+A model's id is the plugin's own, <package>/<id>: a node without the plugin would run a hub's id
+with MLX, whatever the card says. exo takes a folder for whole where an index of safetensors names
+files that are in it, whatever that index is called (download/download_utils.py).
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...cards import Model
+from ...plugin import Plugin
+from ...repository.files import downloads_folder
+from ...settings import PREFIX
+
+TOKENIZER = ("*.json", "*.jinja")
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # as exo's own cards have them
+_PARAMETERS = re.compile(r"(\d+(?:\.\d+)?) ?([MB])\b")
+
+
+class Offer(NamedTuple):
+    """A model as exo is to see it. folder: where files of it are; missing: those that are not."""
+
+    name: str
+    model: Model
+    folder: Path | None
+    missing: str
+
+
+def offers(plugin: Plugin) -> list[Offer]:
+    """The plugin's models, and folders that EXO_<ENGINE>_FOLDERS names. Imports the backend."""
+    patterns = tuple(getattr(plugin.load_backend(), "files", ()))
+    named = os.environ.get(f"{PREFIX}FOLDERS", "")
+    folders = {Path(part).name: Path(part).resolve() for part in named.split(":") if part}
+    found = []
+    for model in plugin.models.table:
+        name = f"{plugin.package}/{model.id}"
+        own = folders.pop(model.repository.rpartition("/")[2], None)
+        places = [own] if own else list(_places(name, model.repository))
+        lacks = {place: missing(place, patterns) for place in places if place.is_dir()}
+        folder = min(lacks, key=lambda place: bool(lacks[place]), default=None)
+        found.append(Offer(name, model, folder, lacks[folder] if folder else "all of its files"))
+    for last, folder in folders.items():
+        layers = int(read(folder).get("num_hidden_layers") or 1)
+        model = Model(last, last, str(folder), layers)
+        found.append(Offer(f"{plugin.package}/{last}", model, folder, missing(folder, patterns)))
+    return found
+
+
+def _places(name: str, repository: str) -> Iterator[Path]:
+    """Where a repository's files may be: exo's downloads, those of exo 0.0, the hub's cache."""
+    try:
+        from exo.download.download_utils import build_model_path
+        from exo.shared.types.common import ModelId
+
+        yield build_model_path(ModelId(name))
+    except ImportError:  # doctor runs without exo too
+        pass
+    yield downloads_folder(repository)
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(path := try_to_load_from_cache(repository, "tokenizer.json"), str):
+        yield Path(path).parent
+
+
+def missing(folder: Path, patterns: tuple[str, ...]) -> str:
+    """What a folder lacks of a model, as a phrase; empty where it is whole.
+
+    patterns: of what the backend reads; without any, the tokenizer's files are all.
+    """
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    wanted = {"tokenizer.json"}
+    for index in folder.glob("*.index.json"):
+        wanted |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    weights = [pattern for pattern in patterns if not pattern.endswith(".json")]
+    if weights and not any(fnmatch(name, pattern) for name in names for pattern in weights):
+        wanted.add(" or ".join(weights))
+    return ", ".join(sorted(wanted - names))
+
+
+def read(folder: Path | None) -> dict[str, Any]:
+    """config.json, that of the text where there are several; empty where there is none."""
+    path = folder / "config.json" if folder else None
+    if path is None or not path.is_file():
+        return {}
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return dict(config.get("text_config") or config)
+
+
+def stage(plugin: Plugin, root: Path) -> Iterator[str]:
+    """Write a card for each model and a folder of links for each that is whole; a line on each."""
+    (root / "cards").mkdir(parents=True)
+    (root / "models").mkdir()
+    reads = bool(getattr(plugin.load_backend(), "files", ()))
+    for offer in offers(plugin):
+        folder = offer.name.replace("/", "--")
+        text = toml(card(plugin, offer, reads))
+        (root / "cards" / f"{folder}.toml").write_text(text, encoding="utf-8")
+        if offer.folder is not None and not offer.missing:
+            link(root / "models" / folder, offer.folder, plugin.package)
+            yield f"{offer.name} is here ({offer.folder})"
+        else:
+            yield f"{offer.name} is downloaded when it is first used: {offer.missing} not here"
+
+
+def card(plugin: Plugin, offer: Offer, reads: bool) -> dict[str, Any]:
+    """exo's ModelCard. reads: whether weights are read here, and not by a server."""
+    config, template = read(offer.folder), ""
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        if offer.folder is not None and (path := offer.folder / name).is_file():
+            template += path.read_text(encoding="utf-8")
+    thinks, calls = "<think>" in template or "enable_thinking" in template, "tools" in template
+    capabilities = ["text", *["thinking"] * thinks]
+    capabilities += ["thinking_toggle"] * ("enable_thinking" in template) + ["tools"] * calls
+    return {
+        "model_id": offer.name,
+        "n_layers": offer.model.layers,
+        "hidden_size": config.get("hidden_size") or 1,
+        "supports_tensor": False,
+        "tasks": ["TextGeneration"],
+        "backends": ["MlxCpu"],  # every node says that it has it; others' parsers die of a new one
+        "family": plugin.family,
+        "base_model": offer.model.name,
+        "quantization": DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), ""),
+        "capabilities": capabilities,
+        "context_length": config.get("max_position_embeddings") or 0,
+        "trust_remote_code": False,
+        "storage_size": {"in_bytes": _size(offer, reads)},
+    }
+
+
+def _size(offer: Offer, reads: bool) -> int:
+    """Bytes: of the files here, else what the name says at two bytes a parameter, at least one."""
+    if offer.folder is not None and not offer.missing:
+        files = [path for path in offer.folder.rglob("*") if path.is_file()]
+        return sum(path.stat().st_size for path in files)
+    match = _PARAMETERS.search(offer.model.name) if reads else None
+    return int(float(match[1]) * {"M": 2e6, "B": 2e9}[match[2]]) if match else 1
+
+
+def toml(values: dict[str, Any]) -> str:
+    """As TOML, whose texts, numbers and lists are JSON's; tables come last."""
+    lines = [f"{k} = {json.dumps(v)}" for k, v in values.items() if not isinstance(v, dict)]
+    for name, table in values.items():
+        if isinstance(table, dict):
+            lines += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def link(place: Path, folder: Path, package: str) -> None:
+    """A folder of links to a model's files, with the index that exo wants to see."""
+    for file in [path for path in folder.rglob("*") if path.is_file()]:
+        target = place / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(file.resolve())
+    index(place, package)
+
+
+def index(folder: Path, package: str) -> None:
+    """Say to exo that a folder is whole."""
+    text = json.dumps({"metadata": {}, "weight_map": {"": "tokenizer.json"}})
+    (folder / f"{package}.safetensors.index.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,102 @@
+"""What answers say, until exo takes it: joined, since each chunk costs exo an event.
+
+exo sends every chunk through its master, a log on disk and every node, one after the other; its
+process takes a millisecond or more of a core for each.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, NamedTuple
+
+PACE_SECONDS = 0.05  # between two chunks of a streamed answer, of which nobody sees a difference
+EVENT_SECONDS = 0.01  # and between any two chunks, over all answers
+LONGEST_SECONDS = 0.5  # that a text waits, however many answers there are
+UNSEEN_SECONDS = 1.0  # between two chunks of an answer that is not streamed: nobody reads along
+
+
+class Text(NamedTuple):
+    """A part of an answer's text, and the last token in it."""
+
+    text: str
+    thinking: bool
+    token: int
+
+
+@dataclass
+class _Answer:
+    streamed: bool
+    texts: list[Text] = field(default_factory=list)
+    last: tuple[Any, ...] = ()  # what ends it
+    sent: float | None = None  # time.monotonic()
+
+    def due(self, now: float, pace: float) -> bool:
+        """Whether exo is to have its texts now: the first and the last at once."""
+        if self.last or not self.texts:
+            return bool(self.last)
+        if not self.streamed:
+            pace = UNSEEN_SECONDS
+        elif self.sent is None:
+            return True
+        return self.sent is not None and now - self.sent >= pace
+
+
+class Outbox:
+    """Any thread puts; exo's takes. Nothing of an answer comes out after its end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._urgent = threading.Event()
+        self._answers: dict[str, _Answer] = {}
+
+    def open(self, key: str, streamed: bool) -> None:
+        """An answer begins."""
+        with self._lock:
+            sent = None if streamed else time.monotonic()
+            self._answers[key] = _Answer(streamed, sent=sent)
+
+    def put(self, key: str, text: Text) -> None:
+        """A text of an answer; dropped where the answer has ended."""
+        with self._lock:
+            answer = self._answers.get(key)
+            if answer is None or answer.last:
+                return
+            answer.texts.append(text)
+            if answer.sent is None:
+                self._urgent.set()
+
+    def end(self, key: str, *last: Any) -> None:
+        """What ends an answer; dropped where it has ended already."""
+        with self._lock:
+            answer = self._answers.get(key)
+            if answer is not None and not answer.last:
+                answer.last = last
+                self._urgent.set()
+
+    def take(self, seconds: float) -> list[tuple[str, list[Text], tuple[Any, ...]]]:
+        """(key, its texts, joined, what ends it) of each answer that is due.
+
+        Waits up to so many seconds for a first text or an end.
+        """
+        self._urgent.wait(seconds)
+        with self._lock:
+            self._urgent.clear()
+            now = time.monotonic()
+            pace = min(LONGEST_SECONDS, max(PACE_SECONDS, EVENT_SECONDS * len(self._answers)))
+            due = [(key, each) for key, each in self._answers.items() if each.due(now, pace)]
+            taken = [(key, _joined(each.texts), each.last) for key, each in due]
+            for key, each in due:
+                each.texts, each.sent = [], now
+                if each.last:
+                    del self._answers[key]
+        return taken
+
+
+def _joined(texts: list[Text]) -> list[Text]:
+    """Neighbours of one kind as one."""
+    joined = []
+    for thinking, group in groupby(texts, key=lambda text: text.thinking):
+        parts = list(group)
+        joined.append(Text("".join(part.text for part in parts), thinking, parts[-1].token))
+    return joined

@@ -1,0 +1,149 @@
+"""exo's requests to the kit's, and what the kit counts to exo's records."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from exo.api.types import CompletionTokensDetails, GenerationStats, PromptTokensDetails
+from exo.api.types import Usage as ExoUsage
+from exo.shared.types.memory import Memory
+from exo.shared.types.text_generation import TextGenerationTaskParams
+
+from ...contract import Piece, Request, RequestError, Sampling, Usage
+from ...engine.engine import Engine
+from ...engine.prompts import Prompts
+from ...engine.thread import in_thread
+from ...text.chat_template import compiled, render
+
+MOST_TOKENS = 32_168  # where nobody says, as exo's own engine has it
+TEMPERATURE = 0.7  # likewise
+PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
+Messages = list[dict[str, Any]]
+
+
+async def request_of(
+    task_id: str, params: TextGenerationTaskParams, engine: Engine, prompts: Prompts
+) -> Request:
+    """The kit's request. Raises RequestError."""
+    messages = messages_of(params)
+    prompt = await _prompt(messages, params, engine)
+    assert engine.tokenizer is not None, "load() comes first"
+    ids = await prompts.encode(engine.tokenizer, prompt)
+    if not ids:
+        raise RequestError("the prompt is empty")
+    most = params.max_output_tokens or MOST_TOKENS
+    if (context := engine.executor.context) is not None:
+        most = max(1, min(most, context - len(ids)))
+    stop = params.stop or ()
+    return Request(
+        id=task_id,
+        prompt=prompt,
+        ids=tuple(ids),
+        max_tokens=most,
+        sampling=sampling_of(params),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        messages=messages,
+        tools=params.tools,
+        thinking=params.enable_thinking,
+    )
+
+
+def messages_of(params: TextGenerationTaskParams) -> Messages:
+    """The conversation as the client sent it. Raises RequestError for what is more than text."""
+    given: list[Mapping[str, Any]] = list(params.chat_template_messages or ())
+    if not given:
+        if params.instructions:
+            given.append({"role": "system", "content": params.instructions})
+        given += [{"role": m.role, "content": m.content} for m in params.input if m.content]
+    # exo's texts are of a class of its own, whose repr() is shortened.
+    messages: Messages = json.loads(json.dumps(given))
+    for message in messages:
+        if isinstance(content := message.get("content"), list):
+            message["content"] = "\n".join(_text(part) for part in content)
+    if params.images:
+        raise _no_images()
+    return messages
+
+
+def _text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type") != "text":
+        raise _no_images()
+    return str(part.get("text", ""))
+
+
+def _no_images() -> RequestError:
+    return RequestError("this engine takes text alone, and no images: send the request without")
+
+
+async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: Engine) -> str:
+    """The conversation in the model's chat template; its bare text where the model has none."""
+    assert engine.tokenizer is not None, "load() comes first"
+    template, special = engine.tokenizer.chat_template, engine.tokenizer.special_tokens
+    if template is None:
+        return "\n".join(str(message.get("content") or "") for message in messages)
+    return await in_thread(lambda: render(compiled(template), messages, special))
+
+
+def sampling_of(params: TextGenerationTaskParams) -> Sampling:
+    """What departs from neutral. Where the client names no seed, each answer has its own."""
+    given = {name: getattr(params, name) for name in ("top_p", "top_k", "min_p", *PENALTIES)}
+    named = {name: value for name, value in given.items() if value is not None}
+    temperature = TEMPERATURE if params.temperature is None else params.temperature
+    return Sampling(temperature=temperature, seed=params.seed, **named)
+
+
+class Tally:
+    """Counts one answer's tokens, and times it. Times are seconds of time.monotonic()."""
+
+    def __init__(self, request: Request, arrived: float) -> None:
+        self._prompt_tokens, self._arrived = len(request.ids), arrived
+        self._first = self._last = 0.0
+        self._tokens = self._thought = 0
+        self._usage: Usage | None = None
+
+    def add(self, piece: Piece, thinking: bool) -> None:
+        """Count a piece. A text without ids counts as one token; the backend's own counts win."""
+        self._usage = piece.usage or self._usage
+        count = len(piece.ids) or bool(piece.text)
+        if count:
+            self._last = time.monotonic()
+            self._first = self._first or self._last
+        self._tokens += count
+        self._thought += count if thinking else 0
+
+    @property
+    def usage(self) -> Usage:
+        """The counts so far."""
+        return self._usage or Usage(
+            self._prompt_tokens, self._tokens, reasoning_tokens=self._thought
+        )
+
+    def exo_usage(self) -> ExoUsage:
+        """The same as exo has it."""
+        usage = self.usage
+        return ExoUsage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.reused_tokens),
+            completion_tokens_details=CompletionTokensDetails(
+                reasoning_tokens=usage.reasoning_tokens
+            ),
+        )
+
+    def stats(self) -> GenerationStats:
+        """Rates in tokens a second; 0 where nothing was measured."""
+        usage = self.usage
+        prefill, decode = self._first - self._arrived, self._last - self._first
+        computed = usage.prompt_tokens - usage.reused_tokens
+        return GenerationStats(
+            prompt_tps=computed / prefill if prefill > 0 else 0.0,
+            generation_tps=(usage.completion_tokens - 1) / decode if decode > 0 else 0.0,
+            prompt_tokens=usage.prompt_tokens,
+            generation_tokens=usage.completion_tokens,
+            peak_memory_usage=Memory(in_bytes=0),
+        )
