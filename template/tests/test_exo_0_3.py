@@ -1,0 +1,50 @@
+"""exo 0.3 finds this plugin through its entry point, loads it and answers (on the stand-in)."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import entry_points
+
+import pytest
+from node_0_3 import node, path
+from plugin import ENGINE_NAME, PACKAGE
+
+GROUP = "exo_engine_template.plugins"
+
+
+@pytest.fixture
+def plugin():
+    """What the plugin hands to its kit."""
+    return import_module(f"{PACKAGE}.plugin").PLUGIN
+
+
+def test_the_launcher_of_exo_0_3_finds_the_plugin(plugin):
+    [point] = [p for p in entry_points(group=GROUP) if p.module == f"{PACKAGE}.plugin"]
+    assert (point.name, point.load()) == (ENGINE_NAME, plugin)
+    assert (plugin.protocol, plugin.package, plugin.family) == (1, PACKAGE, ENGINE_NAME)
+    assert plugin.models is import_module(f"{PACKAGE}.models").MODELS
+
+
+def test_finding_it_imports_neither_exo_nor_the_backend():
+    code = f"import {PACKAGE}.__main__, {PACKAGE}.kit.hosts.exo_0_3.launcher, sys; "
+    code += f"assert 'exo' not in sys.modules and '{PACKAGE}.backend' not in sys.modules"
+    env = os.environ | {"PYTHONPATH": path()}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_exo_0_3_loads_the_plugin_and_it_answers(device, tmp_path, plugin):
+    models = plugin.models
+    with node(tmp_path) as exo:
+        cards = exo.cards()
+        exo.place(f"{PACKAGE}/{models.by_id[device.model_id].id}")
+        streamed, whole = exo.ask(task="1", stream=True), exo.ask(task="2")
+        exo.send(delete=True)
+        assert exo.said("ended")["more"] == 0
+    assert set(cards) == {f"{PACKAGE}/{model.id}" for model in models.table}
+    assert {card["family"] for card in cards.values()} == {ENGINE_NAME}
+    assert all(card["storage_size"]["in_bytes"] > 0 for card in cards.values())
+    assert streamed.text == whole.text == device.answer
+    assert whole.last["finish_reason"] == "stop"
+    assert whole.last["usage"]["prompt_tokens"] > 0
