@@ -230,3 +230,45 @@ async def test_a_redirect_to_another_host_gets_no_key(host, server, monkeypatch)
                 await within(10, host.load())
     assert not other.heard
     assert SECRET not in str(caught.value)
+
+
+async def test_a_key_that_is_renewed_in_its_file_is_read_again(
+    device, server, monkeypatch, tmp_path
+):
+    server.key, key = "sk-old", tmp_path / "key"
+    key.write_text("sk-old")
+    monkeypatch.setenv(f"{SETTINGS}API_KEY_FILE", str(key))
+    mine = Host(device)
+    await mine.load()
+    server.key = "sk-new"
+    with pytest.raises(ServerError, match="API_KEY_FILE"):
+        await within(10, mine.answer("a"))
+    key.write_text("sk-new")
+    assert await within(10, mine.answer("b")) == ANSWER
+    await mine.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("llama.cpp", "vllm"), ("vllm", "chat"), ("vllm", "tensorrt-llm"), ("sglang", "llama.cpp")],
+)
+async def test_another_kind_of_server_at_the_address_is_asked_what_it_is(
+    host, server, before, after
+):
+    server.kind = before
+    await host.load()
+    assert await within(10, host.answer("a")) == ANSWER
+    server.kind = after
+    both = await within(10, asyncio.gather(host.answer("b"), host.answer("c")))
+    assert both == [ANSWER, ANSWER]
+    name = {"chat": "openai"}.get(after, after)
+    assert host.engine.executor.instance._connection.server.name == name
+
+
+async def test_a_server_that_stays_what_it_was_is_not_asked_for_ever(host, server):
+    await host.load()
+    server.refusals = [(404, "")] * 50
+    for n in range(10):
+        with pytest.raises(ServerError, match=r"Set .*MODEL"):
+            await within(10, host.answer(f"r{n}"))
+    assert len(server.answered) == 10
