@@ -2,7 +2,10 @@
 
 import asyncio
 import gzip
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from contextlib import aclosing, asynccontextmanager
 
@@ -238,6 +241,13 @@ async def test_a_redirect_is_refused_and_the_key_stays_here(status):
     assert not other.heard
 
 
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch):
+    """The environment of whoever runs these names none."""
+    for name in client_module._PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+
 async def why_none(url):
     """Why there is no server at an address, as the sentence says it."""
     client = Client(Settings(Address.parse(url), url_name="SOME_URL"))
@@ -266,6 +276,72 @@ async def test_why_no_connection_is_made_is_said_plainly(monkeypatch):
     assert await why_none(f"http://127.0.0.1:{port}") == "connection refused"
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
     assert await why_none("http://nobody.invalid:9") == "no such host"
+
+
+async def test_a_server_that_speaks_tls_is_not_asked_without():
+    async def tls_alone(reader, writer):
+        await reader.read(1)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(tls_alone, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = Client(Settings(Address.parse(f"http://127.0.0.1:{port}")))
+        with pytest.raises(ServerError, match="where it speaks TLS, write https://"):
+            await client.get("/x")
+        await client.close()
+
+
+async def test_a_proxy_that_is_not_used_is_named(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:1")
+    client = Client(Settings(Address.parse("http://127.0.0.1:9")))
+    with pytest.raises(ServerError, match="HTTPS_PROXY is not used") as caught:
+        await client.get("/x")
+    assert "secret" not in str(caught.value)
+    await client.close()
+
+
+def certificate(folder, name, days):
+    """The files of a certificate that signs itself."""
+    key, signed = folder / "key.pem", folder / "signed.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key]
+    command += ["-out", signed, "-days", str(days), "-subj", "/CN=x", "-addext"]
+    subprocess.run([*command, f"subjectAltName={name}"], check=True, capture_output=True)
+    return signed, key
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.parametrize(
+    ("name", "trusted", "words"),
+    [
+        ("IP:127.0.0.1", False, "signed by nobody known here: name its issuer's in SSL_CERT_FILE"),
+        ("IP:127.0.0.2", True, "for another address"),
+        ("IP:127.0.0.1", True, None),
+    ],
+)
+async def test_a_certificate_that_is_not_taken_says_why(
+    tmp_path, monkeypatch, name, trusted, words
+):
+    signed, key = certificate(tmp_path, name, 2)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed, key)
+    if trusted:
+        mine = ssl.create_default_context(cafile=str(signed))
+        monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", mine)
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = Client(Settings(Address.parse(f"https://127.0.0.1:{port}")))
+        if words:
+            with pytest.raises(ServerError, match=words):
+                await client.get("/x")
+        else:
+            assert (await client.get("/x")).status == 200
+        await client.close()
 
 
 async def test_who_does_not_answer_a_connection_is_no_server(monkeypatch):

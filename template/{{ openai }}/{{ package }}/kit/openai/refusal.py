@@ -7,7 +7,7 @@ from ..contract import RequestError
 from ..server.client import Refused, ServerError
 from .settings import Settings, named
 
-KEY, BUSY, WRONG = (401, 403), (429, 503), (400, 413, 422)
+KEY, BUSY, WRONG, PROXY = (401, 403), (429, 503), (400, 413, 422), (502, 504)
 FIRST_WAIT, MOST_WAIT = 0.5, 10.0  # seconds, where the server names none
 GUESS = 1024  # tokens of an answer, where a server only says that they are too many
 
@@ -62,6 +62,8 @@ def advised(error: Refused, settings: Settings, kind: str = "") -> ServerError |
     if error.status == 503:
         advice = "It loads its model, or is overloaded"
         return ServerError(f"{error}. {advice}; a larger {named('LOAD_SECONDS')} waits longer")
+    if error.status in PROXY:
+        return ServerError(f"{error}. What answers does not reach the server: see whether it runs")
     if error.status in WRONG:
         plain = kind == "openai" or settings.kind == "openai"
         advice = f"Where it names a field: {named('KIND')}=openai sends none but OpenAI's"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +29,7 @@ _WORDS = (
     "error", "message", "detail", "details", "msg", "errors", "error_message", "description",
     "reason", "text", "title", "type", "error_type",
 )  # fmt: skip
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _TAG = re.compile(r"<[^<>]*>")
 
 
@@ -138,9 +140,12 @@ class Client:
         return ServerError(f"{self.name(path)} sent more than {most} bytes at once; it was cut off")
 
     def _absent(self, path: str, why: str) -> ServerError:
-        return ServerError(
-            f"no server at {self.name(path)} ({why}); start it, or set {self.settings.url_name}"
-        )
+        if "certificate" in why:
+            return ServerError(f"{self.name(path)} is not asked: {why}")
+        advice = f"start it, or set {self.settings.url_name}"
+        if proxy := next((name for name in _PROXIES if os.environ.get(name)), None):
+            advice += f"; {proxy} is not used, the server is asked directly"
+        return ServerError(f"no server at {self.name(path)} ({why}); {advice}")
 
     @asynccontextmanager
     async def _answer(
@@ -168,7 +173,11 @@ class Client:
             raise self._absent(path, reason(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             said = self.settings.without_secrets(str(error) or repr(error))
-            raise ServerError(f"{self.name(path)} broke the connection off: {said}") from error
+            plain = response is None and self.settings.address.url.startswith("http:")
+            hint = "; where it speaks TLS, write https://" if plain else ""
+            raise ServerError(
+                f"{self.name(path)} broke the connection off: {said}{hint}"
+            ) from error
         finally:
             if response is not None:
                 response.close()  # where all was read, its connection is free already

@@ -21,10 +21,21 @@ _WHY = {
 }
 
 
+# OpenSSL's codes (X509_V_ERR_*) of certificates that no setting makes good.
+_CERTIFICATE = {
+    9: "its certificate is not valid yet: see both clocks",
+    10: "its certificate has expired: renew it there",
+    62: "its certificate is for another name: write the name that stands in it",
+    64: "its certificate is for another address: write the name that stands in it",
+}
+_UNKNOWN = "its certificate is signed by nobody known here: name its issuer's in SSL_CERT_FILE"
+
+
 def reason(error: ClientConnectorError) -> str:
     """Why no connection was made, in words that don't depend on the event loop."""
     if isinstance(error, ClientConnectorCertificateError):
-        return "its certificate is not trusted"
+        code = getattr(error.certificate_error, "verify_code", None)
+        return _CERTIFICATE.get(code, _UNKNOWN) if isinstance(code, int) else _UNKNOWN
     if isinstance(error, ClientSSLError):
         return "it speaks no TLS: write http://"
     if isinstance(error, ClientConnectorDNSError):
