@@ -39,7 +39,7 @@ class Run:
 
 
 async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
-    """Print the figures, and write them where they are wanted."""
+    """Print the figures, and write them where they are to go."""
     seconds: list[float] = []
     at_once: dict[str, Any] = {}
     # Nothing is taken over from the answer before: it is the same one.
@@ -68,15 +68,15 @@ def timed(own: Backend, seconds: list[float]) -> Backend:
     """The same backend; what each of its steps takes comes into the list."""
     if makes_answers(own):
         return own
-    made: Any = own
+    original: Any = own
 
     def step(self: Any, request_id: str, x: Any) -> Any:
-        begun = time.perf_counter()
-        output = made.step(self, request_id, x)
-        seconds.append(time.perf_counter() - begun)
+        start = time.perf_counter()
+        output = original.step(self, request_id, x)
+        seconds.append(time.perf_counter() - start)
         return output
 
-    backend: Backend = type(made.__name__, (made,), {"step": step})
+    backend: Backend = type(original.__name__, (original,), {"step": step})
     return backend
 
 
@@ -89,14 +89,14 @@ async def _device(engine: Engine) -> str:
 
 
 async def _measure(
-    session: Session, request: Request, seconds: list[float], wanted: int | None
+    session: Session, request: Request, seconds: list[float], count: int | None
 ) -> list[Run]:
     """The answers behind a first one, which touches memory and waits for a server at work."""
     session.progress.say("warming up")
     await _answer(session, replace(request, id="warm-up"), seconds)
     runs: list[Run] = []
-    until = time.perf_counter() + (SECONDS if wanted is None else 0.0)
-    while len(runs) < (wanted or RUNS) or time.perf_counter() < until:
+    until = time.perf_counter() + (SECONDS if count is None else 0.0)
+    while len(runs) < (count or RUNS) or time.perf_counter() < until:
         session.progress.say(f"measuring answer {len(runs) + 1}")
         runs.append(await _answer(session, replace(request, id=f"run-{len(runs)}"), seconds))
     return runs
@@ -106,12 +106,12 @@ async def _at_once(session: Session, request: Request, many: int, rounds: int) -
     """Tokens a second of one answer and of many at once, in turns; both from their beginning."""
     rates: dict[int, list[float]] = {1: [], many: []}
     for number in range(rounds):
-        for count, found in rates.items():
-            session.progress.say(f"measuring {count} at once, {number + 1} of {rounds}")
-            begun = time.perf_counter()
-            names = [f"at-once-{count}-{number}-{n}" for n in range(count)]
+        for users, measured in rates.items():
+            session.progress.say(f"measuring {users} at once, {number + 1} of {rounds}")
+            start = time.perf_counter()
+            names = [f"at-once-{users}-{number}-{n}" for n in range(users)]
             tokens = await asyncio.gather(*(_count(session, request, name) for name in names))
-            found.append(sum(tokens) / (time.perf_counter() - begun))
+            measured.append(sum(tokens) / (time.perf_counter() - start))
     alone, together = median(rates[1]), median(rates[many])
     rate = {"answers": many, "tokens_per_second": together, "times_one": together / alone}
     return {"at_once": rate}
@@ -180,14 +180,14 @@ def _spread(values: list[float]) -> dict[str, float]:
 def _print(figures: dict[str, Any]) -> None:
     first, decode = figures["first_token_seconds"]["median"], figures["decode_tokens_per_second"]
     prefill = _rate(figures["prefill_tokens_per_second"])
-    told = "not measured: the answer has one token; ask something longer"
+    line = "not measured: the answer has one token; ask something longer"
     if decode:
-        told = f"{_rate(decode)}, {figures['tokens']:.0f} tokens in each of "
-        told += f"{figures['runs']} answers"
+        line = f"{_rate(decode)}, {figures['tokens']:.0f} tokens in each of "
+        line += f"{figures['runs']} answers"
     show(f"model    {figures['model']}, {figures['layers']} layers\n")
     show(f"device   {figures['device']}\n")
     show(f"prefill  {prefill}, {figures['prompt_tokens']} tokens in {first * 1e3:.1f} ms\n")
-    show(f"decode   {told}\n")
+    show(f"decode   {line}\n")
     show(f"counted  {figures['counted']}\n")
     if together := figures.get("at_once"):
         show(f"at once  {together['tokens_per_second']:.1f} tokens/s of {together['answers']} ")

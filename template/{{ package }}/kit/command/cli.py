@@ -115,25 +115,25 @@ def _version() -> str:
 
 
 class _Log(logging.Handler):
-    """Keeps the errors that nobody raises, such as one of closing the device."""
+    """Collects the errors that nobody raises, such as one of closing the device."""
 
-    kept: list[str]
+    errors: list[str]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
         error = record.exc_info[1] if record.exc_info else None
-        self.kept.append(record.getMessage() + (f": {sentence(error)}" if error else ""))
+        self.errors.append(record.getMessage() + (f": {sentence(error)}" if error else ""))
 
 
 def main(plugin: Plugin, argv: Sequence[str] | None = None) -> int:
     """Run a plugin's command; every error is one sentence on stderr and exit code 1."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] == ["exo"]:  # before argparse, which would read exo's options, and before our loop
-        return _exo(plugin, given[1:])
-    arguments = parser().parse_args(given)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["exo"]:  # before argparse, which would read exo's options, and before our loop
+        return _exo(plugin, words[1:])
+    arguments = parser().parse_args(words)
     warnings.simplefilter("ignore")
     logger, log = logging.getLogger(PACKAGE), _Log(logging.ERROR)
-    log.kept = []
+    log.errors = []
     logger.addHandler(log)
     try:
         module = import_module(f".{arguments.command}", __package__)
@@ -147,10 +147,10 @@ def main(plugin: Plugin, argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DEBUG", "0") != "0":
             traceback.print_exc()
-        return _told(sentence(error))
+        return _failed(sentence(error))
     finally:
         logger.removeHandler(log)
-    return _told(log.kept[0]) if log.kept else code
+    return _failed(log.errors[0]) if log.errors else code
 
 
 def _exo(plugin: Plugin, argv: list[str]) -> int:
@@ -161,10 +161,10 @@ def _exo(plugin: Plugin, argv: list[str]) -> int:
     try:
         launch(plugin, argv)
     except HostError as error:
-        return _told(sentence(error))
+        return _failed(sentence(error))
     return 0
 
 
-def _told(text: str) -> int:
+def _failed(text: str) -> int:
     print(f"{PROJECT}: {text}", file=sys.stderr)
     return 1

@@ -126,21 +126,21 @@ def check_tokenizers(plugin: Plugin) -> Result:
     from ..repository.files import downloads_folder
     from ..text.tokenizer import Tokenizer, TokenizerError
 
-    found, broken = [], []
+    here, broken = [], []
     for name, model in plugin.models.by_id.items():
         local = downloads_folder(model.repository) / "tokenizer.json"
         cached: Any = try_to_load_from_cache(model.repository, "tokenizer.json")
         if not local.is_file() and not isinstance(cached, str):
             continue
-        found.append(name)
+        here.append(name)
         try:
             Tokenizer.from_folder((local if local.is_file() else Path(cached)).parent)
         except TokenizerError as error:
             broken.append(f"{name}: {sentence(error)}.")
     if broken:
         return Result(f"{len(broken)} broken", FAIL, " ".join(broken))
-    if found:
-        return Result(f"here for {', '.join(found)}")
+    if here:
+        return Result(f"here for {', '.join(here)}")
     advice = "A model's tokenizer is downloaded at its first use; that needs the network."
     return Result(f"here for none of {len(plugin.models)} models", NOTE, advice)
 
@@ -161,18 +161,18 @@ async def run(plugin: Plugin, _: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    table, advice, code = Table("check", "", "found"), [], 0
+    table, advice, code = Table("check", "", "result"), [], 0
     for name, check in CHECKS.items():
         try:
-            given = check(plugin)
-            found = await given if isawaitable(given) else given
+            reply = check(plugin)
+            result = await reply if isawaitable(reply) else reply
         except Exception as error:  # a doctor never falls over
-            found = Result("the check failed", FAIL, sentence(error))
-        state = f"[{_COLOURS[found.state]}]{found.state}[/]"
-        table.add_row(name, state, escape(printable(found.text)))
-        code |= found.state == FAIL
-        if found.advice:
-            advice.append(printable(f"{name}: {found.advice}"))
+            result = Result("the check failed", FAIL, sentence(error))
+        state = f"[{_COLOURS[result.state]}]{result.state}[/]"
+        table.add_row(name, state, escape(printable(result.text)))
+        code |= result.state == FAIL
+        if result.advice:
+            advice.append(printable(f"{name}: {result.advice}"))
     console = Console()
     console.print(table)
     for line in advice:

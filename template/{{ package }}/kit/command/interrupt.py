@@ -12,23 +12,23 @@ from typing import cast
 INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 _LEAVE_SECONDS = 0.3  # what a device gets to close; then the process ends, whatever holds it up
 
-_undone: list[Callable[[], object]] = []
+_exit_calls: list[Callable[[], object]] = []
 
 
 @contextmanager
-def undone(call: Callable[[], object]) -> Iterator[None]:
+def on_exit(call: Callable[[], object]) -> Iterator[None]:
     """Call it at the end of the block, or before the process is left in the middle of it."""
-    _undone.append(call)
+    _exit_calls.append(call)
     try:
         yield
     finally:
-        _undone.remove(call)
+        _exit_calls.remove(call)
         call()
 
 
 def leave(code: int) -> None:
     """End the process now: at an ordinary end, Python waits for threads that are at work."""
-    for call in reversed(_undone):
+    for call in reversed(_exit_calls):
         with suppress(Exception):
             call()
     os._exit(code)
@@ -43,13 +43,13 @@ async def watched(work: Awaitable[int]) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     ours, theirs = socketpair()
     theirs.setblocking(False)
-    came = threading.Event()
+    interrupted = threading.Event()
 
     def listen() -> None:
-        while heard := ours.recv(1):
-            if heard[0] != signal.SIGINT:
+        while signals := ours.recv(1):
+            if signals[0] != signal.SIGINT:
                 continue
-            came.set()
+            interrupted.set()
             loop.call_soon_threadsafe(cast("asyncio.Task[int]", task).cancel)
             ours.settimeout(_LEAVE_SECONDS)
             with suppress(TimeoutError):
@@ -63,7 +63,7 @@ async def watched(work: Awaitable[int]) -> int:
     try:
         return await work
     finally:
-        if came.is_set():
+        if interrupted.is_set():
             leave(INTERRUPTED)
         signal.signal(signal.SIGINT, before)
         signal.set_wakeup_fd(fd)

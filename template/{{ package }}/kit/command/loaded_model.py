@@ -1,4 +1,4 @@
-"""What `generate` and `bench` share: a loaded engine, and the request that is asked of it."""
+"""What `generate` and `bench` share: a loaded engine, and the request for it."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ from ..engine.thread import in_thread
 from ..plugin import Plugin
 from ..text.chat_template import compiled, render
 from ..text.tokenizer import Tokenizer
-from .interrupt import undone
+from .interrupt import on_exit
 from .model_files import Files, named, of_folder, temporary_folder
 from .output import CommandError, sentence
 from .progress import Progress
@@ -88,19 +88,19 @@ async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
 async def opened(
     plugin: Plugin,
     arguments: argparse.Namespace,
-    made: Callable[[Backend], Backend] = lambda own: own,
+    wrap: Callable[[Backend], Backend] = lambda own: own,
     keeps: bool = True,
 ) -> AsyncIterator[Session]:
     """Load the model that the command line names, and give the device back at the end.
 
-    made: what the engine drives in place of the backend's class. keeps: as the engine has it.
+    wrap: gives what the engine drives in place of the backend's class. keeps: as the engine has it.
     """
     if arguments.raw and not arguments.prompt:
         raise CommandError(_EMPTY)
     progress = Progress()
     with ExitStack() as stack:
-        stack.enter_context(undone(progress.stop))
-        engine = Engine(made(plugin.load_backend()), keeps=keeps)
+        stack.enter_context(on_exit(progress.stop))
+        engine = Engine(wrap(plugin.load_backend()), keeps=keeps)
         files = await _chosen(plugin.models, arguments, progress, stack)
         if files.given and not engine.executor.files:
             raise CommandError(

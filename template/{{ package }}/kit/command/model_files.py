@@ -15,7 +15,7 @@ from ..cards import Cards, Model, exo_id
 from ..contract import Layers
 from ..engine.thread import in_thread
 from ..repository.files import downloads_folder
-from .interrupt import undone
+from .interrupt import on_exit
 from .output import CommandError, printable, sentence
 from .progress import Progress
 
@@ -114,7 +114,7 @@ def temporary_folder() -> Iterator[Path]:
         for _ in range(3):  # a thread may still write there
             rmtree(folder, ignore_errors=True)
 
-    with undone(remove):
+    with on_exit(remove):
         yield folder
 
 

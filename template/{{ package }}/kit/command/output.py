@@ -1,4 +1,4 @@
-"""What the command tells: errors as sentences, and text that does nothing to a terminal."""
+"""What the command prints: errors as sentences, and text that does nothing to a terminal."""
 
 import re
 import sys
@@ -47,8 +47,8 @@ def sentence(error: BaseException) -> str:
         return f"the Python package {root!r} is not installed; {_install(root)}"
     if text and isinstance(error, OSError | RuntimeError | ValueError):
         return text
-    told = f"{type(error).__name__}: {text}".rstrip(": ")
-    return f"{told}{_place(error)}"
+    line = f"{type(error).__name__}: {text}".rstrip(": ")
+    return f"{line}{_place(error)}"
 
 
 def _line(error: BaseException) -> str:
@@ -68,10 +68,10 @@ def _place(error: BaseException) -> str:
 def _install(module: str) -> str:
     """How to install what has this module: as this plugin's metadata asks for it, if it does."""
     try:
-        wanted = requires(PROJECT) or []
+        requirements = requires(PROJECT) or []
     except PackageNotFoundError:
-        wanted = []
-    for line in wanted:
+        requirements = []
+    for line in requirements:
         requirement, _, marker = line.partition(";")
         name = re.split(r"[^\w.-]", requirement.strip())[0]
         if re.sub(r"[-.]", "_", name).lower() == module.lower():
