@@ -30,7 +30,7 @@ from ..text.tokenizer import Tokenizer
 from .executor import Executor
 from .prefix_cache import PrefixCache
 from .requests import InFlight, Outcome, Requests
-from .sampler import sample
+from .sampler import Sampler
 from .steps import Steps
 from .thread import in_thread
 
@@ -80,7 +80,6 @@ class Engine:
         self._loaded: object = None  # a whole model stays when only the split has changed
         self._loading = asyncio.Lock()
         self._drain = settings.seconds("DRAIN_SECONDS", DRAIN_SECONDS)
-        self._rng = np.random.default_rng()
 
     async def load(self, layers: Layers, source: Source) -> None:
         """Make layers ready: idempotent, and one load at a time. Raises LoadError."""
@@ -191,12 +190,12 @@ class Engine:
         request.tokens += tokens
         metrics.TOKENS.inc(tokens)
 
-    def pick(self, output: Array, temperature: float, top_p: float) -> int:
+    def pick(self, output: Array, sampler: Sampler) -> int:
         """The next id of what a last step gave; every EOS id becomes the tokenizer's first."""
         if np.issubdtype(output.dtype, np.integer):
             token = int(output.reshape(-1)[-1])
         else:
-            token = sample(output, temperature, top_p, self._rng)
+            token = sampler.sample(output)
         if self.tokenizer is not None and token in self.tokenizer.eos_token_ids:
             return self.tokenizer.eos_token_id
         return token
@@ -232,12 +231,11 @@ class Engine:
 
     async def _decoded(self, request: Request) -> AsyncGenerator[Piece, None]:
         """Prefill, decode and sampling over a StepBackend."""
+        sampler = Sampler(request.sampling, request.ids)
         end = cast(Tokenizer, self.tokenizer).eos_token_id
         x = np.array([request.ids], dtype=np.int64)  # [1, S]
         for n in range(request.max_tokens):
-            output = await self.step(request.id, x)
-            sampling = request.sampling
-            token = self.pick(output, sampling.temperature, sampling.top_p)
+            token = self.pick(await self.step(request.id, x), sampler)
             if token == end:
                 yield Piece(finish="stop")
                 return

@@ -20,6 +20,7 @@ from ...cards import Cards
 from ...contract import Array, Backend, Layers, Request, RequestError, Sampling
 from ...engine import prompts
 from ...engine.engine import Engine, cause_of
+from ...engine.sampler import Sampler
 from ...engine.thread import in_thread
 from ...text.tokenizer import Tokenizer
 from . import inputs, messages
@@ -116,7 +117,7 @@ class ExoEngine(InferenceEngine):
         """
         request_id = _request.get()
         try:
-            token = self.engine.pick(x, temp, top_p)
+            token = self.engine.pick(x, Sampler(Sampling(temp, top_p)))
         except Exception as error:
             raise self._failed(request_id, error) from error
         if self.tokenizer is not None and token == self.tokenizer.eos_token_id:
