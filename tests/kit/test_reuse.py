@@ -9,9 +9,10 @@ from prometheus_client import REGISTRY
 from running import answer_of, until, value
 from toy import ToyMany
 
-from exo_kit.kit.contract import Layers, RequestError
+from exo_kit.kit.contract import Layers, RequestError, Sampling
 from exo_kit.kit.engine import prefix_cache as states
 from exo_kit.kit.engine import requests
+from exo_kit.kit.engine.sampler import Sampler
 from exo_kit.kit.settings import PREFIX, SettingError, size
 
 PAST = "What is the capital of France? It is known"  # more than LEAST letters
@@ -110,7 +111,7 @@ async def through(first, last, name, ids):
         hidden = await first.step(name, x)
         assert hidden.shape[1] == x.shape[1]
         hidden.flags.writeable = False  # as it comes from a peer
-        found.append(last.pick(await last.step(name, hidden), 0.0, 1.0))
+        found.append(last.pick(await last.step(name, hidden), Sampler(Sampling())))
         x = np.array([found[-1:]])
     for runner in (first, last):
         runner.requests.finish(name)

@@ -17,9 +17,11 @@ from exo_kit.kit.contract import (
     LoadError,
     Piece,
     RequestError,
+    Sampling,
 )
 from exo_kit.kit.engine import executor as device_module
 from exo_kit.kit.engine.engine import Engine
+from exo_kit.kit.engine.sampler import Sampler
 from exo_kit.kit.engine.validation import makes_answers
 
 BACKENDS = [ToyBackend, ToyAnswers, ToyBlocking]
@@ -307,7 +309,7 @@ async def test_a_file_that_the_host_left_out_is_fetched(new_runner, source):
 async def test_every_eos_id_ends_and_is_the_one_that_the_host_knows(new_runner, source):
     write_tokenizer("organization/toy", END, also=(STOP,))
     runner = await new_runner(ToyBackend)
-    assert runner.pick(np.array([[STOP]]), 0.0, 1.0) == END
+    assert runner.pick(np.array([[STOP]]), Sampler(Sampling())) == END
     assert (await answer_of(runner, "xyz"))[1:] == (" ", "stop")
 
 

@@ -90,7 +90,7 @@ class Sampler:
             sums = table.sum(axis=0)
         column, left = self._place(sums)
         row, _ = _place_of(_sums(table[:, column]), left)
-        return row * table.shape[1] + column
+        return int(row * table.shape[1] + column)
 
     def _scaled(self, logits: Floats) -> NDArray[np.float32]:
         """The logits over the temperature, (V,) -> (ROWS, columns); nothing else is -inf."""
@@ -180,7 +180,8 @@ class _Penalties:
 
 
 def _last(logits: Floats) -> Floats:
-    return logits.reshape(-1, logits.shape[-1])[-1]  # [..., V] -> [V]
+    last: Floats = logits.reshape(-1, logits.shape[-1])[-1]  # [..., V] -> [V]
+    return last
 
 
 def _refuse_nan(value: np.floating) -> None:
