@@ -113,3 +113,78 @@ def test_the_process_ends_with_its_parent():
     command = [sys.executable, "-P", str(chat_template._CHILD)]
     done = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": "\u00e4"}'}}
+
+
+def test_tools_and_calls_come_as_templates_expect_them():
+    template = compiled(
+        "{% for t in tools or [] %}{{ t.function.name }};{% endfor %}"
+        "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}|{% endfor %}"
+    )
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "5", "tool_call_id": "a"},
+    ]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    text = 'assistant:None[f {"x": "\u00e4"}]|tool:5|'
+    assert render(template, messages, {}, tools=tools) == "f;" + text
+    assert render(template, messages, {}, tools=[]) == text
+    assert messages[0]["tool_calls"] == [CALL]
+
+
+@pytest.mark.parametrize("arguments", ["{half", "[" * 100_000, ""])
+def test_arguments_that_are_no_json_stay_as_they_are(arguments):
+    call = {"function": {"name": "f", "arguments": arguments}}
+    template = compiled("{{ messages[0].tool_calls[0].function.arguments }}")
+    text = render(template, [{"role": "assistant", "tool_calls": [call, "odd"]}], {})
+    assert text == (arguments or "{}")
+
+
+def test_a_template_without_tools_refuses_them():
+    template = compiled("{{ messages[0].content }}")
+    assert not template.takes_tools
+    with pytest.raises(TemplateError, match="takes no tools"):
+        render(template, HELLO, {}, tools=[{}])
+
+
+def test_what_nobody_said_of_thinking_is_not_defined():
+    template = compiled(
+        "{% for x in [enable_thinking, thinking, reasoning_effort] %}"
+        "{{ x if x is defined else '-' }} {% endfor %}"
+    )
+    assert render(template, HELLO, {}) == "- - - "
+    assert render(template, HELLO, {}, enable_thinking=False) == "False False - "
+    assert render(template, HELLO, {}, reasoning_effort="low") == "- - low "
+
+
+def test_reasoning_has_both_names():
+    template = compiled("{{ messages[0].reasoning_content }} {{ messages[0].thinking }}")
+    for name in ("reasoning_content", "thinking"):
+        assert render(template, [{"role": "assistant", name: "hm"}], {}) == "hm hm"
+
+
+@pytest.mark.parametrize(("trim", "end"), [("", "wide  "), (" | trim", "wide")])
+def test_a_last_message_goes_on(trim, end):
+    template = compiled(
+        "{% for m in messages %}<{{ m.content" + trim + " }}>{% endfor %}"
+        "{% if add_generation_prompt %}<{% endif %}"
+    )
+    messages = [*HELLO, {"role": "assistant", "content": "far and wide  "}]
+    text = render(template, messages, {}, continue_final_message=True)
+    assert text == f"<hello><far and {end}"
+
+
+def test_a_last_message_that_cannot_go_on_is_refused():
+    empty = [{"role": "assistant", "content": None}]
+    with pytest.raises(TemplateError, match="no text to go on with"):
+        render(compiled("x"), empty, {}, continue_final_message=True)
+    with pytest.raises(TemplateError, match="leaves out the end"):
+        render(compiled("nothing"), HELLO, {}, continue_final_message=True)
+
+
+def test_a_template_writes_todays_date():
+    text = render(compiled("{{ strftime_now('%Y-%m-%d') }}"), HELLO, {})
+    assert text == time.strftime("%Y-%m-%d")

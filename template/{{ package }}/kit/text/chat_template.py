@@ -23,6 +23,8 @@ LOAD_SECONDS = 10.0  # to compile a template, and to learn what it writes
 PROMPT_SECONDS = 2.0
 MOST_CHARACTERS = 4 << 20  # of a template, and of what it writes
 
+_HERE = "CONTINUE-FROM-HERE "  # with a blank: a template that trims cuts it off
+
 _CHILD = Path(__file__).with_name("chat_template_process.py")
 
 
@@ -43,24 +45,46 @@ class ChatTemplate:
         with self._lock:
             self._start()
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it writes the tools of a request at all."""
+        return "tools" in self._source
+
     def render(
         self,
-        messages: Sequence[dict[str, str]],
+        messages: Sequence[dict[str, Any]],
         special_tokens: dict[str, str],
         seconds: float = PROMPT_SECONDS,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+        reasoning_effort: str | None = None,
+        continue_final_message: bool = False,
     ) -> str:
-        """The prompt, up to where the model's answer begins.
+        """The prompt, up to where the model's answer begins, or goes on.
 
-        special_tokens: bos_token, eos_token and their like. Raises jinja2.TemplateError where the
-        template refuses or fails, and BoundError where it takes too much.
+        messages, tools: as OpenAI's API has them. special_tokens: bos_token, eos_token and their
+        like. The options are those of transformers' apply_chat_template(); what is None is not
+        defined in the template. Raises jinja2.TemplateError where the template refuses or fails, or
+        takes no tools and is given some, and BoundError where it takes too much.
         """
+        if tools and not self.takes_tools:
+            raise TemplateError("it takes no tools: send the request without, or to another model")
+        plain = [_plain(message) for message in messages]
+        if continue_final_message:
+            plain[-1:] = [_marked(message) for message in plain[-1:]]
         values = {
-            "messages": [dict(message) for message in messages],
-            "add_generation_prompt": True,
-            "tools": None,
+            "messages": plain,
+            "add_generation_prompt": not continue_final_message,
+            "tools": tools or None,
             "documents": None,
+            **_thinking(enable_thinking, reasoning_effort),
             **special_tokens,
         }
+        text = self._render(values, seconds)
+        return _cut(text) if continue_final_message else text
+
+    def _render(self, values: dict[str, Any], seconds: float) -> str:
         asked = {"values": values, "most": MOST_CHARACTERS, "now": datetime.now().isoformat()}
         with self._lock:
             if self._process is None:
@@ -111,6 +135,57 @@ class ChatTemplate:
         self._process = self._end = None
 
 
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as templates read it.
+
+    The arguments of a tool call, a JSON text in OpenAI's API, are the object; reasoning has both
+    names, as transformers gives it.
+    """
+    plain = dict(message)
+    reasoning = plain.get("reasoning_content") or plain.get("thinking")
+    if isinstance(reasoning, str):
+        plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
+    if isinstance(calls := plain.get("tool_calls"), list):
+        plain["tool_calls"] = [_plain_call(call) for call in calls]
+    return plain
+
+
+def _plain_call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except (ValueError, RecursionError):
+        return call  # a template can still write it as it is
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _thinking(enable: bool | None, effort: str | None) -> dict[str, Any]:
+    """What templates call it: Qwen and GLM the first, DeepSeek and Granite the second, gpt-oss."""
+    values: dict[str, Any] = {}
+    if enable is not None:
+        values |= {"enable_thinking": enable, "thinking": enable}
+    if effort is not None:
+        values["reasoning_effort"] = effort
+    return values
+
+
+def _marked(message: dict[str, Any]) -> dict[str, Any]:
+    """A last message with a mark behind what the model is to go on with."""
+    if not isinstance(message.get("content"), str):
+        raise TemplateError("the last message has no text to go on with")
+    return {**message, "content": message["content"] + _HERE}
+
+
+def _cut(text: str) -> str:
+    """A prompt up to the mark; where the template trims its messages, without blanks before it."""
+    before, mark, after = text.rpartition(_HERE.strip())
+    if not mark:
+        raise TemplateError("it leaves out the end of the last message, which can't go on")
+    return before if after.startswith(" ") else before.rstrip()
+
+
 def _ended(process: "subprocess.Popen[bytes]") -> None:
     """End a process and give its pipes back."""
     process.kill()
@@ -129,9 +204,10 @@ def compiled(source: str) -> ChatTemplate:
 
 def render(
     template: ChatTemplate,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[dict[str, Any]],
     special_tokens: dict[str, str],
     seconds: float = PROMPT_SECONDS,
+    **options: Any,
 ) -> str:
     """As ChatTemplate.render()."""
-    return template.render(messages, special_tokens, seconds)
+    return template.render(messages, special_tokens, seconds, **options)
