@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import render_into
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import run as kit
 
 START = "s" * 28  # four letters short of what is worth taking over
 # Few letters, so that prompts often begin alike, and some are cut in the middle of what is alike.
@@ -25,8 +25,8 @@ ENDS = st.lists(st.sampled_from(["finish", "cancel", "fail"]), min_size=24, max_
 @pytest.fixture(scope="module")
 def module(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Function `module(name)` that imports from a rendered plugin and its tests."""
-    plugin = render_into(template, tmp_path_factory.mktemp("reuse") / "exo-reused")
-    paths = [str(plugin), str(plugin / "tests")]
+    plugin = kit.render(template, tmp_path_factory.mktemp("reuse") / "plugin", "numpy")
+    paths = [str(plugin), str(plugin / "tests"), str(plugin / "tests/kit")]
     sys.path[:0] = paths
     yield import_module
     for path in paths:
@@ -36,15 +36,17 @@ def module(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 class Chats:
     """Chats over one node or two, whose every answer is compared with what is computed anew."""
 
-    def __init__(self, module: Any, nodes: int, keeps: bool, room: int) -> None:
+    def __init__(self, module: Any, nodes: int, reuses: bool, room: int) -> None:
         toy: ModuleType = module("toy")
-        contract, runner = (module(f"exo_reused.kit.core.{n}") for n in ("contract", "runner"))
+        contract = module("exo_kit.kit.contract")
+        runner, sampler = (module(f"exo_kit.kit.engine.{n}") for n in ("engine", "sampler"))
+        self.sampler = sampler.Sampler(contract.Sampling())
         device = type("Device", (toy.ToyMany,), {"block": 5})
         cuts = [(0, 3)] if nodes == 1 else [(0, 1), (2, 3)]
         self.layers = [contract.Layers("toy", first, last, 4) for first, last in cuts]
-        self.runners = [runner.Engine(device, keeps=keeps) for _ in cuts]
+        self.runners = [runner.Engine(device, reuses=reuses) for _ in cuts]
         for each in self.runners:
-            each.states._limit = room
+            each._scheduler._cache._limit = room
 
     async def load(self, source: Any) -> None:
         for runner, layers in zip(self.runners, self.layers, strict=True):
@@ -58,7 +60,7 @@ class Chats:
         for _ in range(most):
             for runner in self.runners:
                 x = await runner.step(name, x)
-            found.append(self.runners[-1].pick(x, 0.0, 1.0))
+            found.append(self.runners[-1].pick(x, self.sampler))
             x = np.array([found[-1:]])
         for runner in self.runners:
             if end == "fail":
@@ -86,9 +88,7 @@ def test_random_conversations_are_answered_as_without_reuse(
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXO_HOME", str(folder))
-        patch.setattr(
-            module("exo_reused.kit.engine.engine"), "version", lambda _: "0"
-        )  # in no venv
+        patch.setattr(module("exo_kit.kit.engine.engine"), "version", lambda _: "0")  # in no venv
         running = module("running")
         source = running.Source(module("toy").write_tokenizer("organization/toy"))
         asyncio.run(_compare(module, source, nodes, rounds, ends, room))

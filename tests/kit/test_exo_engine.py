@@ -297,4 +297,4 @@ async def test_an_answer_that_never_came_in_leaves_nothing(use, model_id, monkey
     await engine.infer_prompt("first", shard, "abc")
     with pytest.raises(EngineError, match="in flight already"):
         await engine.infer_prompt("second", shard, "abc")
-    assert list(engine._streams) == ["first"]
+    assert list(engine.engine.requests) == ["first"]

@@ -26,70 +26,82 @@ def few(monkeypatch):
     monkeypatch.setattr(requests, "WAIT_SECONDS", 0.05)
 
 
-async def enter(table, name):
-    return await table.enter(name, lambda _: None, 0.0)
+class Ends:
+    """In the place of a scheduler: it keeps who has ended, and in which order."""
+
+    def __init__(self):
+        self.ended = []
+
+    def end(self, request):
+        self.ended.append(request.id)
+
+    def full(self):
+        return False
 
 
-async def test_newcomers_evict_no_one_who_is_active(few):
-    told = []
-    table = Requests(told.append)
+@pytest.fixture
+def below():
+    return Ends()
+
+
+@pytest.fixture
+def table(below):
+    return Requests(below)
+
+
+async def test_newcomers_evict_no_one_who_is_active(few, table, below):
     for n in range(4):
-        await enter(table, f"active{n}")
+        await table.enter(f"active{n}")
     for n in range(20):
         with pytest.raises(RequestError, match="4 requests are in flight already"):
-            await enter(table, f"new{n}")
+            await table.enter(f"new{n}")
     assert list(table) == [f"active{n}" for n in range(4)]
-    assert told == []
+    assert below.ended == []
 
 
-async def test_a_newcomer_gets_the_room_of_one_that_ends(few, monkeypatch):
+async def test_a_newcomer_gets_the_room_of_one_that_ends(few, table, monkeypatch):
     monkeypatch.setattr(requests, "WAIT_SECONDS", 10.0)
-    table = Requests()
     for n in range(4):
-        await enter(table, f"active{n}")
-    waits = asyncio.create_task(enter(table, "new"))
+        await table.enter(f"active{n}")
+    waits = asyncio.create_task(table.enter("new"))
     await asyncio.sleep(0)
     table.finish("active2")
     await waits
     assert set(table) == {"active0", "active1", "active3", "new"}
 
 
-async def test_few_newcomers_wait_and_more_are_refused_at_once(few, monkeypatch):
+async def test_few_newcomers_wait_and_more_are_refused_at_once(few, table, monkeypatch):
     monkeypatch.setattr(requests, "WAIT_SECONDS", 10.0)
-    table = Requests()
     for n in range(4):
-        await enter(table, f"active{n}")
-    waiting = [asyncio.create_task(enter(table, f"new{n}")) for n in range(2)]
+        await table.enter(f"active{n}")
+    waiting = [asyncio.create_task(table.enter(f"new{n}")) for n in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(RequestError, match="in flight already"):
-        await asyncio.wait_for(enter(table, "third"), 5)
+        await asyncio.wait_for(table.enter("third"), 5)
     for n in range(2):
         table.finish(f"active{n}")
     await asyncio.gather(*waiting)
     assert len(table) == 4
 
 
-async def test_only_the_long_idle_are_evicted_and_never_one_that_is_busy(few):
-    told = []
-    table = Requests(told.append)
-    records = [await enter(table, f"active{n}") for n in range(4)]
+async def test_only_the_long_idle_are_evicted_and_never_one_that_is_busy(few, table, below):
+    records = [await table.enter(f"active{n}") for n in range(4)]
     for record in records[:2]:
         record.used -= requests.SPARED_SECONDS + 1
     with records[0]:
-        await enter(table, "new")
-        assert told == ["active1"]
+        await table.enter("new")
+        assert below.ended == ["active1"]
     with pytest.raises(RequestError, match="nothing asked for its next step"):
-        await enter(table, "active1")
+        await table.enter("active1")
 
 
 @pytest.mark.parametrize("ends", ["finish", "cancel", "fail", "evict"])
-async def test_an_id_that_has_ended_is_refused(ends):
-    table = Requests()
-    await enter(table, "r")
+async def test_an_id_that_has_ended_is_refused(table, ends):
+    await table.enter("r")
     rest = {"fail": ("broken", "device"), "evict": ("no room",)}.get(ends, ())
     getattr(table, ends)("r", *rest)
     with pytest.raises(RequestError, match="this request has ended"):
-        await enter(table, "r")
+        await table.enter("r")
 
 
 WRONG = {

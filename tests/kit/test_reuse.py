@@ -1,21 +1,22 @@
 """A prompt that begins as an earlier one: what is taken over, from whom, and what never is."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from plugin import PACKAGE
 from prometheus_client import REGISTRY
-from running import answer_of, until, value
+from running import answer_of, request, until, value
 from toy import ToyMany
 
-from exo_kit.kit.contract import Layers, RequestError, Sampling
-from exo_kit.kit.engine import prefix_cache as states
+from exo_kit.kit.contract import Layers, RequestError, Sampling, Usage
 from exo_kit.kit.engine import requests
+from exo_kit.kit.engine.prefix_cache import BLOCK
 from exo_kit.kit.engine.sampler import Sampler
 from exo_kit.kit.settings import PREFIX, SettingError, size
 
-PAST = "What is the capital of France? It is known"  # more than LEAST letters
+PAST = "What is the capital of France? It is known"  # more than a block of letters
 HALVES = Layers("toy", 0, 1, 4), Layers("toy", 2, 3, 4)
 
 
@@ -32,41 +33,70 @@ def rows(runner):
 @pytest.fixture
 async def off(new_runner):
     """A runner that computes everything anew."""
-    return await new_runner(ToyMany, keeps=False)
+    return await new_runner(ToyMany, reuses=False)
 
 
 async def test_the_next_turn_of_a_chat_computes_what_is_new_alone(new_runner, off):
     runner, hits = await new_runner(ToyMany), value("reuse_hits_total")
-    turns = PAST, PAST + " wide", PAST + " wide and far"
+    reused = value("reused_tokens_total")
+    turns = PAST, 2 * PAST, 3 * PAST
     assert await conversation(runner, *turns) == await conversation(off, *turns)
     first, second, third = (len(turn) for turn in turns)
     alone = [1, 1, 1]
-    assert rows(runner) == [first, *alone, second - first, *alone, third - second, *alone]
+    assert rows(runner) == [first, *alone, second - BLOCK, *alone, third - 2 * BLOCK, *alone]
     assert value("reuse_hits_total") == hits + 2
+    assert value("reused_tokens_total") == reused + 3 * BLOCK
 
 
-async def test_an_answer_in_the_next_prompt_is_not_computed_again(new_runner, off):
+async def test_an_answer_serves_nobody_until_a_prompt_has_it(new_runner, off):
     runner = await new_runner(ToyMany)
-    _, text, _ = await answer_of(runner, PAST, "turn", 6)
-    assert await answer_of(runner, PAST + text + "x", "next", 4) == await answer_of(
-        off, PAST + text + "x", "next", 4
-    )
-    assert rows(runner)[6] == 2  # the last id of an answer was never computed, and the x
+    _, answer, _ = await answer_of(runner, PAST, "turn one", 2 * BLOCK)
+    past = PAST + answer  # whose rows the device has, but for the last
+    for name, length in (("turn two", BLOCK), ("turn three", 3 * BLOCK)):
+        batches, reused = len(runner.executor.instance.batches), value("reused_tokens_total")
+        assert await answer_of(runner, past, name, 4) == await answer_of(off, past, name, 4)
+        assert rows(runner)[batches] == len(runner.tokenizer.encode(past)) - length
+        assert value("reused_tokens_total") == reused + length
+        past += "more"
 
 
-@pytest.mark.parametrize("least", [0, 1])
-async def test_what_begins_alike_for_too_few_ids_is_computed_anew(new_runner, off, least):
+async def test_a_guess_at_anothers_answer_costs_and_counts_what_a_wrong_one_does(new_runner):
     runner = await new_runner(ToyMany)
-    same = PAST[: states.LEAST - least]
+    ids, *_ = await answer_of(runner, PAST, "stranger", 2 * BLOCK)
+    guesses = [ids, ids[:20] + 44 * [1], ids[::-1], 64 * [2]]
+    seen = set()
+    for number, guess in enumerate(guesses):
+        batches, reused = len(runner.executor.instance.batches), value("reused_tokens_total")
+        prompt = request(runner, PAST, f"guess {number}", 1)
+        async for _ in runner.answer(replace(prompt, ids=(*prompt.ids, *guess))):
+            pass
+        seen.add((rows(runner)[batches], value("reused_tokens_total") - reused))
+    assert seen == {(len(PAST) + 64 - BLOCK, BLOCK)}
+
+
+async def test_the_last_piece_has_what_the_answer_took(new_runner):
+    runner = await new_runner(ToyMany)
+    took = []
+    for name in ("one", "two"):
+        pieces = [piece async for piece in runner.answer(request(runner, PAST, name, 5))]
+        took += [piece.usage for piece in pieces if piece.usage]
+    assert took == [Usage(len(PAST), 5), Usage(len(PAST), 5, BLOCK)]
+
+
+@pytest.mark.parametrize("less", [0, 1])
+async def test_less_than_a_block_is_computed_anew(new_runner, off, less):
+    runner = await new_runner(ToyMany)
+    same = PAST[: BLOCK - less]
     turns = same + "abc", same + "xyz"
     assert await conversation(runner, *turns) == await conversation(off, *turns)
-    assert rows(runner)[4] == (len(turns[1]) if least else 3)
+    assert rows(runner)[4] == (len(turns[1]) if less else 3)
 
 
-async def test_the_same_prompt_again_computes_its_last_id(new_runner, off):
-    runner = await new_runner(ToyMany)
-    assert await conversation(runner, PAST, PAST) == await conversation(off, PAST, PAST)
-    assert rows(runner)[4] == 1
+@pytest.mark.parametrize("length", [BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1])
+async def test_the_same_prompt_again_computes_its_last_id_at_least(new_runner, off, length):
+    runner, prompt = await new_runner(ToyMany), (2 * PAST)[:length]
+    assert await conversation(runner, prompt, prompt) == await conversation(off, prompt, prompt)
+    assert rows(runner)[4] == length - (length - 1) // BLOCK * BLOCK
 
 
 async def test_one_past_serves_many_users_at_once(new_runner, off):
@@ -78,7 +108,7 @@ async def test_one_past_serves_many_users_at_once(new_runner, off):
         return await asyncio.gather(*asked)
 
     assert await ask(runner) == await ask(off)
-    assert max(rows(runner)[2:]) == 1
+    assert max(rows(runner)[2:]) == len(PAST) + 1 - BLOCK
 
 
 async def test_an_answer_in_flight_serves_others_too(new_runner, off):
@@ -89,7 +119,7 @@ async def test_an_answer_in_flight_serves_others_too(new_runner, off):
         off, PAST + "x", "other", 5
     )
     assert await answer == await answer_of(off, PAST, "first", 60)
-    assert set(rows(runner)[1:]) == {1}
+    assert set(rows(runner)[1:]) == {1, len(PAST) + 1 - BLOCK}
 
 
 async def test_a_cancelled_answer_serves_and_a_failed_one_does_not(new_runner):
@@ -100,7 +130,7 @@ async def test_a_cancelled_answer_serves_and_a_failed_one_does_not(new_runner):
     runner.requests.fail("failed", "the device went away", "device")
     await until(lambda: runner.executor.instance.forgotten == ["failed"])
     await runner.step("next", np.array([[*range(41)]]))
-    assert rows(runner) == [40, 1, 1]
+    assert rows(runner) == [40, 40 - BLOCK, 41 - BLOCK]
 
 
 async def through(first, last, name, ids):
@@ -122,13 +152,13 @@ async def test_every_node_of_a_cluster_finds_out_by_itself(new_runner):
     ids = [*range(5, 50)]
     turns = {"one": ids, "two": [*ids, 7, 8], "three": ids}
     on, off = [
-        [await new_runner(ToyMany, layers=layers, keeps=keeps) for layers in HALVES]
-        for keeps in (True, False)
+        [await new_runner(ToyMany, layers=layers, reuses=reuses) for layers in HALVES]
+        for reuses in (True, False)
     ]
     for name, asked in turns.items():
         assert await through(*on, name, asked) == await through(*off, name, asked)
     for runner in on:
-        assert rows(runner) == [45, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1]
+        assert rows(runner) == [45, 1, 1, 1, 47 - BLOCK, 1, 1, 1, 45 - BLOCK, 1, 1, 1]
 
 
 async def test_a_node_that_kept_nothing_gets_the_whole_prompt(new_runner):
@@ -138,7 +168,7 @@ async def test_a_node_that_kept_nothing_gets_the_whole_prompt(new_runner):
     first.requests.finish("one")
     last.requests.evict("one", "there was no room")
     again = await last.step("two", await first.step("two", ids))
-    assert (rows(first), rows(last)) == ([45, 1], [45, 45])
+    assert (rows(first), rows(last)) == ([45, 45 - BLOCK], [45, 45])
     last.requests.evict("two", "there was no room")
     np.testing.assert_array_equal(again, await last.step("three", await first.step("three", ids)))
 
@@ -160,7 +190,7 @@ async def test_a_device_that_uses_its_memory_anew_spoils_nothing(new_runner):
     await runner.step("other", np.array([[*range(50, 9, -1)]]))
     found = await runner.step("two", np.array([[*range(40)]]))
     np.testing.assert_array_equal(found, wanted)
-    assert rows(runner) == [40, 41, 1]
+    assert rows(runner) == [40, 41, 40 - BLOCK]
 
 
 async def test_a_device_that_tells_no_bytes_keeps_nothing(new_runner):
@@ -185,13 +215,13 @@ async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(new_runner, mon
     runner = await new_runner(ToyMany)
     device = runner.executor.instance
     for n in range(4):
-        await answer_of(runner, 38 * "abcd"[n], str(n), 3)  # 40 rows of 1,008 bytes each
+        await answer_of(runner, 38 * "abcd"[n], str(n), 3)  # and 2 rows of the answer
     await until(lambda: device.forgotten == ["0", "1"])
-    assert value_of("kept") == 2 * 40 * 1008
+    assert value_of("kept") == 2 * (40 * 1000 + 38 * 8)
     assert value_of("in_flight") == 0
     await answer_of(runner, 38 * "c", "c again", 1)  # what was used last stays
-    await until(lambda: "3" in device.forgotten)
-    assert "2" not in device.forgotten
+    await until(lambda: list(device.states) == ["c again"])  # which has all that 2 has
+    assert device.forgotten == ["0", "1", "3", "2"]
 
 
 async def test_who_is_in_flight_comes_before_what_is_kept(new_runner, monkeypatch):

@@ -44,7 +44,7 @@ async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
     at_once: dict[str, Any] = {}
     # Nothing is taken over from the answer before: it is the same one.
     measured = partial(timed, seconds=seconds)
-    async with opened(plugin, arguments, measured, keeps=False) as session:
+    async with opened(plugin, arguments, measured, reuses=False) as session:
         request = await session.request(arguments)
         runs = await _measure(session, request, seconds, arguments.runs)
         if arguments.at_once:

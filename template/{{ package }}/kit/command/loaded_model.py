@@ -89,18 +89,19 @@ async def opened(
     plugin: Plugin,
     arguments: argparse.Namespace,
     wrap: Callable[[Backend], Backend] = lambda own: own,
-    keeps: bool = True,
+    reuses: bool = True,
 ) -> AsyncIterator[Session]:
     """Load the model that the command line names, and give the device back at the end.
 
-    wrap: gives what the engine drives in place of the backend's class. keeps: as the engine has it.
+    wrap: gives what the engine drives in place of the backend's class. reuses: as the engine has
+    it.
     """
     if arguments.raw and not arguments.prompt:
         raise CommandError(_EMPTY)
     progress = Progress()
     with ExitStack() as stack:
         stack.enter_context(on_exit(progress.stop))
-        engine = Engine(wrap(plugin.load_backend()), keeps=keeps)
+        engine = Engine(wrap(plugin.load_backend()), reuses=reuses)
         files = await _chosen(plugin.models, arguments, progress, stack)
         if files.given and not engine.executor.files:
             raise CommandError(

@@ -1,9 +1,9 @@
-"""The one engine: loads a device, steps it, answers with it, and ends its requests."""
+"""The one engine: loads a device, steps it, answers with it."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,23 +15,14 @@ import numpy as np
 from ...names import PROJECT
 from .. import metrics, settings
 from ..cards import Model
-from ..contract import (
-    CONTRACT,
-    Array,
-    Backend,
-    Layers,
-    LoadError,
-    Piece,
-    Request,
-    RequestError,
-)
-from ..text.detokenizer import Detokenizer, StopTexts
+from ..contract import CONTRACT, Array, Backend, Layers, LoadError, Piece, Request
 from ..text.tokenizer import Tokenizer
 from .executor import Executor
+from .output import Output
 from .prefix_cache import PrefixCache
-from .requests import InFlight, Outcome, Requests
+from .requests import Requests, RequestState
 from .sampler import Sampler
-from .steps import Steps
+from .scheduler import Scheduler
 from .thread import in_thread
 
 _log = logging.getLogger(__name__)
@@ -61,20 +52,14 @@ class Source(Protocol):
 class Engine:
     """One backend, and everything that is the same for every device and every host.
 
-    ended: told of each request that ends. keeps: whether a prompt may take over what an earlier one
-    computed, where the backend can.
+    reuses: whether a prompt may take over what an earlier one computed, where the backend can.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        ended: Callable[[str], object] = lambda _: None,
-        keeps: bool = True,
-    ) -> None:
+    def __init__(self, backend: Backend, reuses: bool = True) -> None:
         self.executor = Executor(backend)
-        self.states = PrefixCache(self.executor.forget, keeps and self.executor.reuses)
-        self.requests = Requests(ended, self.states.full)
-        self._steps = Steps(self.executor, self.states, self.requests)
+        cache = PrefixCache(reuses and self.executor.reuses)
+        self._scheduler = Scheduler(self.executor, cache)
+        self.requests = Requests(self._scheduler)
         self.layers: Layers | None = None
         self.tokenizer: Tokenizer | None = None
         self._loaded: object = None  # a whole model stays when only the split has changed
@@ -91,16 +76,16 @@ class Engine:
         async with self._loading:
             if self.layers == layers:
                 return
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 await self._load(layers, source)
             except Exception as error:
                 text = str(error) or repr(error)
                 raise LoadError(f"could not load {layers.model}: {text}") from error
             self.layers = layers
-            self._tell_loaded(layers, time.monotonic() - begun)
+            self._log_loaded(layers, time.monotonic() - started)
 
-    def _tell_loaded(self, layers: Layers, seconds: float) -> None:
+    def _log_loaded(self, layers: Layers, seconds: float) -> None:
         metrics.LOAD_SECONDS.observe(seconds)
         shown = f"{layers.first}-{layers.last} of {layers.total}"
         about = {"model": layers.model, "layers": shown, "contract": str(CONTRACT)}
@@ -137,7 +122,7 @@ class Engine:
             await self.requests.empty(self._drain)
         for request_id in self.requests:
             self.requests.evict(request_id, reason)
-        self.states.clear()
+        self._scheduler.clear()
 
     async def _load_device(
         self, layers: Layers, source: Source, folder: Path, tokenizer: Tokenizer
@@ -154,41 +139,32 @@ class Engine:
         except Exception:
             # What failed before this left the loaded model, and its requests, as they were.
             self.layers, self._loaded = None, None
-            self.executor.went_well(False)
+            self.executor.set_down()
             await self.executor.close()
             raise
 
     async def step(self, request_id: str, x: Array, arrived: float | None = None) -> Array:
         """One step of a StepBackend, as contract.py has it.
 
-        The host ends the request, whatever comes of it. Raises RequestError, DeviceError,
-        ContractError, and what the backend raises.
+        arrived: seconds of time.monotonic(). The host ends the request, whatever comes of it; where
+        the caller is cancelled, it ends here. Raises RequestError, DeviceError, ContractError, and
+        what the backend raises.
         """
-        arrived = time.monotonic() if arrived is None else arrived
-        ends, tokenizer = cast(Layers, self.layers).ends, cast(Tokenizer, self.tokenizer)
-        request = await self.requests.enter(
-            request_id, lambda outcome: self._let_go(request_id, outcome), arrived
-        )
-        request.width = x.shape[2:]
-        with request:
-            output = await self._steps.compute(request_id, x, not request.steps, ends, tokenizer)
-        self._came(request, int(ends))
+        request = await self.requests.enter(request_id, arrived)
+        try:
+            with request:
+                output = await self._scheduler.step(request, x)
+        except asyncio.CancelledError:
+            if request.running:
+                self.requests.cancel(request_id, "its step was cancelled")
+            raise
+        _count(request, int(self.executor.ends))
         return output
 
-    def _let_go(self, request_id: str, outcome: Outcome) -> None:
-        """A request has ended: what it computed rightly may serve a later one."""
-        self.executor.drop(request_id)
-        self.states.end(request_id, outcome in ("finished", "cancelled"))
-
-    def _came(self, request: InFlight, tokens: int) -> None:
-        """Count what a request got."""
-        if not request.steps:
-            self.executor.went_well(True)
-        if tokens and not request.tokens:
-            metrics.FIRST_TOKEN_SECONDS.observe(time.monotonic() - request.arrived)
-        request.steps += 1
-        request.tokens += tokens
-        metrics.TOKENS.inc(tokens)
+    def is_full(self, request_id: str) -> bool:
+        """Whether a request has come to the end of the model's context: no step of it would fit."""
+        request, context = self.requests.get(request_id), self.executor.context
+        return request is not None and context is not None and request.positions >= context
 
     def pick(self, output: Array, sampler: Sampler) -> int:
         """The next id of what a last step gave; every EOS id becomes the tokenizer's first."""
@@ -200,36 +176,37 @@ class Engine:
             return self.tokenizer.eos_token_id
         return token
 
-    async def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
-        """The whole answer, text as it comes; the last piece says why it is the last.
+    async def answer(self, request: Request, text: bool = True) -> AsyncGenerator[Piece, None]:
+        """The whole answer as it comes; the last piece says why it is the last, and has the usage.
 
-        Closing it cancels the request. Raises as step() does.
+        text: whether the host reads it; without, a piece that has ids has no text. Closing it
+        cancels the request. Raises as step() does.
         """
-        tokenizer = cast(Tokenizer, self.tokenizer)
-        stream, stop = Detokenizer(tokenizer.decode), StopTexts(request.stop)
-        pieces = self._served(request) if self.executor.answers else self._decoded(request)
+        state: RequestState | None = None
         try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    text = piece.text or stream.feed(piece.ids)
-                    if piece.finish:
-                        text = stop.feed(text + stream.rest())
-                        text += "" if stop.found else stop.rest()
-                    else:
-                        text = stop.feed(text)
-                    finish = "stop" if stop.found else piece.finish
-                    yield replace(piece, text=text, finish=finish)
-                    if finish:
-                        break
+            state = await self.requests.enter(request.id)
+            output = Output(request, cast(Tokenizer, self.tokenizer), text)
+            answers = self.executor.answers
+            async with aclosing(
+                self._stream(request, state) if answers else self._decode(request)
+            ) as pieces:
+                async for given in pieces:
+                    if piece := output.feed(given, state.reused):
+                        yield piece
+                        if piece.finish:
+                            break
         except (asyncio.CancelledError, GeneratorExit):
-            self.requests.cancel(request.id)
+            if state is None or state.running:
+                self.requests.cancel(request.id)
             raise
         except Exception as error:
-            self.requests.fail(request.id, str(error), cause_of(error))
+            if state is None or state.running:
+                self.requests.fail(request.id, str(error), cause_of(error))
             raise
-        self.requests.finish(request.id)
+        if state.running:
+            self.requests.finish(request.id)
 
-    async def _decoded(self, request: Request) -> AsyncGenerator[Piece, None]:
+    async def _decode(self, request: Request) -> AsyncGenerator[Piece, None]:
         """Prefill, decode and sampling over a StepBackend."""
         sampler = Sampler(request.sampling, request.ids)
         end = cast(Tokenizer, self.tokenizer).eos_token_id
@@ -239,52 +216,19 @@ class Engine:
             if token == end:
                 yield Piece(finish="stop")
                 return
-            last = n + 1 == request.max_tokens
+            last = n + 1 == request.max_tokens or self.is_full(request.id)
             yield Piece(ids=(token,), finish="length" if last else None)
             x = np.array([[token]], dtype=np.int64)
 
-    async def _served(self, request: Request) -> AsyncGenerator[Piece, None]:
-        """An AnswerBackend's pieces; a task of its own iterates it, whoever asks for the next."""
-        pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        tasks: list[asyncio.Task[None]] = []
-        entry = await self.requests.enter(
-            request.id, lambda _: [task.cancel() for task in tasks], time.monotonic()
-        )
-        tasks.append(asyncio.create_task(self._pump(request, pieces)))
-        try:
-            while True:
-                with entry:
-                    piece = await pieces.get()
-                if isinstance(piece, Exception):
-                    raise piece
-                piece = self._up_to_the_end(piece)
-                if piece.text or piece.ids:
-                    self._came(entry, len(piece.ids) or 1)
-                yield piece
-                if piece.finish:
-                    return
-        finally:
-            tasks[0].cancel()
-
-    def _up_to_the_end(self, piece: Piece) -> Piece:
-        """A piece without its first end token and what a server may have put behind it."""
-        ends = cast(Tokenizer, self.tokenizer).eos_token_ids
-        at = next((n for n, token in enumerate(piece.ids) if token in ends), None)
-        return piece if at is None else replace(piece, ids=piece.ids[:at], finish="stop")
-
-    async def _pump(self, request: Request, pieces: "asyncio.Queue[Piece | Exception]") -> None:
-        try:
-            async with aclosing(self.executor.answer(request)) as answer:
-                async for piece in answer:
-                    pieces.put_nowait(piece)
-            pieces.put_nowait(Piece(finish="stop"))  # where the backend said no end
-        except asyncio.CancelledError:
-            pieces.put_nowait(RequestError(self.requests.why(request.id)))
-            raise
-        except Exception as error:
-            if not isinstance(error, ValueError):
-                self.executor.went_well(False)
-            pieces.put_nowait(error)
+    async def _stream(self, request: Request, state: RequestState) -> AsyncGenerator[Piece, None]:
+        """An AnswerBackend's pieces, whoever takes the next."""
+        state.stream = self.executor.answer(request)
+        while True:
+            with state:
+                piece = await state.stream.next()
+            if piece.text or piece.ids:
+                _count(state, len(piece.ids) or 1)
+            yield piece
 
     async def close(self, seconds: float = 2.0) -> None:
         """Give the device back, waiting for it no longer than this; the next load takes it anew."""
@@ -292,5 +236,14 @@ class Engine:
             self.requests.evict(request_id, "the engine was closed")
         await self.executor.close(seconds)
         self.executor.stop()
-        self.states.clear()
+        self._scheduler.clear()
         self.layers, self._loaded = None, None
+
+
+def _count(request: RequestState, tokens: int) -> None:
+    """Count what a step gave a request."""
+    request.steps += 1
+    if tokens and not request.tokens:
+        metrics.FIRST_TOKEN_SECONDS.observe(time.monotonic() - request.arrived)
+    request.tokens += tokens
+    metrics.TOKENS.inc(tokens)

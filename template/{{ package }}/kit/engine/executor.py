@@ -1,9 +1,9 @@
-"""A backend's instance: on the one thread that waits for it, or on the loop."""
+"""A backend's instance: on the thread that waits for it, or on the loop; whether it is up."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,20 +12,12 @@ from typing import Any, cast
 from ...names import PACKAGE
 from .. import metrics, settings
 from ..cards import Model
-from ..contract import (
-    AnswerBackend,
-    Array,
-    Backend,
-    ContractError,
-    DeviceError,
-    Layers,
-    Piece,
-    Request,
-)
+from ..contract import Backend, ContractError, DeviceError, Layers, Piece, Request
 from ..text.tokenizer import Tokenizer
-from .scheduler import Scheduler, Step
-from .thread import HungError, WatchedThread
-from .validation import makes_answers
+from .answer_stream import AnswerStream
+from .requests import RequestState
+from .thread import Job, WatchedThread
+from .validation import makes_answers, positions, step_output, step_outputs, text_line
 
 STEP_SECONDS = 120.0  # what a step may take; a prompt of 1,000 tokens twice that
 CHECK_SECONDS = 5.0  # how often a device that is down is asked whether it is back
@@ -56,192 +48,195 @@ class Executor:
     """One backend: made at its first load, on the thread that does everything else with it."""
 
     def __init__(self, backend: Backend) -> None:
+        made: Any = backend
+        self._class = made
         self.answers = makes_answers(backend)
-        self.whole_model = self.answers or bool(cast(Any, backend).whole_model)
-        self.files: tuple[str, ...] = tuple(getattr(backend, "files", ()))
-        self.threaded = not self.answers or bool(getattr(backend, "blocking", False))
-        self._class: Callable[[], Any] = backend
+        self.threaded = not self.answers or bool(getattr(made, "blocking", False))
+        self.whole_model = self.answers or bool(made.whole_model)
+        self.files: tuple[str, ...] = tuple(getattr(made, "files", ()))
+        self.batches = callable(getattr(made, "step_batch", None))
+        self._sizes = callable(getattr(made, "size", None))
+        self.reuses = self._sizes and callable(getattr(made, "reuse", None))
         self.instance: Any = None
-        self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
-        self._worker = WatchedThread(PACKAGE, self._hung)
-        self._batches = Scheduler(self._worker, self._compute, self._seconds)
         self.block: int | None = None
         self.context: int | None = None
-        self._sizes = callable(getattr(backend, "size", None))
-        self.reuses = self._sizes and callable(getattr(backend, "reuse", None))
-        self._batches.together = callable(getattr(backend, "step_batch", None))
+        self.bytes = 0  # of the loaded layers, where the backend tells it
+        self.ends, self._end_id = True, 0  # whether it has the last layers; the model's last EOS
+        self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
+        self._thread = WatchedThread(
+            PACKAGE,
+            f"the device has not come back from a step within {self._seconds:.0f} s. See its "
+            f"driver's log; {settings.PREFIX}STEP_SECONDS allows more",
+        )
         self._turn = asyncio.Lock()  # a backend that blocks gives one answer at a time
         self._answer: _BlockingAnswer | None = None
         self._recovery: asyncio.Task[None] | None = None
-        self._up = True
-        self.bytes = 0  # of the loaded layers, where the backend tells it
+        self._up: bool | None = None  # not known before the first success or failure
 
     async def load(
         self, layers: Layers, model: Model, folder: Path | None, tokenizer: Tokenizer
     ) -> None:
         """Make an instance and load it; one that was there is closed first. Raises DeviceError."""
-        if self._worker.stuck:
+        if self._thread.hung is not None:
             raise DeviceError("the device hangs in a step. See its driver's log, or start anew")
         await self.close()
+        self.ends, self._end_id = layers.ends, max(tokenizer.eos_token_ids)
         what: Any = layers
         if self.answers:
             what, folder = model, folder if self.files else None
         if self.threaded:
-            await self._worker.submit(lambda: self._make(what, folder, tokenizer))
+            await self._thread.submit(lambda: self._make(what, folder, tokenizer))
         else:
             self.instance = self._class()
-            await self.instance.load(model, folder, tokenizer)
+            await self.instance.load(what, folder, tokenizer)
 
     def _make(self, what: Layers | Model, folder: Path | None, tokenizer: Tokenizer) -> None:
         self.instance = self._class()
         self.instance.load(what, folder, tokenizer)
-        self.bytes = self._model_size()
+        if self._sizes:
+            with suppress(Exception):  # a figure is no reason to fail
+                self.bytes = int(self.instance.size(None))
         metrics.MODEL_BYTES.set(self.bytes)
-        self.block, self.context = (_positions(self.instance, n) for n in ("block", "context"))
+        self.block, self.context = (positions(self.instance, n) for n in ("block", "context"))
 
-    def _model_size(self) -> int:
-        with suppress(Exception):  # a figure is no reason to fail
-            return int(self.instance.size(None)) if self._sizes else 0
-        return 0
+    def execute(self, batch: list[RequestState]) -> Job[list[Any]]:
+        """Compute the slices of different requests together.
 
-    async def step(self, request_id: str, x: Array, phase: str) -> tuple[Any, int]:
-        """What step() gives, and the bytes of the request's state, 0 where they are not told.
-
-        Raises DeviceError where it takes too long, DroppedError where the request ended meanwhile.
+        The job gives for each its output and the bytes of the request's state, or the exception
+        that it alone ends with.
         """
-        try:
-            with metrics.QUEUED.track_inprogress():
-                return cast(tuple[Any, int], await self._batches.step(request_id, x, phase))
-        except HungError as error:
-            raise self._hangs() from error
-
-    def _hangs(self) -> DeviceError:
-        return DeviceError(
-            f"the device has not come back from a step within {self._seconds:.0f} s. See its "
-            f"driver's log; {settings.PREFIX}STEP_SECONDS allows more"
+        length = sum(request.slice.shape[1] for request in batch)
+        return self._thread.submit(
+            partial(self._compute, batch), self._seconds * (1 + length / 1000)
         )
 
-    def _compute(self, steps: list[Step]) -> list[Any]:
-        """On the thread: each step's output and size, or the exception that it alone ends with."""
-        begun = time.perf_counter()
-        if len(steps) == 1:
-            outputs = [self.instance.step(steps[0].request_id, steps[0].x)]
+    def _compute(self, batch: list[RequestState]) -> list[Any]:
+        """On the thread."""
+        started = time.perf_counter()
+        if len(batch) == 1:
+            outputs = [self.instance.step(batch[0].id, batch[0].slice)]
         else:
-            outputs = self.instance.step_batch([(step.request_id, step.x) for step in steps])
-            if not isinstance(outputs, list) or len(outputs) != len(steps):
-                raise ContractError(
-                    f"step_batch() in backend.py gave {type(outputs).__name__} for {len(steps)} "
-                    "steps; it gives a list with an array, or an exception, for each of them"
-                )
-        took = time.perf_counter() - begun
-        metrics.BATCH_SIZE.observe(len(steps))
-        for step in steps:
-            metrics.QUEUE_SECONDS.labels(step.phase).observe(begun - step.queued)
-            metrics.STEP_SECONDS.labels(step.phase).observe(took)
-        return [
-            output if isinstance(output, Exception) else (output, self._size(step.request_id))
-            for step, output in zip(steps, outputs, strict=True)
-        ]
+            steps = [(request.id, request.slice) for request in batch]
+            outputs = step_outputs(self.instance.step_batch(steps), len(steps))
+        took = time.perf_counter() - started
+        metrics.BATCH_SIZE.observe(len(batch))
+        for request in batch:
+            phase = "decode" if request.steps else "prefill"
+            metrics.QUEUE_SECONDS.labels(phase).observe(started - request.queued)
+            metrics.STEP_SECONDS.labels(phase).observe(took)
+        return [self._result(r.id, output) for r, output in zip(batch, outputs, strict=True)]
 
-    def _size(self, request_id: str) -> int:
-        return int(self.instance.size(request_id)) if self._sizes else 0
-
-    async def reuse(self, request_id: str, other: str, length: int) -> bool:
-        """Begin a request with another's first positions; whether the device did."""
-        instance = self.instance
+    def _result(self, request_id: str, output: Any) -> Any:
+        if isinstance(output, Exception):
+            return output
         try:
-            call = partial(instance.reuse, request_id, other, length)
-            await self._worker.submit(call, self._seconds)
-        except HungError as error:
-            raise self._hangs() from error
-        except Exception as error:  # it costs time only: the prompt is computed from its beginning
-            _log.warning("reuse() in backend.py failed: %r", error)
-            self.forget(request_id)
-            return False
-        return True
+            array = step_output(output, self.ends, self._end_id)
+            return array, int(self.instance.size(request_id)) if self._sizes else 0
+        except Exception as error:
+            return error
 
-    def drop(self, request_id: str) -> None:
-        """A request has ended: its steps that wait never run, and nobody waits for its next."""
-        self._batches.drop(request_id)
+    def reuse(self, request_id: str, other: str, length: int) -> Job[None]:
+        """Begin a request with the first positions of another's state."""
+        instance = self.instance
+        return self._thread.submit(lambda: instance.reuse(request_id, other, length), self._seconds)
 
-    def answer(self, request: Request) -> AsyncGenerator[Piece, None]:
-        """The backend's own iterator of one answer."""
-        if self.threaded:
-            return self._blocking_answer(request)
-        return cast(AnswerBackend, self.instance).answer(request)
+    def forget(self, request_id: str) -> None:
+        """Drop a request's state, behind what is queued and before anything later."""
+        if (instance := self.instance) is not None:
+            job = self._thread.submit(lambda: instance.forget(request_id))
+            job.result.add_done_callback(_log_failure)  # it must not end another request
+
+    def answer(self, request: Request) -> AnswerStream:
+        """Begin a whole answer."""
+        try:
+            give = self._blocking_answer if self.threaded else self.instance.answer
+            stream = AnswerStream(give(request))
+        except Exception as error:
+            self.report(error)
+            raise
+        stream.task.add_done_callback(self._answered)
+        return stream
 
     async def _blocking_answer(self, request: Request) -> AsyncGenerator[Piece, None]:
-        """One answer at a time; each piece is a call of the thread's, watched as a step is."""
+        """One answer at a time; each piece is a job of the thread, watched as a step is."""
         async with self._turn:
             answer = self._answer = _BlockingAnswer(self.instance, request)
             seconds = self._seconds * (1 + len(request.ids) / 1000)
             try:
-                while (piece := await self._worker.submit(answer.next, seconds)) is not None:
+                while (piece := await self._thread.submit(answer.next, seconds)) is not None:
                     yield piece
                     seconds = self._seconds
-            except HungError as error:
-                raise self._hangs() from error
             finally:
                 self._close_answer(answer)
 
     def _close_answer(self, answer: _BlockingAnswer) -> None:
-        """Behind the call that is under way, and before anything later."""
+        """Behind the job that runs, and before anything later."""
         if self._answer is answer:
             self._answer = None
-            self._worker.submit(answer.close).add_done_callback(_log_failure)
+            self._thread.submit(answer.close).result.add_done_callback(_log_failure)
 
-    def forget(self, request_id: str) -> None:
-        """Drop a request's state, after what is queued."""
-        if (instance := self.instance) is not None:
-            done = self._worker.submit(lambda: instance.forget(request_id))
-            done.add_done_callback(_log_failure)  # it must not end another request
+    def _answered(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            self.report(task.exception())
 
-    def went_well(self, well: bool) -> None:
-        """Say whether the device is up; while it isn't, ask it now and then."""
-        metrics.BACKEND_UP.set(int(well))
-        if well and not self._up:
-            _log.warning("the device answers again")
-        self._up = well
-        if not well and (self._recovery is None or self._recovery.done()):
+    def report(self, error: BaseException | None) -> None:
+        """What became of the device's work: an error of the request's says nothing of it."""
+        if error is None:
+            self._set_up()
+        elif not isinstance(error, ValueError | ContractError):
+            self.set_down()
+
+    def _set_up(self) -> None:
+        if not self._up:
+            if self._up is False:
+                _log.warning("the device answers again")
+            self._up = True
+            metrics.BACKEND_UP.set(1)
+
+    def set_down(self) -> None:
+        """The device failed; it is watched until it is back."""
+        self._up = False
+        metrics.BACKEND_UP.set(0)
+        if self._recovery is None or self._recovery.done():
             self._recovery = asyncio.ensure_future(self._recover())
 
-    def _hung(self, hung: bool) -> None:
-        if hung:
-            _log.error("the device hangs in a step: its requests end, and new ones are refused")
-        self.went_well(not hung)
-
     async def _recover(self) -> None:
+        """Wait for a job that hangs, or ask the device now and then, until it is back."""
         while not self._up:
+            if (hung := self._thread.hung) is not None:
+                _log.error("the device hangs in a step: its requests end, new ones are refused")
+                await hung.returned
+                self._set_up()
+                return
             await asyncio.sleep(CHECK_SECONDS)
             with suppress(Exception):
-                if not self._worker.stuck:
-                    await self.check()
-                    self.went_well(True)
+                await self.check()
+                self._set_up()
 
     async def check(self) -> str:
         """The backend's word on its device, from an instance of its own."""
         if self.threaded:
-            return _line(await self._worker.submit(self._check))
+            return text_line(await self._thread.submit(self._check))
         instance = self._class()
         try:
-            found = await instance.check()
+            line = await instance.check()
         except BaseException:
             with suppress(Exception):  # the first error is the one to tell
                 await instance.close()
             raise
         await instance.close()
-        return _line(found)
+        return text_line(line)
 
     def _check(self) -> Any:
         instance = self._class()
         try:
-            found = instance.check()
+            line = instance.check()
         except BaseException:
             with suppress(Exception):
                 instance.close()
             raise
         instance.close()
-        return found
+        return line
 
     async def close(self, seconds: float = 60.0) -> None:
         """Close the instance; a device that hangs is waited for no longer than this."""
@@ -252,15 +247,15 @@ class Executor:
             return
         instance, self.instance = self.instance, None
         metrics.MODEL_BYTES.set(0)
-        self._batches.drop()
+        closing: asyncio.Future[Any]
         if self.threaded:
             if self._answer is not None:
                 self._close_answer(self._answer)
-            closing = self._worker.submit(instance.close)
+            closing = self._thread.submit(instance.close).result
         else:
             closing = asyncio.ensure_future(instance.close())
         # Not cancelled when the time is over: a device that comes back is still closed.
-        await asyncio.wait([closing], timeout=0 if self._worker.stuck else seconds)
+        await asyncio.wait([closing], timeout=seconds if self._thread.hung is None else 0)
         if not closing.done():
             _log.error("the device was not closed in time: it still works on something")
         elif not closing.cancelled() and (error := closing.exception()):
@@ -268,21 +263,7 @@ class Executor:
 
     def stop(self) -> None:
         """End the thread."""
-        self._worker.stop()
-
-
-def _positions(instance: Any, name: str) -> int | None:
-    """A number of positions that a backend may tell after its load."""
-    number = getattr(instance, name, None)
-    if number is not None and (type(number) is not int or number < 1):
-        raise ContractError(f"{name} in backend.py is {number!r}; it is a whole number above 0")
-    return number
-
-
-def _line(found: Any) -> str:
-    if not isinstance(found, str):
-        raise ContractError(f"check() in backend.py gives {found!r}; it gives one line of text")
-    return found
+        self._thread.stop()
 
 
 def _log_failure(done: "asyncio.Future[Any]") -> None:

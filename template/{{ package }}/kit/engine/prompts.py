@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..contract import RequestError
+from ..contract import DeviceError, RequestError
 from ..text.tokenizer import Tokenizer, TokenizerError
-from .thread import HungError, WatchedThread
+from .thread import WatchedThread
 
 T = TypeVar("T")
 
@@ -19,8 +19,12 @@ class Prompts:
 
     def __init__(self) -> None:
         self._tokenizer: Tokenizer | None = None
-        self._worker = WatchedThread("prompts")
+        self._thread = self._new_thread()
         self._waiting = 0
+
+    def _new_thread(self) -> WatchedThread:
+        text = f"the model's tokenizer takes longer than {SECONDS:.0f} s for a prompt"
+        return WatchedThread("prompts", text)
 
     async def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """The ids of a prompt. Raises RequestError."""
@@ -37,21 +41,18 @@ class Prompts:
             raise RequestError(f"{MOST_WAITING} prompts wait already. Send it again later")
         if self._tokenizer is not tokenizer:  # another model's may have hung
             self.stop()
-            self._tokenizer, self._worker = tokenizer, WatchedThread("prompts")
+            self._tokenizer, self._thread = tokenizer, self._new_thread()
         self._waiting += 1
         try:
-            return await self._worker.submit(call, SECONDS)
-        except HungError:
-            sentence = f"the model's tokenizer takes longer than {SECONDS:.0f} s for a prompt"
-            raise RequestError(sentence) from None
-        except TokenizerError as error:
+            return await self._thread.submit(call, SECONDS)
+        except (DeviceError, TokenizerError) as error:
             raise RequestError(str(error)) from None
         finally:
             self._waiting -= 1
 
     def stop(self) -> None:
         """End the thread after what it does."""
-        self._worker.stop()
+        self._thread.stop()
         self._tokenizer = None
 
 

@@ -7,108 +7,107 @@ the device.
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
+
+from ..contract import DeviceError
 
 T = TypeVar("T")
 
 
-class HungError(RuntimeError):
-    """A call takes longer than it may."""
-
-
 @dataclass(eq=False)
-class _Job:
-    call: Callable[[], Any]
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
-    seconds: float | None  # that it may take
-    begun: float | None = None
+class Job(Generic[T]):
+    """A call on its way through a thread.
 
-    def overdue(self) -> bool:
-        """Whether it runs for longer than it may."""
-        if self.begun is None or self.seconds is None:
-            return False
-        return time.monotonic() - self.begun > self.seconds
+    seconds: how long it may run, without a bound where it is None. result: what it gave, or a
+    DeviceError where it, or the job before it, runs for longer. returned: it has come back,
+    however late, or will never run.
+    """
 
-    def rest(self) -> float:
-        """After how many seconds to look at it again."""
-        if self.begun is None or self.seconds is None:
+    call: Callable[[], T]
+    seconds: float | None
+    result: "asyncio.Future[T]"
+    returned: "asyncio.Future[None]"
+    started: float | None = None  # seconds of time.monotonic()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.result.__await__()
+
+    def remaining(self) -> float:
+        """The seconds that are left to it; below 0 where it is overdue."""
+        if self.started is None or self.seconds is None:
             return 1.0
-        return max(self.seconds - (time.monotonic() - self.begun), 0.01)
+        return self.seconds - (time.monotonic() - self.started)
 
 
 class WatchedThread:
-    """Runs calls one after the other, in order, on a thread of its own.
+    """Runs jobs one after the other, in order, on a thread of its own.
 
-    hung: told True when a call is overdue, and False when it came back after all.
+    overdue: what is said of a job that takes too long. hung: that job, until it comes back.
     """
 
-    def __init__(self, name: str, hung: Callable[[bool], None] = lambda _: None) -> None:
-        self._name = name
-        self._tell = hung
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+    def __init__(self, name: str, overdue: str = "it takes too long") -> None:
+        self._name, self._overdue = name, overdue
+        self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._jobs: dict[_Job, None] = {}  # in order; the first one is running, or the next to run
+        self._jobs: dict[Job[Any], None] = {}  # in order; the first runs, or is the next to run
         self._timer: asyncio.TimerHandle | None = None
-        self.stuck = False
+        self.hung: Job[Any] | None = None
 
-    def submit(self, call: Callable[[], T], seconds: float | None = None) -> "asyncio.Future[T]":
-        """Queue a call; its result comes to the running loop. A cancelled one may never run.
+    def submit(self, call: Callable[[], T], seconds: float | None = None) -> Job[T]:
+        """Queue a call. Where its result is cancelled before it starts, it never runs.
 
-        Where the call, or one before it, runs for longer than its seconds, those that are bounded
-        end with a HungError; the others stay queued.
+        While a job hangs, those with a bound end with a DeviceError; the others stay queued.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        if self.stuck and seconds is not None:
-            future.set_exception(HungError())
-            return future
+        job = Job(call, seconds, loop.create_future(), loop.create_future())
+        if self.hung is not None and seconds is not None:
+            job.result.set_exception(DeviceError(self._overdue))
+            job.returned.set_result(None)
+            return job
         if self._thread is None:
             self._thread = threading.Thread(
                 target=_work, args=(self._queue, self._done), name=self._name, daemon=True
             )
             self._thread.start()
-        job = _Job(call, loop, future, seconds)
         self._jobs[job] = None
         self._queue.put(job)
         if seconds is not None and self._timer is None:
-            self._timer = loop.call_later(seconds, self._look)
-        return future
+            self._timer = loop.call_later(seconds, self._watch)
+        return job
 
-    def _look(self) -> None:
-        """Whether the running call is overdue; look again while there is one to look at."""
+    def _watch(self) -> None:
+        """Whether the running job is overdue; look again while there is one to look at."""
         self._timer = None
         running = next(iter(self._jobs), None)
-        if running is None or self.stuck:
+        if running is None or self.hung is not None:
             return
-        if not running.overdue():
-            self._timer = running.loop.call_later(running.rest(), self._look)
+        if (remaining := running.remaining()) >= 0:
+            loop = running.result.get_loop()
+            self._timer = loop.call_later(max(remaining, 0.01), self._watch)
             return
-        self.stuck = True
+        self.hung = running
         for job in self._jobs:
-            if job.seconds is not None and not job.future.done():
-                job.future.set_exception(HungError())
-        self._tell(True)
+            if job.seconds is not None and not job.result.done():
+                job.result.set_exception(DeviceError(self._overdue))
 
-    def _done(self, job: _Job, result: Any, error: BaseException | None) -> None:
+    def _done(self, job: Job[Any], result: Any, error: BaseException | None) -> None:
         """On the loop: hand out what a call gave."""
-        running = next(iter(self._jobs), None)
         self._jobs.pop(job, None)
-        if not job.future.done():
+        if job is self.hung:
+            self.hung = None
+        if not job.result.done():
             if error is None:
-                job.future.set_result(result)
+                job.result.set_result(result)
             else:
-                job.future.set_exception(error)
-        if self.stuck and job is running:
-            self.stuck = False
-            self._tell(False)
+                job.result.set_exception(error)
+        job.returned.set_result(None)
 
     def stop(self) -> None:
-        """End the thread after what is queued; a later call starts another one."""
+        """End the thread after what is queued; a later job starts another one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -119,22 +118,23 @@ class WatchedThread:
 
 async def in_thread(call: Callable[[], T]) -> T:
     """The result of one call on a thread of its own."""
-    worker = WatchedThread("in_thread")
+    thread = WatchedThread("in_thread")
     try:
-        return await worker.submit(call)
+        return await thread.submit(call)
     finally:
-        worker.stop()
+        thread.stop()
 
 
 def _work(
-    queue: "SimpleQueue[_Job | None]", done: Callable[[_Job, Any, BaseException | None], None]
+    queue: "SimpleQueue[Job[Any] | None]",
+    done: Callable[[Job[Any], Any, BaseException | None], None],
 ) -> None:
     while (job := queue.get()) is not None:
-        job.begun = time.monotonic()
-        skipped = job.future.done()  # cancelled, or ended by a call that hung
+        job.started = time.monotonic()
+        skipped = job.result.done()  # cancelled, or ended by a job that hung
         result, error = (None, None) if skipped else _outcome(job.call)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            job.loop.call_soon_threadsafe(done, job, result, error)
+            job.result.get_loop().call_soon_threadsafe(done, job, result, error)
         del job, result, error  # a waiting thread must not keep a model alive
 
 

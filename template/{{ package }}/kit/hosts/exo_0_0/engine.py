@@ -58,10 +58,9 @@ class ExoEngine(InferenceEngine):
         self.shard: Shard | None = None
         self.session: dict[str, Any] = {}  # exo's is shared by all engines of the process
         self.state: NodeState | None = None  # once exo has made its node, by a patch
-        self.engine = Engine(self.backend, self._ended)
+        self.engine = Engine(self.backend)
         self._prompts = prompts.Prompts()
         self._stepping: set[str] = set()
-        self._streams: dict[str, TokenStream] = {}
         self._retokenizer: asyncio.Future[Retokenizer] | None = None
 
     @property
@@ -120,7 +119,12 @@ class ExoEngine(InferenceEngine):
             token = self.engine.pick(x, Sampler(Sampling(temp, top_p)))
         except Exception as error:
             raise self._failed(request_id, error) from error
-        if self.tokenizer is not None and token == self.tokenizer.eos_token_id:
+        end = self.tokenizer.eos_token_id if self.tokenizer is not None else None
+        if end is not None and token != end and self.engine.is_full(request_id):
+            token = end  # exo knows of no other end than its own limit
+            if self.state is not None:
+                await self.state.tell_cut(request_id)
+        if token == end:
             self.engine.requests.finish(request_id)
         return np.array([token])
 
@@ -175,14 +179,13 @@ class ExoEngine(InferenceEngine):
 
     async def _next_id(self, request_id: str, x: Array) -> int:
         """The next id of an AnswerBackend's answer; x is the prompt's bytes, later ids."""
-        stream = self._streams.get(request_id)
+        request = self.engine.requests.get(request_id)
+        stream: TokenStream | None = request.host if request is not None else None
         if stream is None:
-            stream = self._streams[request_id] = await self._start(request_id, x)
-        try:
-            token = await stream.next_id()
-        finally:
-            if request_id not in self.engine.requests:  # it never came in, or is over
-                self._ended(request_id)
+            stream = await self._start(request_id, x)
+        token = await stream.next_id()
+        if (request := self.engine.requests.get(request_id)) is not None:
+            request.host = stream  # it goes with the request
         if token == cast(Tokenizer, self.tokenizer).eos_token_id:
             if stream.cut and self.state is not None:
                 await self.state.tell_cut(request_id)
@@ -197,7 +200,7 @@ class ExoEngine(InferenceEngine):
             prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
         ids = await self._prompts.encode(tokenizer, prompt)
         limit, temperature = self.limits()
-        sent = self.state.answers.get(request_id) if self.state else None
+        sent = self.state.answer(request_id) if self.state else None
         conversation = sent.messages if sent else None
         if sent and sent.from_command:
             conversation = await in_thread(lambda: messages.of_command(prompt, tokenizer))
@@ -215,12 +218,6 @@ class ExoEngine(InferenceEngine):
             return 10_000, 0.0
         node = self.state.node
         return int(node.max_generate_tokens), float(node.default_sample_temperature)
-
-    def _ended(self, request_id: str) -> None:
-        if stream := self._streams.pop(request_id, None):
-            stream.close()
-        if self.state is not None:
-            self.state.wake()
 
     def _failed(self, request_id: str, error: Exception) -> EngineError:
         """End a request; the error for exo's node."""

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from typing import cast
 
 from ...contract import Piece, Request, RequestError
 from ...engine.engine import Engine
 from ...text.reasoning import ReasoningMarks
 from ...text.tokenizer import Tokenizer
-from .node_state import later
 from .retokenizer import Retokenizer, Spelling
 
 
@@ -24,7 +22,7 @@ class TokenStream:
         self, engine: Engine, request: Request, retokenizer: "asyncio.Future[Retokenizer]"
     ) -> None:
         self._tokenizer = cast(Tokenizer, engine.tokenizer)
-        self._pieces = engine.answer(request)
+        self._pieces = engine.answer(request, text=False)
         self._retokenizer = retokenizer
         self._spelling: Spelling | None = None
         self._reasoning = ReasoningMarks(request.prompt)
@@ -77,13 +75,3 @@ class TokenStream:
         while ids and self._tokenizer.decode(ids).endswith("\ufffd"):
             ids = ids[:-1]
         return ids
-
-    def close(self) -> None:
-        """Let the stream go; it was ended already."""
-        self._over = True
-
-        async def closing() -> None:
-            with suppress(RuntimeError):  # a step waits in it, and hears of the end by itself
-                await self._pieces.aclose()
-
-        later(closing())
