@@ -160,7 +160,7 @@ def test_exos_downloads_come_first_and_the_hub_when_a_file_is_missing(
             raise FileNotFoundError("two.bin")
         ToyBackend.load(self, layers, where, tokenizer)
 
-    def snapshot_download(repository, allow_patterns):
+    def snapshot_download(repository, allow_patterns, ignore_patterns):
         asked.append((repository, allow_patterns))
         return str(folder)
 

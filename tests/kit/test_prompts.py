@@ -26,6 +26,8 @@ class Scripted:
             raise TokenizerError("this text can't be tokenized")
         return [ord(c) for c in text]
 
+    encode_prompt = encode
+
     def decode(self, ids):
         return "".join(map(chr, ids))
 

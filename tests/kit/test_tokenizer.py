@@ -269,5 +269,5 @@ def test_the_hub_is_asked_for_the_tokenizers_files_only(hub):
 
 def test_where_the_hub_has_none_the_error_says_where_the_files_belong(hub):
     done, _ = hub
-    assert "TokenizerError: no tokenizer for org/nowhere" in done.stderr
+    assert "RepositoryError: no tokenizer for org/nowhere" in done.stderr
     assert "org--nowhere" in done.stderr

@@ -135,7 +135,7 @@ def test_windows_by_layer(name, changes, windows):
         ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4}}, "low_freq_factor 4.0 is not below"),
         ({"rope_theta": -1}, "rope_theta is -1"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
-        ({"hidden_size": ...}, "hidden_size is missing"),
+        ({"hidden_size": None}, "hidden_size is missing"),
         ({"num_hidden_layers": None}, "num_hidden_layers is missing"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"vocab_size": "61"}, "vocab_size is '61'"),

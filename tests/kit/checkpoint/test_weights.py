@@ -230,7 +230,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, keep):
 def test_a_broken_header_is_refused(tmp_path, text):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     (tmp_path / SINGLE).write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(CheckpointError, match="has a header that is") as caught:
+    with pytest.raises(CheckpointError, match=r"'s header (is not JSON|holds no object)") as caught:
         load(tmp_path)
     assert str(tmp_path / SINGLE) in str(caught.value)
 
@@ -242,7 +242,7 @@ def test_a_header_that_claims_more_than_the_file_is_refused(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("length", [weights.LARGEST_HEADER + 1, 2 * 10**9])
+@pytest.mark.parametrize("length", [weights.LARGEST + 1, 2 * 10**9])
 def test_a_header_that_no_model_has_costs_no_memory(tmp_path, length):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     with (tmp_path / SINGLE).open("wb") as file:
@@ -259,10 +259,10 @@ def test_a_header_that_no_model_has_costs_no_memory(tmp_path, length):
 def test_an_index_that_no_model_has_is_not_read(tmp_path, monkeypatch):
     write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
     with (tmp_path / INDEX).open("wb") as file:
-        file.truncate(weights.LARGEST_HEADER + 1)
+        file.truncate(weights.LARGEST + 1)
     config = Config.from_folder(tmp_path)
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(CheckpointError, match=f"{weights.LARGEST_HEADER + 1} bytes; no model's"):
+    with pytest.raises(CheckpointError, match=f"{weights.LARGEST + 1} bytes; no model's"):
         load_model(tmp_path, config, 0, 0)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isawaitable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...names import PACKAGE
@@ -121,20 +120,17 @@ def check_models(plugin: Plugin) -> Result:
 
 def check_tokenizers(plugin: Plugin) -> Result:
     """For which models a tokenizer is on this machine. Downloads nothing."""
-    from huggingface_hub import try_to_load_from_cache
-
-    from ..repository.files import downloads_folder
+    from ..repository.files import tokenizer_here
     from ..text.tokenizer import Tokenizer, TokenizerError
 
     here, broken = [], []
     for name, model in plugin.models.by_id.items():
-        local = downloads_folder(model.repository) / "tokenizer.json"
-        cached: Any = try_to_load_from_cache(model.repository, "tokenizer.json")
-        if not local.is_file() and not isinstance(cached, str):
+        folder = tokenizer_here(model.repository)
+        if folder is None:
             continue
         here.append(name)
         try:
-            Tokenizer.from_folder((local if local.is_file() else Path(cached)).parent)
+            Tokenizer.from_folder(folder)
         except TokenizerError as error:
             broken.append(f"{name}: {sentence(error)}.")
     if broken:

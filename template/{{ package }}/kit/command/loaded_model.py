@@ -44,7 +44,7 @@ class Session:
         raw = arguments.raw or self.tokenizer.chat_template is None
         if not raw:
             prompt = await _templated(self.tokenizer, messages)
-        ids = await self.encode(prompt)
+        ids = await in_thread(lambda: self.tokenizer.encode_prompt(prompt, plain=raw))
         if not ids:
             raise CommandError(_EMPTY)
         if length := getattr(arguments, "prompt_tokens", None):

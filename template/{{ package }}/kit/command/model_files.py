@@ -1,31 +1,22 @@
 """Where the files of a model come from."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
-from importlib import import_module
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
 
 from ...names import PACKAGE
 from ..cards import Cards, Model, exo_id
 from ..contract import Layers
 from ..engine.thread import in_thread
-from ..repository.files import downloads_folder
+from ..repository.facts import Facts, RepositoryError
+from ..repository.files import downloads_folder, fetch, fetched_bytes, has
 from .interrupt import on_exit
 from .output import CommandError, printable, sentence
 from .progress import Progress
 
 _TOKENIZER = ("*.json", "*.jinja")
-_REFUSALS = {  # by the name of the hub's error: where they are differs between its versions
-    "GatedRepoError": "the Hugging Face hub wants a consent: accept the terms on the model's page",
-    "RepositoryNotFoundError": "the Hugging Face hub has no such repository for this account",
-    "OfflineModeIsEnabled": "HF_HUB_OFFLINE keeps us from the Hugging Face hub",
-    "LocalEntryNotFoundError": "the Hugging Face hub can't be reached",
-}
 
 
 class Files:
@@ -47,19 +38,23 @@ class Files:
         """The folder with these files and the tokenizer's; everything: exo's had not all."""
         if self._folder is None or not self.given:
             local = downloads_folder(self.model.repository)
-            whole = not everything and _has(local, (*patterns, "tokenizer.json"))
+            whole = not everything and has(local, (*patterns, "tokenizer.json"))
             self._folder = local if whole else await self._fetch((*patterns, *_TOKENIZER))
         return self._folder
 
     async def _fetch(self, patterns: tuple[str, ...]) -> Path:
         """From the hub's cache, or the network. Raises CommandError."""
         name = self.model.repository
-        self._progress.say(f"fetching {name}", lambda: _fetched(name))
+
+        def size() -> str:
+            return f"{fetched_bytes(name) / 1e6:,.0f} MB"
+
+        self._progress.say(f"fetching {name}", size)
         try:
-            return await in_thread(lambda: _snapshot(name, patterns))
-        except Exception as error:
+            return await in_thread(lambda: fetch(name, patterns))
+        except RepositoryError as error:
             raise CommandError(
-                f"{name} is not in {downloads_folder(name)}, and {_hub_says(error)}. "
+                f"{name} is not in {downloads_folder(name)}, and {printable(str(error))}. "
                 "Give --model a folder that has the model's files."
             ) from error
         finally:
@@ -87,22 +82,10 @@ def named(models: Cards, name: str | None, progress: Progress) -> Files:
 def of_folder(folder: Path, name: str, progress: Progress) -> Files:
     """A Hugging Face folder that is here. Raises CommandError."""
     try:
-        layers = _layers(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(
-            f"{folder} has no config.json with num_hidden_layers ({sentence(error)}). "
-            "Give --model a folder as the Hugging Face hub has it."
-        ) from error
+        layers = Facts(folder).layers
+    except (OSError, RepositoryError) as error:
+        raise CommandError(sentence(error)) from error
     return Files(Model(name, name, str(folder), layers), progress, folder)
-
-
-def _layers(folder: Path) -> int:
-    """How many layers a folder's model has; one of onnxruntime-genai has a file of its own."""
-    if not (folder / "config.json").exists() and (folder / "genai_config.json").exists():
-        about = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
-        return int(about["model"]["decoder"]["num_hidden_layers"])
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return int(config["num_hidden_layers"])
 
 
 @contextmanager
@@ -116,37 +99,3 @@ def temporary_folder() -> Iterator[Path]:
 
     with on_exit(remove):
         yield folder
-
-
-def _has(folder: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether a folder has a file for every pattern."""
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    return all(any(fnmatch(name, pattern) for name in names) for pattern in patterns)
-
-
-def _snapshot(repository: str, patterns: tuple[str, ...]) -> Path:
-    import huggingface_hub
-
-    utils: Any = import_module("huggingface_hub.utils")
-    utils.logging.set_verbosity_error()
-    utils.disable_progress_bars()  # ours goes when the answer comes
-    return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(patterns)))
-
-
-def _fetched(repository: str) -> str:
-    """How much of a repository the hub's cache has."""
-    cache = import_module("huggingface_hub.constants").HF_HUB_CACHE
-    blobs = (Path(cache) / f"models--{repository.replace('/', '--')}" / "blobs").glob("*")
-    size = sum(path.stat().st_size for path in blobs if path.exists())
-    return f"{size / 1e6:,.0f} MB"
-
-
-def _hub_says(error: Exception) -> str:
-    """Why the hub gave nothing; its own words fill a page."""
-    if import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
-        return _REFUSALS["OfflineModeIsEnabled"]
-    for kind in type(error).__mro__:
-        if kind.__name__ in _REFUSALS:
-            return _REFUSALS[kind.__name__]
-    first = printable(str(error)).strip().partition("\n")[0][:200] or type(error).__name__
-    return f"the Hugging Face hub gave nothing ({first})"

@@ -29,7 +29,7 @@ class Prompts:
     async def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """The ids of a prompt. Raises RequestError."""
         refuse_longer(len(text))
-        return await self._run(tokenizer, lambda: tokenizer.encode(text))
+        return await self._run(tokenizer, lambda: tokenizer.encode_prompt(text))
 
     async def decode(self, tokenizer: Tokenizer, ids: list[int]) -> str:
         """The text of a prompt that came as ids. Raises RequestError."""

@@ -8,12 +8,14 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..repository.facts import Facts, RepositoryError
+
 if TYPE_CHECKING:
     import tokenizers
 
 
 LARGEST_FILE = 200_000_000  # bytes; a vocabulary of 262,144 tokens has 33 million
-LARGEST_ID = (1 << 31) - 1
+MOST_START = 4  # ids before a text
 MOST_GROWTH = 64  # characters out of one: a text of 1 MB is then 64 MB
 
 
@@ -26,7 +28,8 @@ class Tokenizer:
     """What exo asks of `engine.tokenizer`, over the `tokenizers` library.
 
     `eos_token_id` is the id that exo compares with (the one of tokenizer_config.json, as
-    transformers has it); `eos_token_ids` are all the ids that end an answer.
+    transformers has it); `eos_token_ids` are all the ids that end an answer; `start_ids` are those
+    that the model wants before a text.
     """
 
     folder: Path
@@ -35,28 +38,39 @@ class Tokenizer:
     eos_token_ids: frozenset[int]
     chat_template: str | None
     special_tokens: dict[str, str]
+    start_ids: tuple[int, ...] = ()
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """Read a Hugging Face folder. Raises TokenizerError."""
-        import tokenizers
-
+        facts = Facts(folder)
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise TokenizerError(f"{folder} has no tokenizer.json; download the model's tokenizer")
-        with _no_panic(f"{path} is no tokenizer that can be read"):
-            _refuse_more_than(LARGEST_FILE, path)
-            fast = tokenizers.Tokenizer.from_file(str(path))
-            # A file's own settings would cut a prompt, repeat it, or pad it to the end of memory;
-            # the library acts on them at the first text, not before.
-            fast.no_padding()
-            fast.no_truncation()
-            fast.post_processor = None
-            _refuse_growth(fast)
-        config = _read_json(folder / "tokenizer_config.json")
-        special = _special_tokens(_read_json(folder / "special_tokens_map.json") | config)
-        eos = _eos_ids(folder, fast, special)
-        return cls(folder, fast, eos[0], frozenset(eos), _chat_template(folder, config), special)
+            raise TokenizerError(facts.no_tokenizer())
+        try:
+            fast, start = _read(path)
+            special, template = facts.special_tokens, facts.chat_template
+            with _no_panic(f"{path} can't take the tokens of tokenizer_config.json"):
+                _add_tokens(fast, facts.added_tokens)
+            eos = _eos_ids(facts, fast)
+            if start is None and facts.tokenizer.get("add_bos_token") is True:
+                bos = fast.token_to_id(special.get("bos_token", ""))
+                start = [] if bos is None else [bos]
+        except RepositoryError as error:
+            raise TokenizerError(str(error)) from error
+        begin = tuple(start or ())
+        return cls(folder, fast, eos[0], frozenset(eos), template, special, begin)
+
+    def encode_prompt(self, text: str, plain: bool = False) -> list[int]:
+        """Token ids of a prompt. Raises TokenizerError.
+
+        A chat template writes the token that a text begins with. What no template made gets it
+        here, where it isn't there already; plain: a text that no template made.
+        """
+        ids, start = self.encode(text), list(self.start_ids)
+        if (plain or self.chat_template is None) and ids and ids[: len(start)] != start:
+            return start + ids
+        return ids
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that already has its special tokens. Raises TokenizerError.
@@ -78,7 +92,7 @@ def _no_panic(what: str) -> Iterator[None]:
     """The library's panics are no Exceptions: they would end whoever catches those alone."""
     try:
         yield
-    except TokenizerError:
+    except (TokenizerError, RepositoryError):
         raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
@@ -86,9 +100,49 @@ def _no_panic(what: str) -> Iterator[None]:
         raise
 
 
-def _refuse_more_than(most: int, path: Path) -> None:
-    if (size := path.stat().st_size) > most:
-        raise TokenizerError(f"{path} has {size} bytes; no model's has more than {most}")
+def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None]:
+    """A tokenizer.json, and the ids that its post-processor puts before a text; None without one.
+
+    Raises TokenizerError.
+    """
+    import tokenizers
+
+    with _no_panic(f"{path} is no tokenizer that can be read"):
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            most = f"no model's has more than {LARGEST_FILE}"
+            raise TokenizerError(f"{path} has {size} bytes; {most}")
+        fast = tokenizers.Tokenizer.from_file(str(path))
+        # A file's own settings would cut a prompt, repeat it, or pad it to the end of memory;
+        # the library acts on them at the first text, not before.
+        fast.no_padding()
+        fast.no_truncation()
+        after = fast.post_processor
+        start = None if after is None else _start(json.loads(after.__getstate__()))
+        fast.post_processor = None
+        _refuse_growth(fast)
+    return fast, start
+
+
+def _start(processor: Any) -> list[int]:
+    """The ids before the text in a post-processor: those of a template's first special tokens."""
+    if not isinstance(processor, dict):
+        return []
+    for one in processor.get("processors") or []:
+        if found := _start(one):
+            return found
+    ids: list[int] = []
+    for piece in processor.get("single") or []:
+        if "SpecialToken" not in piece or len(ids) >= MOST_START:
+            break
+        ids += processor["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+    return ids
+
+
+def _add_tokens(fast: "tokenizers.Tokenizer", tokens: list[dict[str, Any]]) -> None:
+    """Join the tokens of a folder's other files to those of tokenizer.json."""
+    import tokenizers
+
+    fast.add_tokens([tokenizers.AddedToken(**token) for token in tokens])
 
 
 def _refuse_growth(fast: "tokenizers.Tokenizer") -> None:
@@ -108,52 +162,12 @@ def _growth(part: Any) -> int:
     return prod([max(1, len(text)) for text in written] + [_growth(step) for step in steps])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        _refuse_more_than(LARGEST_FILE, path)
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path} is not JSON: {error}; delete it and download it again"
-        ) from error
-    return content if isinstance(content, dict) else {}
-
-
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and their like; each is a text or an object with `content`."""
-    found = {}
-    for name, value in config.items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(text, str):
-            found[name] = text
-    return found
-
-
-def _eos_ids(folder: Path, fast: "tokenizers.Tokenizer", special: dict[str, str]) -> list[int]:
+def _eos_ids(facts: Facts, fast: "tokenizers.Tokenizer") -> list[int]:
     """Every EOS id, the one that exo's API compares with first."""
-    named = fast.token_to_id(special["eos_token"]) if "eos_token" in special else None
-    ids = [] if named is None else [named]
-    for name in ("generation_config.json", "config.json"):
-        value = _read_json(folder / name).get("eos_token_id")
-        given = value if isinstance(value, list) else [value]
-        ids += [i for i in given if type(i) is int and 0 <= i <= LARGEST_ID]
+    named = fast.token_to_id(facts.special_tokens.get("eos_token", ""))
+    ids = ([] if named is None else [named]) + facts.end_ids
     if not ids:
         raise TokenizerError(
-            f"{folder} names no end-of-sequence token; set eos_token in tokenizer_config.json"
+            f"{facts.folder} names no end-of-sequence token; set eos_token in tokenizer_config.json"
         )
     return list(dict.fromkeys(ids))
-
-
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """The template's text; a list of named templates gives the one called default."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        _refuse_more_than(LARGEST_FILE, path)
-        return path.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
-        template = named[0].get("template") if named else None
-    return template if isinstance(template, str) else None

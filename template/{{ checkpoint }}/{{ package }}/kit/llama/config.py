@@ -1,17 +1,39 @@
 """What a checkpoint's config.json says of the model, in the spellings of transformers 4 and 5."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-)
-LARGEST_FILE = 10_000_000  # bytes of a config.json; published ones have some thousand
+from ..repository.facts import Facts, RepositoryError, rope_parameters, scaled_context
+
+FAMILIES = {  # by model_type
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+ARCHITECTURES = tuple(FAMILIES.values())
+# What transformers' configuration classes take where config.json says nothing.
+_USUAL: dict[str, Any] = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": _USUAL
+    | {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
+    "MistralForCausalLM": _USUAL
+    | {"vocab_size": 32000, "intermediate_size": 14336, "max_position_embeddings": 131072}
+    | {"num_key_value_heads": 8},
+    "Qwen2ForCausalLM": _USUAL
+    | {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
+    | {"num_key_value_heads": 32},
+    "Qwen3ForCausalLM": _USUAL
+    | {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
+    | {"num_key_value_heads": 32, "head_dim": 128},
+}
 # Far above every published model; a larger size would cost memory before a weight is read.
 _LARGEST = {
     "num_hidden_layers": 1 << 12,
@@ -25,8 +47,7 @@ _LARGEST = {
 _MISSING = object()
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that can't be run; the text names what is wrong with it."""
+CheckpointError = RepositoryError
 
 
 @dataclass(frozen=True)
@@ -68,15 +89,7 @@ class Config:
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no config.json; download the model's files")
-        text = read_whole(path, LARGEST_FILE)
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path} is not JSON: {error}; delete it and download it again"
-            ) from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path} holds no object; delete it and download it again")
+        content = Facts(folder).config
         try:
             return cls.from_dict(content)
         except CheckpointError as error:
@@ -86,6 +99,7 @@ class Config:
     def from_dict(cls, content: dict[str, Any]) -> "Config":
         """Take what config.json holds. Raises CheckpointError."""
         architecture = _architecture(content)
+        content = _DEFAULTS[architecture] | content
         read = _Reader(content)
         llama, qwen3 = architecture == "LlamaForCausalLM", architecture == "Qwen3ForCausalLM"
         hidden_size, heads = read.count("hidden_size"), read.count("num_attention_heads")
@@ -95,7 +109,7 @@ class Config:
         head_dim = read.count("head_dim", 128 if qwen3 else hidden_size // heads)
         if head_dim % 2:
             raise CheckpointError(f"head_dim is {head_dim}; rotary embedding needs an even one")
-        context_length = read.count("max_position_embeddings")
+        read.count("max_position_embeddings")
         bias = (llama or qwen3) and read.flag("attention_bias")
         return cls(
             layers=read.count("num_hidden_layers"),
@@ -105,9 +119,9 @@ class Config:
             kv_heads=kv_heads,
             head_dim=head_dim,
             vocab_size=read.count("vocab_size"),
-            context_length=context_length,
+            context_length=scaled_context(content) or 1,
             norm_eps=read.number("rms_norm_eps"),
-            rope=_rope(content, context_length),
+            rope=_rope(content),
             windows=_windows(architecture, read),
             qkv_bias=bias or architecture == "Qwen2ForCausalLM",
             output_bias=bias,
@@ -156,46 +170,53 @@ class _Reader:
         return value
 
 
-def read_whole(path: Path, most: int) -> bytes:
-    """A file's bytes. Raises CheckpointError where it has more than `most`, before it is read."""
-    size = path.stat().st_size
-    if size > most:
-        raise CheckpointError(f"{path} has {size} bytes; no model's has more than {most}")
-    return path.read_bytes()
-
-
 def _architecture(content: dict[str, Any]) -> str:
-    """The model's class, where it is one that runs here."""
-    named = content.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else None
-    if architecture not in ARCHITECTURES:
+    """The model's class, where it is one that runs here.
+
+    model_type says it, as transformers' AutoConfig reads it; the first of `architectures` only
+    which part of the model the weights are for.
+    """
+    named, family = content.get("architectures"), content.get("model_type")
+    first = named[0] if isinstance(named, list) and named else None
+    by_name = {name.lower(): name for name in ARCHITECTURES}
+    architecture = by_name.get(str(first).lower()) if named else FAMILIES.get(str(family))
+    if architecture is None:
+        nested = "; its text model is nested in text_config" if "text_config" in content else ""
         known = ", ".join(ARCHITECTURES)
-        raise CheckpointError(f"the architecture {architecture!r} is none of {known}")
-    quantization = content.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise CheckpointError(
-            f"the checkpoint is quantized ({method or quantization!r}); "
-            "take the model's float16, bfloat16 or float32 one"
+            f"the architecture {first or family!r} is none of {known}{nested}. Take a text model "
+            "of one of these"
         )
+    if family is not None:
+        if str(family) not in FAMILIES:
+            raise CheckpointError(
+                f"model_type is {family!r}, and architectures names {architecture}: which of them "
+                "it is can't be told"
+            )
+        architecture = FAMILIES[str(family)]
+    for key in ("quantization_config", "compression_config"):
+        if (quantization := content.get(key)) is not None:
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+            raise CheckpointError(
+                f"the checkpoint is quantized ({method or quantization!r}); "
+                "take the model's float16, bfloat16 or float32 one"
+            )
     activation = content.get("hidden_act") or "silu"
-    if activation != "silu":
+    if activation not in ("silu", "swish"):  # two names of one function
         raise CheckpointError(f"the activation {activation!r} is not silu")
-    return str(architecture)
+    return architecture
 
 
-def _rope(content: dict[str, Any], context_length: int) -> Rope:
-    """transformers 5 has it all in `rope_parameters`, 4 in `rope_theta` and `rope_scaling`."""
-    scaling = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    if not isinstance(scaling, dict):
-        raise CheckpointError(f"the rope parameters are {scaling!r}; they should be an object")
-    read = _Reader({"rope_theta": content.get("rope_theta")} | scaling)
+def _rope(content: dict[str, Any]) -> Rope:
+    """The rotary embedding, as the files together say it."""
+    rope = rope_parameters(content)
+    read = _Reader(rope)
     theta = read.number("rope_theta", 10000.0)
     # Nested objects are parameters by kind of layer, which none of these models has.
     kind = read.get("rope_type", read.get("type", "default"))
-    if any(isinstance(value, dict) for value in scaling.values()):
-        kind = scaling
-    partial = read.get("partial_rotary_factor", content.get("partial_rotary_factor") or 1.0)
+    if any(isinstance(value, dict) for value in rope.values()):
+        kind = rope
+    partial = read.get("partial_rotary_factor", 1.0)
     if partial != 1.0:
         raise CheckpointError(f"partial_rotary_factor is {partial!r}; only 1.0 is known")
     if kind == "default":
@@ -206,7 +227,10 @@ def _rope(content: dict[str, Any], context_length: int) -> Rope:
         low, high = read.number("low_freq_factor"), read.number("high_freq_factor")
         if low >= high:
             raise CheckpointError(f"low_freq_factor {low} is not below high_freq_factor {high}")
-        original = read.count("original_max_position_embeddings", context_length)
+        beside = content.get("original_max_position_embeddings")  # it counts where it is there
+        own = rope if beside is None else rope | {"original_max_position_embeddings": beside}
+        usual = content["max_position_embeddings"]
+        original = _Reader(own).count("original_max_position_embeddings", usual)
         return Rope(theta, kind, read.number("factor"), low, high, original)
     raise CheckpointError(f"the rope type {kind!r} is none of default, linear, llama3")
 

@@ -1,21 +1,22 @@
 """Weights from safetensors files, memory-mapped: only what the shard's own layers need."""
 
-import json
 import mmap
 import sys
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .config import CheckpointError, Config, read_whole
+from ..repository.facts import LARGEST, Facts, parsed, read_json
+from .config import CheckpointError, Config
 from .llama import Array, Model
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it; of an index too
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 PIECE = 1 << 22  # elements that are converted at a time: only so much is mapped beside the result
 
 # NumPy has no bfloat16: it is the upper half of a float32.
@@ -58,12 +59,12 @@ def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
 
     Raises FileNotFoundError where a file that they need is not there, else CheckpointError.
     """
-    checkpoint = Checkpoint(folder)
+    checkpoint, config = open_checkpoint(folder, config)
     matrix = (config.vocab_size, config.hidden_size)
     first, last = start == 0, end == config.layers - 1
     embedding = head = norm = None
     if first or (last and config.tied):
-        embedding = checkpoint.tensor("model.embed_tokens.weight", matrix)
+        embedding = checkpoint.tensor(EMBEDDING, matrix)
     layers = tuple(
         {
             name: checkpoint.tensor(f"model.layers.{n}.{name}", shape)
@@ -73,41 +74,81 @@ def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
     )
     if last:
         norm = checkpoint.tensor("model.norm.weight", (config.hidden_size,))
-        head = embedding if config.tied else checkpoint.tensor("lm_head.weight", matrix)
+        head = embedding if config.tied else checkpoint.tensor(HEAD, matrix)
     return Model(config, start, layers, embedding if first else None, norm, head)
 
 
+def open_checkpoint(folder: Path, config: Config) -> tuple["Checkpoint", Config]:
+    """A folder's tensors, and the config with `tied` as the tensors have it.
+
+    A head of its own counts, whatever config.json says of tied ones; tied ones have either name
+    (transformers, PreTrainedModel.tie_weights).
+    """
+    checkpoint = Checkpoint(folder)
+    if not config.tied or HEAD not in checkpoint:
+        return checkpoint, config
+    if EMBEDDING in checkpoint:
+        return checkpoint, replace(config, tied=False)
+    checkpoint.alias(EMBEDDING, HEAD)
+    return checkpoint, config
+
+
 class Checkpoint:
-    """The tensors of a folder; a file is opened when the first of its tensors is asked for."""
+    """The tensors of a folder; a file is opened when the first of its tensors is asked for.
+
+    Names are those of the whole model; files of the model without its head leave "model." out.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._homes = None if (folder / SINGLE).is_file() else _read_index(folder)
         self._files: dict[str, _File] = {}
+        self._aliases: dict[str, str] = {}
+        self._homes: dict[str, Any] | None = None
+        if not (folder / SINGLE).is_file():
+            self._homes = _read_index(folder)
+
+    def __contains__(self, name: str) -> bool:
+        return self._stored(name) in self._names
+
+    def alias(self, name: str, other: str) -> None:
+        """Give a tensor another name."""
+        self._aliases[name] = other
 
     def tensor(self, name: str, shape: Shape) -> Array:
         """A tensor as float32."""
-        return self._file(name, shape).tensor(name, shape)
+        return self._file(name, shape).tensor(self._stored(name), shape)
 
     def rows(self, name: str, shape: Shape) -> "Rows":
         """A matrix that stays in its file."""
-        return self._file(name, shape).rows(name, shape)
+        return self._file(name, shape).rows(self._stored(name), shape)
+
+    @property
+    def _names(self) -> Container[str]:
+        return self._open(SINGLE).header if self._homes is None else self._homes
+
+    def _stored(self, name: str) -> str:
+        """A tensor's name in the files."""
+        name = self._aliases.get(name, name)
+        short = name.removeprefix("model.")
+        return short if name not in self._names and short in self._names else name
 
     def _file(self, name: str, shape: Shape) -> "_File":
         """The file that a tensor is in."""
-        home = SINGLE
-        if self._homes is not None:
-            home = self._homes.get(name, "")
-            # A name with a folder in it could lead out of the checkpoint.
-            if not home or not isinstance(home, str) or Path(home).name != home:
-                raise CheckpointError(
-                    f"{self._folder / INDEX} names no file for {name} {_spelled(shape)}"
-                )
+        if self._homes is None:
+            return self._open(SINGLE)
+        home = self._homes.get(self._stored(name), "")
+        # A name with a folder in it could lead out of the checkpoint.
+        if not home or not isinstance(home, str) or Path(home).name != home:
+            raise CheckpointError(
+                f"{self._folder / INDEX} names no file for {name} {_spelled(shape)}"
+            )
+        if home not in self._files and not (self._folder / home).is_file():
+            raise FileNotFoundError(f"{self._folder / home} is not there; {name} is in it")
+        return self._open(home)
+
+    def _open(self, home: str) -> "_File":
         if home not in self._files:
-            path = self._folder / home
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is not there; {name} is in it")
-            self._files[home] = _File.open(path)
+            self._files[home] = _File.open(self._folder / home)
         return self._files[home]
 
 
@@ -154,12 +195,12 @@ class _File:
                     f"{path} is no safetensors file, or cut short at {size} bytes; "
                     "delete it and download it again"
                 )
-            if length > LARGEST_HEADER:
+            if length > LARGEST:
                 raise CheckpointError(
                     f"{path} has a header of {length} bytes, and no model's has more than "
-                    f"{LARGEST_HEADER}; delete it and download it again"
+                    f"{LARGEST}; delete it and download it again"
                 )
-            header = _read_json(path, file.read(length))
+            header = parsed(path, file.read(length), "'s header")
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return cls(path, mapping, header, 8 + length)
 
@@ -234,28 +275,11 @@ def _read_index(folder: Path) -> dict[str, Any]:
     """Which file has which tensor."""
     path = folder / INDEX
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} has neither {SINGLE} nor {INDEX}; the model's weights are in one of them"
-        )
-    homes = _read_json(path, read_whole(path, LARGEST_HEADER)).get("weight_map")
+        raise FileNotFoundError(Facts(folder).no_weights(f"{SINGLE} nor {INDEX}"))
+    homes = read_json(path).get("weight_map")
     if not isinstance(homes, dict):
         raise CheckpointError(f"{path} has no weight_map; delete it and download it again")
     return homes
-
-
-def _read_json(path: Path, text: bytes) -> dict[str, Any]:
-    """The object in a header or an index."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} has a header that is not JSON: {error}; delete it and download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path} has a header that is no object; delete it and download it again"
-        )
-    return content
 
 
 def _spelled(shape: Any) -> str:

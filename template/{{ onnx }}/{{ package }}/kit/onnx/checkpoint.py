@@ -13,7 +13,7 @@ from onnx import helper
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError, Config
-from ..llama.weights import Checkpoint
+from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
 from .batch import Found, apart, together
 from .graph import Kind
@@ -46,7 +46,8 @@ class CheckpointLayers:
     def __init__(
         self, layers: Layers, folder: Path, plan: Plan, provider: Provider, build: Any = graph.build
     ) -> None:
-        self.config = c = Config.from_folder(folder)
+        tensors, c = open_checkpoint(folder, Config.from_folder(folder))
+        self.config = c
         if c.layers != layers.total:
             raise CheckpointError(
                 f"the checkpoint in {folder} has {c.layers} layers, but the model card of "
@@ -57,10 +58,10 @@ class CheckpointLayers:
         self.embedding = None
         if layers.embeds:
             matrix = (c.vocab_size, c.hidden_size)
-            self.embedding = Checkpoint(folder).rows("model.embed_tokens.weight", matrix)
+            self.embedding = tensors.rows(EMBEDDING, matrix)
         model = build(c, layers.first, layers.last, self.kind)
         self.block, self.context = BLOCK, c.context_length
-        given = self._given(folder, plan)
+        given = self._given(folder, tensors, plan)
         self.size = weights_size(model)
         options = session_options(plan.threads)
         options.add_external_initializers(list(given), list(given.values()))
@@ -76,7 +77,7 @@ class CheckpointLayers:
         kind = np.float16 if self.kind.half else np.float32
         self._form = Form(names, c.kv_heads, c.head_dim, kind, provider.memory, c.context_length)
 
-    def _given(self, folder: Path, plan: Plan) -> dict[str, Any]:
+    def _given(self, folder: Path, tensors: Checkpoint, plan: Plan) -> dict[str, Any]:
         """The weights by their names in the graph."""
         kept = None
         if self.kind.bits < 16:
@@ -84,7 +85,7 @@ class CheckpointLayers:
                 folder, f"int{self.kind.bits}{'-half' if self.kind.half else ''}"
             )
         made = matrices.weights(
-            folder,
+            tensors,
             self.config,
             self.layers.first,
             self.layers.last,

@@ -1,11 +1,10 @@
 """Which of a repository's files are wanted, and whether a folder holds a finished export."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..llama.config import CheckpointError
+from ..repository.facts import Facts
 from ..settings import PREFIX
 from .plan import export_asked
 
@@ -57,18 +56,16 @@ def export_in(folder: Path) -> Export | None:
 
 def _export(folder: Path) -> Export:
     """The model of an onnxruntime-genai folder, or the only one of another."""
-    about = _read(folder / GENAI).get("model", {})
-    decoder = about.get("decoder", {}) if isinstance(about, dict) else {}
+    decoder = Facts(folder).decoder
     if decoder.get("pipeline"):
         raise CheckpointError(
             f"{folder / GENAI} describes a pipeline of models, which are compiled for one NPU and "
             "one length; only onnxruntime-genai runs those"
         )
     if name := decoder.get("filename"):
-        if Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{folder / GENAI} names {name!r}, which is no file beside it")
-        context, head = about.get("context_length"), decoder.get("head_size")
-        return _checked(folder / name, folder, context, head)
+        return _checked(folder / name, folder)
     found = sorted(folder.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
@@ -76,24 +73,8 @@ def _export(folder: Path) -> Export:
     return _checked(found[0], folder)
 
 
-def _checked(path: Path, folder: Path, context: Any = None, head: Any = None) -> Export:
+def _checked(path: Path, folder: Path) -> Export:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; download the model's files")
-    config = _read(folder / "config.json")
-    context = context or config.get("max_position_embeddings")
-    return Export(path, _count(context), _count(head or config.get("head_dim")))
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}; download it again") from error
-    return content if isinstance(content, dict) else {}
+    facts = Facts(folder)
+    return Export(path, facts.context, facts.head_size)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ Part = dict[str, Numbers]
 
 
 def weights(
-    folder: Path,
+    checkpoint: Checkpoint,
     config: Config,
     first: int,
     last: int,
@@ -40,7 +39,6 @@ def weights(
     kept: files of what was rounded before. Raises FileNotFoundError, CheckpointError.
     """
     yield from rotations(config, kind).items()
-    checkpoint = Checkpoint(folder)
     with ThreadPoolExecutor(threads, thread_name_prefix="rounding") as pool:
         maker = Maker(checkpoint, config, kind, pool)
         for n in range(first, last + 1):

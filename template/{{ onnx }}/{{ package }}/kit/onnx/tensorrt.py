@@ -6,7 +6,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from ...names import ENGINE_NAME
-from ..repository.files import downloads_folder
+from ..repository.files import exo_home
 
 NAMES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-libs", "tensorrt-cu13-libs")
 
@@ -19,7 +19,7 @@ def compiled(provider: str, device: int) -> dict[str, str]:
     if provider != "Tensorrt":
         return {}
     place = f"ort-{ort.__version__}-trt-{_tensorrt()}-{_gpu(device)}"
-    folder = downloads_folder("x").parent.parent / ENGINE_NAME / "tensorrt" / place
+    folder = exo_home() / ENGINE_NAME / "tensorrt" / place
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "trt_engine_cache_enable": "True",

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from ...names import PACKAGE, PROJECT
 from ..cards import Cards, Model
 from ..engine.thread import in_thread
-from ..repository.files import downloads_folder
+from ..repository.files import tokenizer_here
 from ..server.client import ServerError
 from ..server.models import Served, Several, listed
 from ..text.tokenizer import Tokenizer, TokenizerError
@@ -31,7 +29,7 @@ async def cards_of(
     found, names = list[str](), [m.name for m in served]
     fitting = _fitting(cards.table, names, choose, settings)
     for model, name in fitting.items():
-        folder = here(model.repository)
+        folder = tokenizer_here(model.repository)
         if folder is None:
             continue
         with suppress(TokenizerError):  # doctor has a row for it
@@ -63,14 +61,3 @@ def _fitting(
         f"none of the server's models is one of this plugin's: {listed(names)}. "
         f"`{PROJECT} models` prints the lines that {PACKAGE}/models.py needs for them"
     )
-
-
-def here(repository: str) -> Path | None:
-    """The folder with a repository's tokenizer, where it is on this machine."""
-    from huggingface_hub import try_to_load_from_cache
-
-    local = downloads_folder(repository)
-    if (local / "tokenizer.json").is_file():
-        return local
-    cached: Any = try_to_load_from_cache(repository, "tokenizer.json")
-    return Path(cached).parent if isinstance(cached, str) else None

@@ -9,7 +9,8 @@ from exo.inference.shard import Shard
 from ...cards import Model
 from ...contract import Layers
 from ...engine.thread import in_thread
-from ...repository.files import downloads_folder, find_tokenizer
+from ...repository.facts import RepositoryError
+from ...repository.files import downloads_folder, fetch, find_tokenizer
 
 EXOS = (".json", ".safetensors")  # what exo's downloader finds by itself
 
@@ -63,20 +64,16 @@ class ShardFiles:
 
 
 def fetched(repository: str, patterns: tuple[str, ...]) -> Path:
-    """These files alone, where exo keeps a repository's.
+    """These files alone, where exo keeps a repository's. Raises RepositoryError.
 
     exo's downloader takes every file of a repository without an index of safetensors, and where a
     model was exported at eight precisions that is all of them.
     """
-    from huggingface_hub import snapshot_download
-
     folder = downloads_folder(repository)
     try:
-        snapshot_download(repository, allow_patterns=[*patterns, "*.jinja"], local_dir=folder)
-    except Exception as error:  # the hub's own kinds, whose text fills a page
-        why = (str(error).strip().splitlines() or [repr(error)])[0]
-        raise LookupError(
-            f"the Hugging Face hub gave no {' '.join(patterns)} of {repository} ({why}); put them "
-            f"into {folder}"
+        return fetch(repository, (*patterns, "*.jinja"), folder)
+    except RepositoryError as error:
+        raise RepositoryError(
+            f"there is no {' '.join(patterns)} of {repository} here, and {error}; put them into "
+            f"{folder}"
         ) from error
-    return folder

@@ -6,7 +6,7 @@ from exo.inference.shard import Shard
 from ...contract import Array
 from ...engine import prompts
 from ...engine.engine import Engine
-from ...text.tokenizer import LARGEST_ID
+from ...repository.facts import LARGEST_ID
 
 
 def refusal(

@@ -5,15 +5,13 @@ import json
 import re
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any, cast
 
 from ...names import PACKAGE
 from ..cards import Cards
 from ..engine.thread import in_thread
 from ..plugin import Plugin
-from ..repository.files import downloads_folder
+from ..repository.files import find_layers
 from ..server.client import ServerError
 from ..server.models import Served, choose_model
 from .output import printable
@@ -63,7 +61,7 @@ def matches(models: Cards, found: list[Served]) -> dict[str, list[str]]:
 def line(model: Served) -> str:
     """A line of the table for a model; its layers are looked up where its repository is known."""
     named = [name for name in (model.root, model.name) if _REPOSITORY.fullmatch(name)]
-    layers = next(((name, count) for name in named if (count := _layers(name))), None)
+    layers = next(((name, count) for name in named if (count := find_layers(name))), None)
     repository = layers[0] if layers else next(iter(named), f"owner/{_last(model)}")
     slug = re.sub(r"[^a-z0-9.]+", "-", _last(model).lower()).strip("-.") or "model"
     told = ", ".join(json.dumps(word) for word in (slug, _last(model), repository))
@@ -73,16 +71,3 @@ def line(model: Served) -> str:
 def _last(model: Served) -> str:
     """The last part of a name that may be a path; it stands in somebody's Python."""
     return re.sub(r"[^\w.-]+", "-", model.name.rstrip("/").rsplit("/", 1)[-1])[:80]
-
-
-def _layers(repository: str) -> int:
-    """How many layers a repository's config.json says; 0 where none can be had."""
-    path = downloads_folder(repository) / "config.json"
-    with suppress(Exception):  # the hub fails in many ways, and nothing depends on it
-        if not path.is_file():
-            path = Path(import_module("huggingface_hub").hf_hub_download(repository, path.name))
-        config = json.loads(path.read_text(encoding="utf-8"))
-        text = config.get("text_config", config)  # of one that takes images too
-        count = text.get("num_hidden_layers")
-        return count if type(count) is int and count > 0 else 0
-    return 0
