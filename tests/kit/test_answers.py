@@ -10,7 +10,7 @@ from ring import make_ring, model_shard
 from toy import END, STOP, ToyAnswers, write_tokenizer
 
 from exo_kit.kit.hosts.exo_0_0 import engine as engine_module
-from exo_kit.kit.hosts.exo_0_0.node_state import answer_of
+from exo_kit.kit.hosts.exo_0_0.node_state import end_of
 from exo_kit.kit.text.reasoning import ReasoningMarks
 from exo_kit.models import MODELS
 
@@ -115,5 +115,5 @@ async def test_a_limit_of_the_servers_is_known_on_every_node(
     async with asyncio.timeout(5):
         while not any(finished for *_, finished in ended):  # noqa: ASYNC110 - exo's own loop
             await asyncio.sleep(0.001)
-    assert [state.answer(f"r{size}{finish}").cut for state in states] == [cut] * size
-    assert answer_of(f"r{size}{finish}").cut is cut
+    assert [state.ends[f"r{size}{finish}"].cut for state in states] == [cut] * size
+    assert end_of(f"r{size}{finish}").cut is cut

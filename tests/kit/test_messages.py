@@ -9,6 +9,7 @@ from patched import Client, until
 from toy import ToyAnswers, ToyBackend
 
 from exo_kit.kit.hosts.exo_0_0.messages import as_sent, of_command
+from exo_kit.kit.hosts.exo_0_0.node_state import AnswerError
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] "
@@ -103,30 +104,44 @@ async def test_a_last_node_that_is_gone_gets_no_prompt(api):
     assert "a node of the cluster went away" in response.body["detail"]
 
 
-@pytest.mark.parametrize("how", ["whole", "left", "failed"])
-async def test_messages_are_dropped_at_every_end(api, monkeypatch, how):
+@pytest.mark.parametrize("how", ["whole", "left"])
+async def test_messages_are_dropped_at_every_end(api, how):
     Waits.go = asyncio.Event()
     made, nodes = api(Waits, 2)
     client = Client(False, "xyz")
     answer = asyncio.ensure_future(made.handle_post_chat_completions(client))
     await until(lambda: requests_of(nodes)[-1])
     states = [node.inference_engine.state for node in nodes]
+    assert [list(state.answers) for state in states if state.answers]
     if how == "left":
         client.closed = True
-    elif how == "failed":
-        nodes[1].inference_engine.engine.requests.fail("no such", "x", "device")
-    Waits.go.set()
+    else:
+        Waits.go.set()
     await asyncio.wait_for(answer, 5)
-    kept = [each.messages for state in states for each in state.answers.values()]
-    assert kept
-    assert not any(kept)
+    await until(lambda: not any(state.answers for state in states))
 
 
-async def test_nothing_is_read_for_a_device_that_computes_layers(api):
-    made, nodes = api(ToyBackend)
-    await made.handle_post_chat_completions(Client(False, "xyz"))
-    [state] = [node.inference_engine.state for node in nodes]
-    assert [each.messages for each in state.answers.values()] == [None]
+async def test_messages_whose_prompt_never_comes_are_dropped(ring):
+    nodes = ring(ToyAnswers, 2)
+    state, last = (node.inference_engine.state for node in nodes)
+    await state.hand_over("request", [{"role": "user", "content": "xyz"}])
+    assert last.answers["request"].messages
+    await state.end("request", AnswerError("its client went away", cancelled=True))
+    assert not last.answers
+
+
+@pytest.mark.parametrize(("backend", "reads"), [(ToyAnswers, 2), (ToyBackend, 1)])
+async def test_only_for_whole_answers_is_a_request_read_again(api, backend, reads):
+    made, _ = api(backend)
+    client, calls = Client(False, "xyz"), []
+
+    async def json():
+        calls.append(1)
+        return client.body
+
+    client.json = json
+    await made.handle_post_chat_completions(client)
+    assert len(calls) == reads
 
 
 async def test_what_the_hook_raises_is_logged_and_exos_own_hook_is_called(api, caplog):

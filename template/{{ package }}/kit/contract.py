@@ -68,6 +68,8 @@ class Sampling:
     """How the next token is chosen; each default is neutral, temperature 0 the most likely token.
 
     The sampler applies it to a device's logits; a server is sent what departs from neutral.
+    logprobs: of how many of the likeliest tokens the log-probability is wanted too, beside that of
+    the chosen one; None of none.
     """
 
     temperature: float = 0.0
@@ -78,6 +80,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,18 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Logprob:
+    """A token's log-probability, and (id, log-probability) of the likeliest, the largest first.
+
+    They are the model's own, of its raw logits: no temperature or penalty is in them.
+    """
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class ToolCall:
     """A function that the model wants called; arguments: a JSON text, as the model wrote it."""
 
@@ -130,8 +145,10 @@ class Usage:
 class Piece:
     """A piece of an answer: ids where the device has them, text where it has that.
 
-    thinking: this text is the model's reasoning. tool_calls: whole ones. finish: on the last piece,
-    why it is the last; there is the usage too, where the device counts better than the engine.
+    thinking: this text is the model's reasoning. tool_calls: whole ones; the engine hands all of an
+    answer out with its last piece. finish: on the last piece, why it is the last; there is the
+    usage too, where the device counts better than the engine. logprobs: one for each of the ids,
+    where the request wants them.
     """
 
     text: str = ""
@@ -140,6 +157,7 @@ class Piece:
     tool_calls: tuple[ToolCall, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
+    logprobs: tuple[Logprob, ...] = ()
 
 
 class StepBackend(Protocol):

@@ -200,7 +200,7 @@ class ExoEngine(InferenceEngine):
             prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
         ids = await self._prompts.encode(tokenizer, prompt)
         limit, temperature = self.limits()
-        sent = self.state.answer(request_id) if self.state else None
+        sent = self.state.answers.get(request_id) if self.state else None
         conversation = sent.messages if sent else None
         if sent and sent.from_command:
             conversation = await in_thread(lambda: messages.of_command(prompt, tokenizer))

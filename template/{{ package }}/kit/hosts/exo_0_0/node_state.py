@@ -11,14 +11,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from ....names import PACKAGE
 from ...contract import Messages
 
 KEEP_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
 AWAY = f"{PACKAGE}: a node of the cluster went away. Send the request again"
-MOST_ANSWERS = 4096  # that a node remembers, those that are over among them
+MOST = 4096  # answers that a node remembers, in flight and ended
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -33,33 +35,36 @@ class AnswerError(RuntimeError):
         super().__init__(sentence)
         self.lost, self.cancelled = lost, cancelled
 
-    def fresh(self) -> "AnswerError":
-        """One to raise, or to keep: a raised one keeps all that its callers had."""
-        return AnswerError(str(self), self.lost, self.cancelled)
+
+class End(NamedTuple):
+    """How an answer ended; sentence: of the error that ended it, if one did.
+
+    cut: a limit of the device's or server's ended it, which exo knows nothing of.
+    """
+
+    sentence: str = ""
+    lost: bool = False
+    cancelled: bool = False
+    cut: bool = False
+
+    @property
+    def error(self) -> AnswerError | None:
+        """A new one each time: a raised one keeps all that its callers had."""
+        return AnswerError(*self[:3]) if self.sentence else None
 
 
 @dataclass
 class AnswerState:
-    """One answer on one node.
+    """One answer in flight on one node.
 
     messages: the conversation, on the node that answers, until the prompt comes. from_command:
-    `exo run` asks, whose prompt is one user message. cut: a limit of the device's or server's
-    ended it. has_client: a client of this node's API waits for it.
+    `exo run` asks, whose prompt is one user message.
     """
 
     messages: Messages | None = None
     from_command: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
-    over: bool = False
     cut: bool = False
-    error: AnswerError | None = None
-    has_client: bool = False
-
-    def end(self, error: AnswerError | None = None) -> None:
-        """It is over; the first reason stays."""
-        self.error = self.error or (error and error.fresh())
-        self.over, self.messages = True, None
-        self.started.set()
 
 
 class NodeState:
@@ -68,6 +73,8 @@ class NodeState:
     def __init__(self, node: Any, exo_engine: Any) -> None:
         self.node, self.exo_engine = node, exo_engine
         self.answers: OrderedDict[str, AnswerState] = OrderedDict()
+        self.ends: OrderedDict[str, End] = OrderedDict()
+        self.clients: set[str] = set()  # answers that a client of this node's API waits for
         self.stopped: AnswerError | None = None  # why no answer begins any more
         self.lost: set[str] = set()  # nodes that can't be reached
         self.looking = asyncio.Lock()  # who is in the ring is worked out once at a time
@@ -79,28 +86,20 @@ class NodeState:
         node.on_opaque_status.register(PACKAGE).on_next(self.on_status)
 
     def answer(self, request_id: str) -> AnswerState:
-        """The record of an answer; a new one where there is none."""
+        """The record of an answer in flight, which begins with it."""
         if request_id not in self.answers:
-            self.answers[request_id] = AnswerState()
-            while len(self.answers) > MOST_ANSWERS:
-                self.answers.popitem(last=False)
+            _keep(self.answers, request_id, AnswerState())
         return self.answers[request_id]
 
     def error_of(self, request_id: str) -> AnswerError | None:
-        """Why an answer is over, where it is and something ended it."""
-        known = self.answers.get(request_id)
-        return known.error if known else None
+        """What ended an answer, where it is over and something did."""
+        end = self.ends.get(request_id)
+        return end.error if end else None
 
     def in_flight(self, with_waiting: bool = False) -> set[str]:
-        """Answers that are not over, computed or passed on here; with those that have no token."""
-        mine = {name for name, answer in self.answers.items() if not answer.over}
-        if not with_waiting:
-            mine = {name for name in mine if self.answers[name].started.is_set()}
+        """Answers that are computed or passed on here; with those that have no token yet."""
+        mine = {name for name, a in self.answers.items() if with_waiting or a.started.is_set()}
         return mine | set(self.exo_engine.engine.requests)
-
-    def clients(self) -> set[str]:
-        """Answers that a client of this node's API waits for."""
-        return {name for name, answer in self.answers.items() if answer.has_client}
 
     async def wait_until(self, condition: Callable[[], object], seconds: float) -> None:
         """Wait for what the end of answers brings about, no longer than this."""
@@ -116,42 +115,47 @@ class NodeState:
 
     def on_token(self, request_id: str, ids: Any, finished: bool) -> None:
         """Every node hears every token of every answer; no engine does."""
-        answer = self.answer(request_id)
-        answer.started.set()
+        if answer := self.answers.get(request_id):
+            answer.started.set()
         if finished:
-            answer.end()
+            self.remember(request_id, End(cut=bool(answer and answer.cut)))
             self.exo_engine.engine.requests.finish(request_id)
             loop, node = asyncio.get_running_loop(), self.node
             loop.call_later(KEEP_SECONDS, node.buffered_token_output.pop, request_id, None)
-            self.wake()
 
     def on_status(self, request_id: str, status: str) -> None:
         """What another node, or this one, says of an answer."""
         if PACKAGE not in status or (message := json.loads(status)).get("type") != PACKAGE:
+            return
+        if request_id in self.ends:
             return
         answer = self.answer(request_id)
         if message.get("cut"):
             answer.cut = True
         elif "why" in message:
             lost, cancelled = bool(message.get("lost")), bool(message.get("cancelled"))
-            error = AnswerError(str(message["why"]), lost, cancelled)
-            self._end_here(request_id, answer, error)
-        elif not answer.over:
+            self._end_here(request_id, End(str(message["why"]), lost, cancelled))
+        else:
             answer.messages = answer.messages or message.get("messages")
             answer.from_command = answer.messages is None
 
-    def _end_here(self, request_id: str, answer: AnswerState, error: AnswerError) -> None:
-        if answer.over:
-            return
-        answer.end(error)
+    def remember(self, request_id: str, end: End) -> None:
+        """An answer is over, for its client and for steps that come late; the first end counts."""
+        if answer := self.answers.pop(request_id, None):
+            answer.started.set()
+        if request_id not in self.ends:
+            _keep(self.ends, request_id, end)
+        self.wake()
+
+    def _end_here(self, request_id: str, end: End) -> None:
+        self.remember(request_id, end)
         requests = self.exo_engine.engine.requests
         if not self._computes():  # a node that only passes an answer on counts none
-            pass
-        elif error.cancelled:
+            return
+        if end.cancelled:
             requests.cancel(request_id)
         else:
-            requests.fail(request_id, str(error), "cluster")
-        self.wake()
+            requests.fail(request_id, end.sentence, "cluster")
 
     def _computes(self) -> bool:
         """Whether this node computes a part of the answers; of whole models the last one does."""
@@ -185,12 +189,12 @@ class NodeState:
     async def end(self, request_id: str, error: AnswerError) -> None:
         """End an answer on every node, at once; its client gets the sentence."""
         finished = self.node.buffered_token_output.get(request_id, ([], False))[1]
-        answer = self.answer(request_id)
-        if finished or answer.over:
+        if finished or request_id in self.ends:
             return
-        self._end_here(request_id, answer, error)
-        message = {"type": PACKAGE, "why": str(error)}
-        status = json.dumps(message | {"lost": error.lost, "cancelled": error.cancelled})
+        end = End(str(error), error.lost, error.cancelled)
+        self._end_here(request_id, end)
+        message = {"type": PACKAGE, "why": end.sentence, "lost": end.lost}
+        status = json.dumps(message | {"cancelled": end.cancelled})
         tokenizer = self.exo_engine.tokenizer
         # A node without this plugin shows the sentence's ids; none would be an IndexError there.
         ids = tokenizer.encode(f"\n[{error}]") if tokenizer else [0]
@@ -208,10 +212,17 @@ class NodeState:
 NODE_STATES: "weakref.WeakSet[NodeState]" = weakref.WeakSet()
 
 
-def answer_of(request_id: str) -> AnswerState:
-    """The record of an answer on any node of this process; an empty one where there is none."""
-    known = [state.answers[request_id] for state in NODE_STATES if request_id in state.answers]
-    return next((each for each in known if each.error or each.cut), AnswerState())
+def end_of(request_id: str) -> End:
+    """How an answer ended on any node of this process; plainly where nothing else is known."""
+    ends = [state.ends[request_id] for state in NODE_STATES if request_id in state.ends]
+    return next((end for end in ends if end.sentence or end.cut), End())
+
+
+def _keep(records: OrderedDict[str, T], request_id: str, record: T) -> None:
+    """Keep a record, of the last few thousand."""
+    records[request_id] = record
+    while len(records) > MOST:
+        records.popitem(last=False)
 
 
 def state_of(node: Any, engine_class: type) -> NodeState | None:

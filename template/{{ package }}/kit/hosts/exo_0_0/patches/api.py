@@ -14,8 +14,9 @@ from ..node_state import (
     KEEP_SECONDS,
     AnswerError,
     AnswerState,
+    End,
     NodeState,
-    answer_of,
+    end_of,
     state_of,
     why,
 )
@@ -56,14 +57,14 @@ def whole_text(original: Function, engine_class: Any) -> Function:
         given = dict(zip(names, args, strict=False)) | named
         if given["chat_request"].model not in engine_class.models:
             return original(*args, **named)
-        answer = answer_of(given["request_id"])
-        if answer.error is not None and not given["stream"]:
-            raise answer.error.fresh()  # exo makes HTTP 500 of it
+        end = end_of(given["request_id"])
+        if end.error is not None and not given["stream"]:
+            raise end.error  # exo makes HTTP 500 of it
         ids, finish = list(given["tokens"]), given["finish_reason"]
         if finish and ids and ids[-1] == given["tokenizer"].eos_token_id:
             # exo takes an id of 0 for none, and knows of no limit but its own.
-            ids, finish = ids[:-1], "length" if answer.cut else "stop"
-        text = _text(given, ids, bool(finish), answer.error)
+            ids, finish = ids[:-1], "length" if end.cut else "stop"
+        text = _text(given, ids, bool(finish), end.error)
         completion = original(**(given | {"finish_reason": finish}))
         choice = completion["choices"][0]
         for key in {"message", "delta"} & choice.keys():
@@ -129,7 +130,6 @@ def first_token_or_error(original: Function, engine_class: Any) -> Function:
         state, call = state_of(self, engine_class), CALL.get()
         if state is None or request_id is None:
             return await original(self, base_shard, prompt, request_id, *rest, **named)
-        answer = state.answer(request_id)
 
         async def begin() -> None:
             await hand_over(state, request_id, base_shard)
@@ -138,12 +138,13 @@ def first_token_or_error(original: Function, engine_class: Any) -> Function:
         if call is None:
             if base_shard.end_layer > 0:  # from another node
                 fit(state, base_shard)
-            if answer.error is None:  # the prompt comes late
+            if request_id not in state.ends:  # else the prompt comes late
+                state.answer(request_id)
                 await shielded(state, request_id, begin())
             return
         call.request_ids.append(request_id)
-        answer.has_client = True
-        await _first_token(state, request_id, answer, begin)
+        state.clients.add(request_id)
+        await _first_token(state, request_id, state.answer(request_id), begin)
 
     return process_prompt
 
@@ -156,17 +157,17 @@ async def _first_token(
         if state.stopped is not None:
             raise state.stopped
         await hold(state)
-        if not answer.over:  # its client can have gone meanwhile
+        if request_id not in state.ends:  # its client can have gone meanwhile
             await begin()
             await answer.started.wait()
     except Exception as error:
-        known = answer.error or why(error)  # what ended it is the reason
-        answer.end(known)
+        known = state.error_of(request_id) or why(error)  # what ended it is the reason
+        state.remember(request_id, End(str(known), known.lost, known.cancelled))
         if known.lost:
             await lost(state, 0)
-        raise known.fresh() from error
-    if answer.error is not None:
-        raise answer.error.fresh()
+        raise known from error
+    if (ended_by := state.error_of(request_id)) is not None:
+        raise ended_by
 
 
 @patches("exo.api.chatgpt_api:ChatGPTAPI.handle_post_chat_completions")
@@ -209,10 +210,9 @@ async def _body(request: Any) -> Any:
 async def _leave(state: NodeState, request_id: str) -> None:
     """Nobody reads this answer any more."""
     _streams.pop(request_id, None)
-    answer = state.answer(request_id)
-    answer.has_client = False
+    state.clients.discard(request_id)
     state.wake()
-    if not answer.over:
+    if request_id not in state.ends:
         await state.end(request_id, AnswerError("its client went away", cancelled=True))
 
 

@@ -99,10 +99,10 @@ def raise_later_errors(original: Function, engine_class: Any) -> Function:
         state = state_of(self, engine_class)
         if state is None:
             return await original(self, base_shard, tensor, request_id, inference_state)
-        if (error := state.error_of(request_id)) is not None:  # a step that comes late
-            if error.cancelled:
+        if (end := state.ends.get(request_id)) is not None:  # a step that comes late
+            if end.error is None or end.cancelled:
                 return None
-            raise error.fresh()  # its sender may not have heard
+            raise end.error  # its sender may not have heard
         state.answer(request_id)
         work = _step(self, state, base_shard, tensor, request_id, inference_state)
         return await shielded(state, request_id, work)

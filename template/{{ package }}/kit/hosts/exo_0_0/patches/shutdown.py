@@ -41,6 +41,6 @@ async def _close(state: NodeState) -> None:
     ended = [state.end(name, error) for name in state.in_flight(with_waiting=True)]
     if ended:
         await asyncio.wait([later(end) for end in ended], timeout=TELL_SECONDS)
-        await state.wait_until(lambda: not state.clients(), CLIENT_SECONDS)
+        await state.wait_until(lambda: not state.clients, CLIENT_SECONDS)
         await asyncio.sleep(WRITE_SECONDS)
     await state.exo_engine.close(CLOSE_SECONDS)
