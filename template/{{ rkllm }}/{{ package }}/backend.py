@@ -1,6 +1,6 @@
 """A Rockchip NPU behind an rkllama or OpenAI-compatible server."""
 
-from .kit.rkllm.server import RkllmBackend
+from .kit.rkllm.backend import RkllmBackend
 
 
 class Backend(RkllmBackend):

@@ -60,7 +60,7 @@ class Stream:
         await self.chunks.aclose()
 
 
-class RkllmBackend:
+class ServerBackend:
     """An AnswerBackend (kit/contract.py) over the servers of a Rockchip NPU.
 
     Such a server takes one request at a time and knows no cancel: whatever it still makes of an

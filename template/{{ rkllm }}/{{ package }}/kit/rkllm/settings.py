@@ -7,17 +7,32 @@ from ..server.settings import CONNECT_SECONDS, SILENCE_SECONDS, Environment
 from ..server.settings import Settings as ServerSettings
 from ..settings import SettingError
 
+BACKENDS = ("auto", "runtime", "server")
 KINDS = ("auto", "legacy", "rkllama", "openai")
 
 
 @dataclass(frozen=True)
 class Settings(ServerSettings):
-    """What an RKLLM server needs beside what every server does. All times in seconds."""
+    """What an RKLLM server, or the runtime in the process, needs. All times in seconds.
+
+    has_server: whether a setting names a server. library, version: the runtime's, where they can't
+    be told. models: folders with .rkllm files. context: tokens, 0 for the runtime's own. cpus: a
+    mask of the board's, 0 for the runtime's own choice. temperature: every request's, where the
+    runtime takes none with a request.
+    """
 
     kind: str = "auto"
     drain_seconds: float = 15.0
     load_seconds: float = 300.0
     url_name: str = "RKLLM_SERVER_URL"
+    backend: str = "auto"
+    has_server: bool = False
+    library: str = ""
+    version: str | None = None
+    models: str = ""
+    context: int = 0
+    cpus: int = 0
+    temperature: float = 0.0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -31,6 +46,14 @@ class Settings(ServerSettings):
             kind=env.choice("SERVER_KIND", KINDS),
             drain_seconds=env.seconds("DRAIN_SECONDS", cls.drain_seconds),
             load_seconds=env.seconds("LOAD_SECONDS", cls.load_seconds),
+            backend=env.choice("BACKEND", BACKENDS),
+            has_server=any(env.text(f"SERVER_{name}") for name in ("URL", "HOST", "PORT")),
+            library=env.text("LIBRARY"),
+            version=env.text("RUNTIME_VERSION") or None,
+            models=env.text("MODELS"),
+            context=env.whole("CONTEXT"),
+            cpus=env.whole("CPUS"),
+            temperature=env.temperature("TEMPERATURE"),
         )
 
 

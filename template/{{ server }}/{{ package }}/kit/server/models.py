@@ -18,11 +18,15 @@ _OTHER_MODEL = re.compile(
 
 @dataclass(frozen=True)
 class Served:
-    """One of the server's models. context: how many tokens it takes; root: what it was made of."""
+    """One of the server's models. context: how many tokens it takes; root: what it was made of.
+
+    note: what else is known of it, for a list.
+    """
 
     name: str
     context: int | None = None
     root: str = ""
+    note: str = ""
 
 
 class Several(ServerError):

@@ -64,6 +64,28 @@ class Environment:
             raise self.wrong(name, "set it to a number of seconds above 0")
         return value
 
+    def whole(self, name: str) -> int:
+        """A whole number, also as 0x…; 0 where nothing is set."""
+        text = self.text(name, "0")
+        try:
+            value = int(text[:20], 0)
+        except ValueError:
+            value = -1
+        if not 0 <= value < 1 << 31:
+            raise self.wrong(name, "set it to a whole number, such as 4096 or 0xf0")
+        return value
+
+    def temperature(self, name: str) -> float:
+        """A sampling temperature, 0 where nothing is set."""
+        text = self.text(name, "0")
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 5:
+            raise self.wrong(name, "set it to a number from 0 to 5")
+        return value
+
     def choice(self, name: str, choices: Sequence[str]) -> str:
         """One of these; the first where nothing is set."""
         text = self.text(name, choices[0])
