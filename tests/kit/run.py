@@ -53,7 +53,7 @@ def render(template: Path, folder: Path, variant: str, names: Names = FIXED) -> 
     for part in ("", *FOLDERS[variant]):
         target = plugin / "tests/kit" / part
         target.mkdir(parents=True)
-        for path in (KIT / part).glob("*.py"):
+        for path in (path for kind in ("*.py", "*.c") for path in (KIT / part).glob(kind)):
             source = path.read_text(encoding="utf-8")
             for before, after in zip(FIXED.spellings(), names.spellings(), strict=True):
                 source = source.replace(before, after)

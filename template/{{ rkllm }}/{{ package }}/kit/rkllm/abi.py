@@ -83,6 +83,10 @@ _ROLE = (("role", c.c_char_p), ("enable_thinking", c.c_bool), ("input_type", c.c
 _RESULT = (("text", c.c_char_p), ("token_id", c.c_int32), ("last_hidden_layer", Hidden))
 _INFER = (("mode", c.c_int), ("lora_params", c.c_void_p), ("prompt_cache_params", c.c_void_p))
 _HISTORY = ("keep_history", c.c_int)
+_LIMITS = (("sampling_params", c.POINTER(Sampling)), _HISTORY, ("max_new_tokens", c.c_int32))
+_BARE = (("input_type", c.c_int), ("token_input", Tokens), ("rest", c.c_void_p))
+_EXTEND, _OLD_EXTEND = ("extend_param", Extend), ("extend_param", OldExtend)
+_PARAM = (*_TOP, _TOP_K, *_KEEP, *_SAMPLING)
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ def _sizes(param: int, extend: int, input: int, union: int, infer: int, result: 
 ABIS = (
     Abi(
         "1.1",
-        _structure("Param110", *_TOP, _TOP_K, *_SAMPLING, *_FLAGS, *_IMAGE, ("extend_param", OldExtend)),
-        _structure("Input110", ("input_type", c.c_int), ("token_input", Tokens), ("rest", c.c_void_p)),
+        _structure("Param110", *_TOP, _TOP_K, *_SAMPLING, *_FLAGS, *_IMAGE, _OLD_EXTEND),
+        _structure("Input110", *_BARE),
         _structure("Infer110", *_INFER),
         _structure("Result110", *_RESULT),
         _sizes(200, 116, 32, 8, 24, 32),
@@ -138,8 +142,8 @@ ABIS = (
     ),
     Abi(
         "1.2.0",
-        _structure("Param120", *_TOP, _TOP_K, *_KEEP, *_SAMPLING, *_FLAGS, *_IMAGE, ("extend_param", Extend)),
-        _structure("Input120", ("input_type", c.c_int), ("token_input", Tokens), ("rest", c.c_void_p)),
+        _structure("Param120", *_PARAM, *_FLAGS, *_IMAGE, _EXTEND),
+        _structure("Input120", *_BARE),
         _structure("Infer120", *_INFER, _HISTORY),
         _structure("Result120", *_RESULT, ("logits", Hidden)),
         _sizes(208, 120, 32, 8, 32, 48),
@@ -147,7 +151,7 @@ ABIS = (
     ),
     Abi(
         "1.2.1",
-        _structure("Param121", *_TOP, _TOP_K, *_KEEP, *_SAMPLING, *_FLAGS, *_IMAGE, ("extend_param", Extend)),
+        _structure("Param121", *_PARAM, *_FLAGS, *_IMAGE, _EXTEND),
         _structure("Input121", *_ROLE, ("token_input", Tokens), ("rest", c.c_void_p * 4)),
         _structure("Infer121", *_INFER, _HISTORY),
         _structure("Result121", *_RESULT, ("logits", Hidden), ("perf", Performance)),
@@ -155,15 +159,15 @@ ABIS = (
     ),
     Abi(
         "1.3.0",
-        _structure("Param130", *_TOP, _TOP_K, *_KEEP, *_SAMPLING, *_FLAGS_130, ("extend_param", Extend)),
+        _structure("Param130", *_PARAM, *_FLAGS_130, _EXTEND),
         _structure("Input130", *_ROLE, ("token_input", Tokens), ("rest", c.c_void_p * 16)),
-        _structure("Infer130", *_INFER, ("sampling_params", c.POINTER(Sampling)), _HISTORY, ("max_new_tokens", c.c_int32)),
+        _structure("Infer130", *_INFER, *_LIMITS),
         _structure("Result130", *_RESULT, ("logits", Hidden), ("perf", Performance)),
         _sizes(184, 120, 160, 16, 40, 72),
         own_limits=True,
         running=1,
     ),
-)  # fmt: skip
+)
 # The versions that were read, by the group that they are of.
 VERSIONS = {
     "1.1.0": "1.1", "1.1.1": "1.1", "1.1.2": "1.1", "1.1.3": "1.1", "1.1.4": "1.1",

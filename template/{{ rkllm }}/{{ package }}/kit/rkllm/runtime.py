@@ -1,6 +1,7 @@
 """librkllmrt.so in the process: found, told apart, and called; every failure a sentence.
 
-Never run on an NPU: written after the vendor's headers, and tried against a library that plays them.
+Never run on an NPU: it is written after the vendor's headers, and tried against a library that
+plays them.
 """
 
 import ctypes as c
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..contract import Sampling
 from . import abi as layouts
-from .abi import ABIS, VERSIONS, Abi, abi_of
+from .abi import VERSIONS, Abi, abi_of
 
 NAME = "librkllmrt.so"
 Result = Callable[[bytes, int | None, int], None]  # text, id, state; on the library's thread
@@ -57,9 +58,14 @@ class Library:
     """One library, one model at a time. Every call may wait: use a thread, but for abort()."""
 
     def __init__(self, path: Path, version: str | None = None) -> None:
-        """Load it. version: the user's word. Raises RuntimeLibraryError."""
-        self.path = path
-        self.version = version or version_of(path) or ""
+        """Load it. version: the user's word, where it can't be told. Raises RuntimeLibraryError."""
+        self.path, own = path, version_of(path)
+        if version and own and VERSIONS.get(own, own) != VERSIONS.get(version):
+            raise RuntimeLibraryError(
+                f"{path} says that it is version {own}, and RKLLM_RUNTIME_VERSION is {version}: "
+                "unset that"
+            )
+        self.version = version or own or ""
         try:
             self._calls: Any = c.CDLL(str(path))
         except OSError as error:
@@ -135,12 +141,13 @@ class Library:
         if start.cpus and hasattr(extend, "enabled_cpus_mask"):
             extend.enabled_cpus_num = start.cpus.bit_count()
             extend.enabled_cpus_mask = start.cpus
-        handle, third = c.c_void_p(), self._callback
+        handle = c.c_void_p()
+        third: Any = self._callback
         if self.abi.own_limits:
             callbacks = layouts.Callbacks(c.cast(self._callback, c.c_void_p).value)
             third = c.byref(callbacks)
         code = self._calls.rkllm_init(c.byref(handle), c.byref(param), third)
-        if code != 0 or not handle:
+        if code != 0 or not handle.value:
             raise RuntimeLibraryError(
                 f"the runtime {self.version or self.abi.name} did not take {start.model.name} "
                 f"(rkllm_init gave {code}): no .rkllm file, one of another toolkit's version or "
