@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants  # noqa: F401 - it reads HF_HUB_OFFLINE here, whoever comes first
 import pytest
 import pytest_asyncio
 from command import told, use_backend  # noqa: F401 - fixtures, of which pytest learns here
