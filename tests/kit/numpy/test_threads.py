@@ -4,12 +4,16 @@ import gc
 import subprocess
 import sys
 import weakref
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from checkpoints import CONFIGS, LAYERS, slices, tokens
 
+from exo_kit.backend import Backend
 from exo_kit.kit.llama import threads
+from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.kit.llama.threads import DECODE, PREFILL, Threads, candidates
 from exo_kit.kit.settings import PREFIX, SettingError
 
@@ -369,3 +373,31 @@ def test_a_setting_that_is_no_number_is_a_sentence(monkeypatch, text):
     threads.of_process.cache_clear()
     with pytest.raises(SettingError, match=f"{PREFIX}THREADS is .*a whole number from 1 on"):
         threads.of_process()
+
+
+def test_every_step_runs_with_the_threads_that_are_chosen(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    entered = []
+
+    class Chosen(threads.Threads):
+        def ready(self, model):
+            entered.append(len(model.layers))
+
+        @contextmanager
+        def step(self, model, rows, requests):
+            entered.append((rows, requests))
+            yield
+            entered.append("left")
+
+    chosen = Chosen(2, entered.append)
+    monkeypatch.setattr(threads, "of_process", lambda: chosen)
+    backend = Backend()
+    backend.load(slices()[0], tmp_path, None)
+    backend.step("request", tokens(3))
+    backend.step("request", tokens(1))
+    backend.step_batch([("request", tokens(1)), ("other", tokens(5))])
+    assert entered == [LAYERS, (3, 1), "left", (1, 1), "left", (6, 2), "left"]
+
+
+def test_check_says_the_threads():
+    assert Backend().check().endswith(f", {threads.of_process()}")

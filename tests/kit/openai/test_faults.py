@@ -5,9 +5,9 @@ import logging
 import time
 
 import pytest
-from hosting import IDS, KINDS, Host, nobody_is_connected, within
+from hosting import Host, nobody_is_connected, within
 from raw_server import RawServer, http, serving
-from serving import SETTINGS
+from serving import IDS, KINDS, SETTINGS
 
 from exo_kit.backend import Backend
 from exo_kit.kit.contract import LoadError, RequestError

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 from driver import full_shard, generate, split, text_of
-from hosting import IDS, QUESTION, within
-from serving import MODEL, SETTINGS
+from hosting import within
+from serving import IDS, MODEL, PROMPT, SETTINGS
 from tokenizers import Tokenizer
 from tokenizers_for_tests import bos_adding
 
@@ -14,13 +14,18 @@ from exo_kit.kit.contract import LoadError, RequestError
 LONG = "Hello 😀🙂 日本語 नमस्ते, x = [1]\n\n\tif  <a> </s>"
 
 
+def spoken_to(host):
+    """How the server is spoken to."""
+    return host.backend._connection.mode.kind
+
+
 def prompt_mode_of(kind):
     return {"openai": "text", "chat": "chat"}.get(kind, "ids")
 
 
 async def test_ids_where_the_server_gives_them_else_text_else_a_chat(host, server, kind):
     await host.load()
-    assert host.prompt_mode == prompt_mode_of(kind)
+    assert spoken_to(host) == prompt_mode_of(kind)
 
 
 async def test_prompt_limit_and_sampling_are_sent_as_the_kind_takes_them(host, server, kind):
@@ -35,9 +40,9 @@ async def test_prompt_limit_and_sampling_are_sent_as_the_kind_takes_them(host, s
     if kind in ("vllm", "old-vllm", "sglang", "tensorrt-llm"):
         assert sampling["stop_token_ids"] == sorted(tokenizer.eos_token_ids)
     if kind in IDS:
-        assert body.get("input_ids", body.get("prompt")) == tokenizer.encode(QUESTION)
+        assert body.get("input_ids", body.get("prompt")) == tokenizer.encode(PROMPT)
     if kind == "openai":
-        assert body["prompt"] == QUESTION
+        assert body["prompt"] == PROMPT
     if kind == "chat":
         assert [m["content"] for m in body["messages"]] == ["Be brief.", "Hi"]
 
@@ -65,7 +70,7 @@ async def test_another_tokenizer_at_the_server_means_text_and_a_warning(
     server.eos = "<|eot_id|>"
     with caplog.at_level(logging.WARNING):
         await host.load()
-    assert host.prompt_mode == "chat"  # its count of a text's tokens is another too
+    assert spoken_to(host) == "chat"  # its count of a text's tokens is another too
     assert "the server's tokenizer is not that of the card" in caplog.text
 
 
@@ -76,7 +81,7 @@ async def test_a_tensorrt_whose_ids_mean_something_else_is_spoken_to_in_text(
     said = server._said
     monkeypatch.setattr(server, "_said", lambda ids: said([i + 1 for i in ids]))
     await host.load()
-    assert host.prompt_mode == "text"
+    assert spoken_to(host) == "text"
 
 
 @pytest.mark.parametrize(("extra", "prompt_mode"), [(1, "text"), (20, "chat")])
@@ -86,20 +91,20 @@ async def test_a_count_of_tokens_tells_a_bos_and_a_template(
     server.kind, ids = "openai", server.ids
     monkeypatch.setattr(server, "ids", lambda text: [0] * extra + ids(text))
     await host.load()
-    assert host.prompt_mode == prompt_mode
+    assert spoken_to(host) == prompt_mode
 
 
 @pytest.mark.parametrize("prompt_mode", ["ids", "text", "chat"])
 async def test_a_setting_says_how_to_speak(host, server, monkeypatch, prompt_mode):
     monkeypatch.setenv(f"{SETTINGS}PROMPT_MODE", prompt_mode)
     await host.load()
-    assert host.prompt_mode == prompt_mode
+    assert spoken_to(host) == prompt_mode
 
 
 async def test_a_setting_says_which_kind_it_is(host, server, monkeypatch):
     monkeypatch.setenv(f"{SETTINGS}KIND", "openai")
     await host.load()
-    assert host.prompt_mode == "text"
+    assert spoken_to(host) == "text"
 
 
 async def test_ids_that_a_server_does_not_give_are_no_answer(host, server, monkeypatch):
@@ -112,7 +117,7 @@ async def test_ids_that_a_server_does_not_give_are_no_answer(host, server, monke
 async def test_the_limit_is_what_the_context_leaves(host, server, kind):
     await host.load()
     server.script("a" * 200)
-    length = len(host.engine.tokenizer.encode(QUESTION))
+    length = len(host.engine.tokenizer.encode(PROMPT))
     instance = host.engine.executor.instance
     known = instance._connection.model.context is not None
     assert known == (kind in ("vllm", "llama.cpp", "sglang"))
@@ -132,7 +137,7 @@ async def test_a_context_that_a_refusal_names_is_kept(host, server):
     server.refusals = [(400, "")]
     assert await within(10, host.answer("a", 1000)) == "Hello there, this is the server."
     await within(10, host.answer("b", 1000))
-    length = len(host.engine.tokenizer.encode(QUESTION))
+    length = len(host.engine.tokenizer.encode(PROMPT))
     assert [r["max_tokens"] for r in server.answered] == [1000, *[63 - length] * 2]
 
 
