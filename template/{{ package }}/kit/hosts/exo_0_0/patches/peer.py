@@ -17,10 +17,10 @@ class Link:
     """Around exo's handle of a peer. A call to a node that is gone ends, whatever gRPC does.
 
     exo waits for a step without a bound, and prints a traceback for each word that a peer doesn't
-    get. doubt: called where this peer may be gone.
+    get. doubt: called where this peer may be gone, and with True where it said nothing when asked.
     """
 
-    def __init__(self, peer: Any, doubt: Callable[["Link"], object]) -> None:
+    def __init__(self, peer: Any, doubt: Callable[["Link", bool], object]) -> None:
         self.peer = peer
         self.gone = asyncio.get_running_loop().create_future()
         self._doubt = doubt
@@ -77,8 +77,11 @@ class Link:
         try:
             while not task.done():
                 await asyncio.wait({task, self.gone}, timeout=LOOK_SECONDS, return_when=_FIRST)
-                if not task.done() and (self.gone.done() or not await self.reached()):
-                    raise AnswerError(AWAY, lost=True)
+                if task.done() or (not self.gone.done() and await self.reached()):
+                    continue
+                if not self.gone.done():
+                    self._doubt(self, True)
+                raise AnswerError(AWAY, lost=True)
             return task.result()
         finally:
             task.cancel()
@@ -87,7 +90,7 @@ class Link:
         with suppress(Exception):  # whatever gRPC raises: that this peer is gone is said elsewhere
             return await self._watched(call)
         if not self.gone.done():
-            self._doubt(self)
+            self._doubt(self, False)
         return None
 
 

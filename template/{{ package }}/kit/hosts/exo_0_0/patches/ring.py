@@ -39,7 +39,7 @@ class Ring:
         for known in self._state.node.peers:
             if isinstance(known, Link) and known.peer is peer and not known.gone.done():
                 return known
-        return Link(peer, lambda link: later(lose(self._state, link)))
+        return Link(peer, lambda link, sure: later(lose(self._state, link, sure)))
 
     async def _usable(self, peer: Any) -> bool:
         state, name = self._state, peer.id()
@@ -77,10 +77,15 @@ async def lost(state: NodeState, index: int) -> None:
             return
 
 
-async def lose(state: NodeState, peer: Any) -> None:
-    """Take a node out of the ring at once, if it can't be reached; exo takes 16 s."""
+async def lose(state: NodeState, peer: Any, sure: bool = False) -> None:
+    """Take a node out of the ring at once, if it can't be reached; exo takes 16 s.
+
+    sure: it was asked just now.
+    """
     node, name = state.node, peer.id()
-    if name in state.lost or await reached(peer) or name in state.lost or peer not in node.peers:
+    if name in state.lost or (not sure and await reached(peer)):
+        return
+    if name in state.lost or peer not in node.peers:  # somebody else was quicker
         return
     state.lost.add(name)
     if isinstance(peer, Link):
