@@ -106,7 +106,7 @@ class Requests:
     def __init__(self, scheduler: "Scheduler") -> None:
         self._scheduler = scheduler
         self._running: OrderedDict[str, RequestState] = OrderedDict()
-        self._ended: OrderedDict[str, RequestError] = OrderedDict()
+        self._ended: OrderedDict[str, str] = OrderedDict()  # what who comes late is told
         self._an_end = asyncio.Event()
         self._watchers = [self._an_end]
         self._waiting = 0
@@ -209,7 +209,7 @@ class Requests:
         ended.status, ended.reason = status, reason
         metrics.REQUESTS.labels(status.value, cause).inc()
         metrics.IN_FLIGHT.set(len(self._running))
-        self._ended[request_id] = ended.error()
+        self._ended[request_id] = str(ended.error())
         while len(self._ended) > _ENDED_KEPT:
             self._ended.popitem(last=False)
         if request is not None:
