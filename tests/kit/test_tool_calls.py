@@ -1,0 +1,149 @@
+"""Calls of tools in a model's text: every family's, cut anywhere; half a mark is never shown."""
+
+import json
+import re
+
+import pytest
+
+from exo_kit.kit.text.reasoning import Part
+from exo_kit.kit.text.tool_calls import MOST_CHARACTERS, ToolCallParser
+
+ODD = '{"city": "S\\u00e3o \\"P\\"aulo } </tool_call>", "n": 1.50, "deep": {"a": [{}, "]"]}}'
+ONE = '{"name": "weather", "arguments": ' + ODD + "}"
+LLAMA = '{"name": "weather", "parameters": ' + ODD + "}"
+V11 = "[TOOL_CALLS]weather[ARGS]"
+TWO = [("weather", ODD), ("weather", ODD)]
+FAMILIES = {
+    "hermes": (f"<tool_call>\n{ONE}\n</tool_call>", "", TWO[:1]),
+    "hermes, text before": (f"Let me see.\n<tool_call>{ONE}</tool_call>", "Let me see.\n", TWO[:1]),
+    "hermes, two": (f"<tool_call>\n{ONE}\n</tool_call>\n<tool_call>\n{ONE}\n</tool_call>", "", TWO),
+    "hermes, not closed": (f"<tool_call>\n{ONE}", "", TWO[:1]),
+    "hermes, text behind": (f"<tool_call>{ONE}</tool_call>\nso", "so", TWO[:1]),
+    "llama": (LLAMA, "", TWO[:1]),
+    "llama, blanks": (f"\n\n{LLAMA}", "", TWO[:1]),
+    "llama, two": (f"{LLAMA}; {LLAMA}", "", TWO),
+    "llama, python tag": (f"<|python_tag|>{LLAMA}", "", TWO[:1]),
+    "llama, type first": ('{"type": "function", ' + LLAMA[1:], "", TWO[:1]),
+    "llama, function": (LLAMA.replace('"name"', '"function"'), "", TWO[:1]),
+    "mistral": (f"[TOOL_CALLS][{ONE}]", "", TWO[:1]),
+    "mistral, two": (f"[TOOL_CALLS] [{ONE}, {ONE}]", "", TWO),
+    "mistral, text before": (f"I look.[TOOL_CALLS][{ONE}]", "I look.", TWO[:1]),
+    "mistral v11": (V11 + ODD, "", TWO[:1]),
+    "mistral v11, two": (V11 + ODD + V11 + ODD, "", TWO),
+    "mistral v11, id": ("[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]" + ODD, "", TWO[:1]),
+}
+NO_CALLS = {
+    "text": "Nothing to see: a < b, <tool, [TOOL] and { }.",
+    "broken": '<tool_call>\n{"name": "weather", "arguments": {"city": }}\n</tool_call>',
+    "no json": "<tool_call>weather</tool_call>",
+    "cut": '<tool_call>\n{"name": "weather", "arguments": {"ci',
+    "no name": '<tool_call>{"arguments": {}}</tool_call>',
+    "no object": '<tool_call>{"name": "weather", "arguments": 5}</tool_call>',
+    "a name that is none": '<tool_call>{"name": 5, "arguments": {}}</tool_call>',
+    "no numbers": '<tool_call>{"name": "weather", "arguments": {"x": NaN}}</tool_call>',
+    "two commas": '<tool_call>{"name": "weather",, "arguments": {}}</tool_call>',
+    "json": '{"city": "Paris", "name": "weather", "arguments": {}}',
+    "another's name": '{"name": "Bob", "parameters": {}}',
+    "json later": "So: " + LLAMA,
+    "half a mark": "far and <tool_c",
+    "a mark": "far and [TOOL_CALLS]",
+    "half json": '{"name": "wea',
+    "mistral, broken": "[TOOL_CALLS]weather[ARGS]{5}",
+    "mistral, a sentence": "[TOOL_CALLS] is how Mistral's models begin {a call}.",
+    "blanks": " \n",
+}
+
+
+def read(pieces, names=("weather",)):
+    """Text, and names and arguments of the calls."""
+    parser = ToolCallParser(names)
+    text = "".join(parser.feed(Part(piece)) for piece in pieces)
+    return text + parser.rest(), [(call.name, call.arguments) for call in parser.calls]
+
+
+@pytest.mark.parametrize(("text", "shown", "calls"), FAMILIES.values(), ids=FAMILIES)
+def test_every_familys_calls_are_read_wherever_they_are_cut(text, shown, calls):
+    assert read([text]) == (shown, calls)
+    assert read(text) == (shown, calls)
+    for cut in range(1, len(text)):
+        assert read([text[:cut], text[cut:]]) == (shown, calls)
+
+
+@pytest.mark.parametrize("text", NO_CALLS.values(), ids=NO_CALLS)
+def test_what_is_no_call_is_text_to_the_letter(text):
+    assert read([text]) == (text, [])
+    assert read(text) == (text, [])
+    for cut in range(1, len(text)):
+        assert read([text[:cut], text[cut:]]) == (text, [])
+
+
+@pytest.mark.parametrize(("text", "shown", "calls"), FAMILIES.values(), ids=FAMILIES)
+def test_no_half_of_a_mark_is_ever_shown(text, shown, calls):
+    parser, seen = ToolCallParser(["weather"]), ""
+    for letter in text:
+        seen += parser.feed(Part(letter))
+        assert shown.startswith(seen)
+
+
+def test_text_is_shown_as_it_comes():
+    parser = ToolCallParser(["weather"])
+    assert parser.feed(Part("So <b")) == "So <b"
+    assert parser.feed(Part(" {")) == " {"
+    assert ToolCallParser([]).feed(Part('{"city": ')) == '{"city": '
+    parser = ToolCallParser(["weather"])
+    assert parser.feed(Part("<tool_call> see")) == "<tool_call> see"
+
+
+@pytest.mark.parametrize("arguments", ["null", '"{}"', '""', None])
+def test_a_call_without_arguments_has_none(arguments):
+    member = "" if arguments is None else f', "arguments": {arguments}'
+    text = f'<tool_call>{{"name": "now"{member}}}</tool_call>'
+    assert read([text]) == (("", [("now", "{}")]) if arguments != '""' else (text, []))
+
+
+def test_arguments_that_are_a_text_are_the_object():
+    text = json.dumps({"name": "weather", "arguments": ODD})
+    assert read([f"<tool_call>{text}</tool_call>"]) == ("", [("weather", ODD)])
+
+
+def test_ids_are_what_each_familys_template_takes():
+    parser = ToolCallParser(["weather"])
+    parser.feed(Part(f"<tool_call>{ONE}</tool_call>[TOOL_CALLS][{ONE}]"))
+    hermes, mistral = (call.id for call in parser.calls)
+    assert re.fullmatch(r"call_[A-Za-z0-9]{24}", hermes)
+    assert re.fullmatch(r"[A-Za-z0-9]{9}", mistral)
+
+
+def test_messages_to_a_function_are_its_calls():
+    parser = ToolCallParser([])
+    parts = [Part("I look."), Part('{"a"', function="f"), Part(": 1}", function="f")]
+    parts += [Part("{half", function="g"), Part("done")]
+    assert "".join(map(parser.feed, parts)) == "I look.{halfdone"
+    assert [(call.name, call.arguments) for call in parser.calls] == [("f", '{"a": 1}')]
+    assert parser.feed(Part("{}", function="h")) == ""
+    assert parser.rest() == ""
+    assert parser.calls[-1].name == "h"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "' + "a" * MOST_CHARACTERS,
+        "<tool_call>" + '{"a":' * 50_000,
+        "<tool_call>" * 20_000,
+        "{" * 100_000,
+        "<" * 100_000,
+        '<tool_call>{"name": "weather", "arguments": {"n": ' + "9" * 100_000 + "",
+        "\n" * 100_000,
+    ],
+    ids=["long", "deep", "marks", "braces", "halves", "digits", "blanks"],
+)
+def test_a_hostile_text_is_bounded_and_shown(text):
+    pieces = [text[n : n + 9] for n in range(0, len(text), 9)]
+    assert read(pieces) == (text, [])
+
+
+def test_a_number_of_many_digits_is_kept():
+    arguments = '{"n": ' + "9" * 100_000 + "}"
+    text = f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>'
+    assert read([text]) == ("", [("weather", arguments)])
