@@ -1,10 +1,16 @@
 """What a host gets of a backend's pieces: limits, ends, usage, and text where it reads some."""
 
+import asyncio
+import itertools
+
+import numpy as np
 import pytest
 from running import answer_of, request, value
 from toy import END, STOP, ToyAnswers, ToyMany
 
-from exo_kit.kit.contract import Usage
+from exo_kit.kit.contract import RequestError, Sampling, ToolCall, Usage
+
+NUMBERS = itertools.count()
 
 
 class Scripted(ToyAnswers):
@@ -28,7 +34,8 @@ def saying(new_runner):
 
 
 async def pieces_of(runner, most=64, text=True, **members):
-    answer = runner.answer(request(runner, "abc", most=most, **members), text)
+    name = f"request {next(NUMBERS)}"
+    answer = runner.answer(request(runner, "abc", name, most, **members), text)
     return [piece async for piece in answer]
 
 
@@ -90,3 +97,109 @@ async def test_an_answer_that_fills_the_context_ends_with_length(new_runner, pro
     assert (len(ids), finish) == (length, "length")
     assert sum(rows for batch in runner.executor.instance.batches for _, rows in batch) <= 12
     assert value("requests_total") == failed
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+CALL = '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'
+
+
+async def test_reasoning_in_a_text_is_told_apart_and_its_ids_counted(saying):
+    runner = await saying({"text": "<think>h", "ids": (1, 2)}, {"text": "m</think>y", "ids": (3,)})
+    pieces = await pieces_of(runner)
+    assert [(piece.text, piece.thinking, piece.ids) for piece in pieces] == [
+        ("h", True, (1, 2)),
+        ("m", True, (3,)),
+        ("y", False, ()),
+        ("", False, ()),
+    ]
+    assert pieces[-1].usage == Usage(3, 3, 0, 3)
+    raw = await pieces_of(runner, text=False)
+    assert "".join(piece.text for piece in raw) == "<think>hm</think>y"
+
+
+async def test_calls_come_with_the_last_piece(saying):
+    runner = await saying({"text": f"so {CALL}"}, {"text": CALL, "finish": "stop"})
+    pieces = await pieces_of(runner, tools=TOOLS)
+    assert [(piece.text, piece.finish) for piece in pieces] == [("so ", None), ("", "tool_calls")]
+    calls = pieces[-1].tool_calls
+    assert [(call.name, call.arguments) for call in calls] == [("f", '{"x": 1}')] * 2
+    assert len({call.id for call in calls}) == 2
+    assert "".join(p.text for p in await pieces_of(runner)) == f"so {CALL}{CALL}"  # without tools
+
+
+async def test_a_servers_calls_and_the_texts_come_together(saying):
+    call = ToolCall("a", "g", "{}")
+    runner = await saying({"tool_calls": (call,)}, {"text": CALL}, {"finish": "length"})
+    pieces = await pieces_of(runner, tools=TOOLS)
+    assert pieces[-1].finish == "length"
+    assert [c.name for c in pieces[-1].tool_calls] == ["g", "f"]
+    assert not any(piece.tool_calls for piece in pieces[:-1])
+
+
+async def test_half_a_call_at_the_end_is_text(saying):
+    runner = await saying({"text": CALL[:-20]}, {"finish": "length"})
+    pieces = await pieces_of(runner, tools=TOOLS)
+    assert ("".join(piece.text for piece in pieces), pieces[-1].tool_calls) == (CALL[:-20], ())
+
+
+async def test_logprobs_come_with_their_ids(new_runner):
+    runner = await new_runner(ToyMany)
+    pieces = await pieces_of(runner, most=3, sampling=Sampling(logprobs=2))
+    for piece in pieces[:3]:
+        [found] = piece.logprobs
+        assert (found.id,) == piece.ids
+        assert found.top[0] == (found.id, found.logprob)
+        assert len(found.top) == 2
+    assert not any(piece.logprobs for piece in await pieces_of(runner, most=3))
+
+
+@pytest.mark.parametrize("base", [ToyMany, ToyAnswers])
+async def test_what_a_backend_cannot_do_is_refused_or_told_once(new_runner, caplog, base):
+    limits = {"unsupported": ("tools", "logprobs", "top_k", "seed")}
+    runner = await new_runner(type("Limited", (base,), limits))
+    for members in ({"tools": TOOLS}, {"sampling": Sampling(logprobs=0)}):
+        with pytest.raises(RequestError, match=r"backend has no (tools|logprobs): send"):
+            await pieces_of(runner, **members)
+    for _ in range(2):
+        await pieces_of(runner, most=2, sampling=Sampling(top_k=3, seed=1, top_p=0.9))
+    told = [record.getMessage() for record in caplog.records if "heed" in record.getMessage()]
+    assert told == ["toy: this engine's backend does not heed seed, top_k"]
+
+
+async def test_a_device_that_samples_says_what_it_does_not_heed(new_runner, caplog):
+    class Samples(ToyMany):
+        def step(self, request_id, x):
+            super().step(request_id, x)
+            return np.array([[5]])
+
+    runner = await new_runner(Samples)
+    for _ in range(2):
+        await pieces_of(runner, most=3, sampling=Sampling(temperature=1.0, min_p=0.1))
+    told = [record.getMessage() for record in caplog.records if "heed" in record.getMessage()]
+    assert told == [
+        "toy: the device chooses the tokens itself, and does not heed min_p, temperature"
+    ]
+    with pytest.raises(RequestError, match="chooses the tokens itself, and has no logprobs"):
+        await pieces_of(runner, sampling=Sampling(logprobs=1))
+
+
+async def test_an_answer_of_a_server_has_no_logprobs_unless_it_says_so(new_runner):
+    runner = await new_runner(ToyAnswers)
+    with pytest.raises(RequestError, match="no logprobs"):
+        await pieces_of(runner, sampling=Sampling(logprobs=1))
+    runner = await new_runner(type("Able", (ToyAnswers,), {"unsupported": ()}))
+    assert await pieces_of(runner, sampling=Sampling(logprobs=1))
+
+
+async def test_seeds_are_the_same_alone_and_among_eight(new_runner):
+    runner = await new_runner(ToyMany)
+
+    async def ids(name, seed):
+        sampling = Sampling(temperature=300.0, seed=seed)
+        pieces = runner.answer(request(runner, "abc", name, 12, sampling=sampling))
+        return [token async for piece in pieces for token in piece.ids]
+
+    alone = [await ids(f"alone {seed}", seed) for seed in range(8)]
+    assert len({tuple(answer) for answer in alone}) == 8
+    together = await asyncio.gather(*(ids(f"together {seed}", seed) for seed in range(8)))
+    assert together == alone

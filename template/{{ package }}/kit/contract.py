@@ -187,6 +187,10 @@ class StepBackend(Protocol):
         Begin request_id, which is new, with the first `length` positions of other's state. It is
         a copy: other stays as it is, and each may be forgotten without the other. Needs size().
         On a raise the prompt is computed from its beginning.
+    unsupported: tuple[str, ...]    (optional)
+        What of a request it can't do, of the class: "tools", "logprobs" or names of Sampling's
+        members. A request that needs tools or logprobs is refused with a sentence; of the others
+        there is one warning a model.
     """
 
     @property
@@ -224,12 +228,14 @@ class StepBackend(Protocol):
 class AnswerBackend(Protocol):
     """A device or server that makes whole answers. Its methods run on the event loop.
 
-    Two flags, read from the class:
+    Three flags, read from the class:
 
     files: tuple[str, ...]    (optional)
         Patterns of what load() wants of the model's repository, as a StepBackend has them.
     blocking: bool    (optional)
         True for a device that is driven by calls that wait: it is a BlockingAnswerBackend.
+    unsupported: tuple[str, ...]    (optional)
+        As a StepBackend has it; without it, logprobs are.
     """
 
     @property

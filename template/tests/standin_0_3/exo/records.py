@@ -89,6 +89,7 @@ class TextGenerationTaskParams(Record):
     seed: int | None = None
     chat_template_messages: list[dict[str, Any]] | None = None
     enable_thinking: bool | None = None
+    reasoning_effort: str | None = None
     logprobs: bool = False
     min_p: float | None = None
     repetition_penalty: float | None = None

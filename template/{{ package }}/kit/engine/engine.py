@@ -15,14 +15,25 @@ import numpy as np
 from ...names import PROJECT
 from .. import metrics, settings
 from ..cards import Model
-from ..contract import CONTRACT, Array, Backend, Layers, LoadError, Piece, Request
+from ..contract import (
+    CONTRACT,
+    Array,
+    Backend,
+    Finish,
+    Layers,
+    LoadError,
+    Logprob,
+    Piece,
+    Request,
+)
 from ..text.tokenizer import Tokenizer
 from .executor import Executor
 from .output import Output
 from .prefix_cache import PrefixCache
 from .requests import Requests, RequestState
-from .sampler import Sampler
+from .sampler import Sampler, logprob
 from .scheduler import Scheduler
+from .support import Support
 from .thread import in_thread
 
 _log = logging.getLogger(__name__)
@@ -57,6 +68,7 @@ class Engine:
 
     def __init__(self, backend: Backend, reuses: bool = True) -> None:
         self.executor = Executor(backend)
+        self._support = Support(getattr(backend, "unsupported", None), self.executor.answers)
         cache = PrefixCache(reuses and self.executor.reuses)
         self._scheduler = Scheduler(self.executor, cache)
         self.requests = Requests(self._scheduler)
@@ -185,16 +197,17 @@ class Engine:
         state: RequestState | None = None
         try:
             state = await self.requests.enter(request.id)
+            self._support.check(request, self._model)
             output = Output(request, cast(Tokenizer, self.tokenizer), text)
             answers = self.executor.answers
             async with aclosing(
                 self._stream(request, state) if answers else self._decode(request)
             ) as pieces:
                 async for given in pieces:
-                    if piece := output.feed(given, state.reused):
+                    for piece in output.feed(given, state.reused):
                         yield piece
-                        if piece.finish:
-                            break
+                    if output.finished:
+                        break
         except (asyncio.CancelledError, GeneratorExit):
             if state is None or state.running:
                 self.requests.cancel(request.id)
@@ -206,18 +219,26 @@ class Engine:
         if state.running:
             self.requests.finish(request.id)
 
+    @property
+    def _model(self) -> str:
+        return self.layers.model if self.layers is not None else ""
+
     async def _decode(self, request: Request) -> AsyncGenerator[Piece, None]:
         """Prefill, decode and sampling over a StepBackend."""
         sampler = Sampler(request.sampling, request.ids)
         end = cast(Tokenizer, self.tokenizer).eos_token_id
         x = np.array([request.ids], dtype=np.int64)  # [1, S]
         for n in range(request.max_tokens):
-            token = self.pick(await self.step(request.id, x), sampler)
+            logits = await self.step(request.id, x)
+            if not n and np.issubdtype(logits.dtype, np.integer):
+                self._support.check_sampled(request, self._model)
+            token = self.pick(logits, sampler)
             if token == end:
                 yield Piece(finish="stop")
                 return
             last = n + 1 == request.max_tokens or self.is_full(request.id)
-            yield Piece(ids=(token,), finish="length" if last else None)
+            finish: Finish | None = "length" if last else None
+            yield Piece(ids=(token,), finish=finish, logprobs=_logprobs(request, logits, token))
             x = np.array([[token]], dtype=np.int64)
 
     async def _stream(self, request: Request, state: RequestState) -> AsyncGenerator[Piece, None]:
@@ -238,6 +259,12 @@ class Engine:
         self.executor.stop()
         self._scheduler.clear()
         self.layers, self._loaded = None, None
+
+
+def _logprobs(request: Request, logits: Array, token: int) -> tuple[Logprob, ...]:
+    """The token's, where the request wants them."""
+    most = request.sampling.logprobs
+    return () if most is None else (logprob(logits, token, most),)
 
 
 def _count(request: RequestState, tokens: int) -> None:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from ..contract import Piece, Request, Usage
+from ..contract import Finish, Piece, Request, ToolCall, Usage
+from ..text.answer_parser import AnswerParser
 from ..text.detokenizer import Detokenizer, StopTexts
 from ..text.tokenizer import Tokenizer
 
@@ -12,7 +13,8 @@ PIECES_A_TOKEN = 4  # of text, at most: a server may cut a token's text, but not
 class Output:
     """What one request has been given so far.
 
-    text: whether the host reads it; without, ids are decoded for stop texts alone.
+    text: whether the host reads it, with reasoning and calls of tools told apart; without, ids are
+    decoded for stop texts alone.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, text: bool) -> None:
@@ -20,33 +22,58 @@ class Output:
         self._stop = StopTexts(request.stop)
         self._decodes = text or bool(request.stop)
         self._detokenizer = Detokenizer.of(tokenizer)
+        self._parser = AnswerParser(request) if text else None
+        self._calls: tuple[ToolCall, ...] = ()  # that the backend gave
         self._ids = self._reasoning = 0  # tokens
         self._texts = 0  # pieces of text without ids
+        self.finished = False
 
-    def feed(self, piece: Piece, reused: int) -> Piece | None:
-        """What goes out for one more piece of a backend, if anything does.
+    def feed(self, piece: Piece, reused: int) -> list[Piece]:
+        """What goes out for one more piece of a backend; one that is both kinds of text is two.
 
         reused: tokens of the prompt that were not computed. The last piece is the one that has a
-        finish, which may be earlier than the backend's.
+        finish, which may be earlier than the backend's, and all calls of tools.
         """
         piece = self._within_limits(self._before_the_end(piece))
         self._ids += len(piece.ids)
         self._texts += bool(piece.text and not piece.ids)
-        if piece.thinking:
-            self._reasoning += len(piece.ids) or 1
-        text = piece.text or (self._detokenizer.feed(piece.ids) if self._decodes else "")
-        finish = piece.finish
+        self._calls += piece.tool_calls
+        text, finish = self._text(piece), "stop" if self._stop.found else piece.finish
+        parts = self._parts(piece, text, last=bool(finish))
+        if not (parts or piece.ids or finish):
+            return []
+        shown, thinking = parts[0] if parts else ("", piece.thinking)
+        pieces = [replace(piece, text=shown, thinking=thinking, tool_calls=(), finish=None)]
+        pieces += [Piece(shown, thinking=thinking) for shown, thinking in parts[1:]]
         if finish:
-            text = self._stop.feed(text + self._detokenizer.rest(cut=finish == "length"))
-            text += self._stop.rest()
-        else:
-            text = self._stop.feed(text)
-        if self._stop.found:
-            finish = "stop"
-        if not (text or piece.ids or piece.tool_calls or finish):
-            return None
-        usage = piece.usage or (self._usage(reused) if finish else None)
-        return replace(piece, text=text, finish=finish, usage=usage)
+            pieces[-1] = self._last(pieces[-1], finish, piece.usage or self._usage(reused))
+        return pieces
+
+    def _last(self, piece: Piece, finish: Finish, usage: Usage) -> Piece:
+        calls = self._calls + (self._parser.calls if self._parser is not None else ())
+        if calls and finish == "stop":
+            finish = "tool_calls"
+        self.finished = True
+        return replace(piece, finish=finish, usage=usage, tool_calls=calls)
+
+    def _text(self, piece: Piece) -> str:
+        """A piece's text up to a stop text."""
+        text = piece.text or (self._detokenizer.feed(piece.ids) if self._decodes else "")
+        if not piece.finish:
+            return self._stop.feed(text)
+        cut = piece.finish == "length"
+        text = self._stop.feed(text + self._detokenizer.rest(cut=cut))
+        return text + self._stop.rest()
+
+    def _parts(self, piece: Piece, text: str, last: bool) -> list[tuple[str, bool]]:
+        """What is shown of a text, and whether it is reasoning."""
+        tokens = len(piece.ids) or int(bool(piece.text))
+        if self._parser is not None:
+            parts = self._parser.feed(text, tokens, piece.thinking, last)
+            self._reasoning = self._parser.reasoning_tokens
+            return parts
+        self._reasoning += tokens if piece.thinking else 0
+        return [(text, piece.thinking)] if text else []
 
     def _before_the_end(self, piece: Piece) -> Piece:
         """A piece without its first end token, and what a server may have put behind it."""

@@ -42,8 +42,8 @@ RECORDS = {
     "exo.shared.types.worker.runner_response.ModelLoadingResponse": "layers_loaded total",
     "exo.shared.types.text_generation.TextGenerationTaskParams": (
         "model input instructions max_output_tokens temperature top_p top_k min_p seed stop tools "
-        "stream chat_template_messages enable_thinking images repetition_penalty "
-        "presence_penalty frequency_penalty"
+        "stream chat_template_messages enable_thinking reasoning_effort images "
+        "repetition_penalty presence_penalty frequency_penalty"
     ),
     "exo.shared.models.model_cards.ModelCard": (
         "model_id storage_size n_layers hidden_size supports_tensor tasks backends family "

@@ -35,7 +35,6 @@ from ...cards import Model
 from ...contract import Layers, Piece, Request
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
-from ...text.reasoning import ReasoningParser
 from .outbox import Outbox, Text
 from .task import Tally, request_of
 
@@ -234,14 +233,13 @@ class PluginEngine(base.Engine):
         """One answer, piece by piece, into the outbox."""
         arrived = time.monotonic()
         request = await request_of(task_id, params, self._engine, self._prompts)
-        reasoning, tally = ReasoningParser(request.prompt), Tally(request, arrived)
+        tally = Tally(request, arrived)
         async with aclosing(self._engine.answer(request)) as pieces:
             async for piece in pieces:
-                parts = reasoning.feed(piece.text, piece.thinking, piece.finish is not None)
-                tally.add(piece, any(thinking for _, thinking in parts))
+                tally.add(piece)
                 token = piece.ids[-1] if piece.ids else 0
-                for text, thinking in parts:
-                    self._outbox.put(task_id, Text(text, thinking, token))
+                if piece.text:
+                    self._outbox.put(task_id, Text(piece.text, piece.thinking, token))
                 if piece.finish:
                     last = self._last(piece, tally)
                     self._outbox.end(task_id, last, FinishedResponse())

@@ -85,11 +85,32 @@ async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: 
     template, special = engine.tokenizer.chat_template, engine.tokenizer.special_tokens
     if template is None:
         return "\n".join(str(message.get("content") or "") for message in messages)
-    return await in_thread(lambda: render(compiled(template), messages, special))
+    options: dict[str, Any] = {
+        "enable_thinking": params.enable_thinking,
+        "reasoning_effort": params.reasoning_effort,
+        # As exo's own engine has it: an answer that the client began goes on.
+        "continue_final_message": _goes_on(messages),
+    }
+
+    def rendered() -> str:
+        made = compiled(template)
+        if params.tools and (made.takes_tools or not engine.executor.answers):
+            options["tools"] = params.tools  # a server may have a template that takes them
+        return render(made, messages, special, **options)
+
+    return await in_thread(rendered)
+
+
+def _goes_on(messages: Messages) -> bool:
+    last = messages[-1] if messages else {}
+    return last.get("role") == "assistant" and bool(last.get("content"))
 
 
 def sampling_of(params: TextGenerationTaskParams) -> Sampling:
-    """What departs from neutral. Where the client names no seed, each answer has its own."""
+    """What departs from neutral. Where the client names no seed, each answer has its own.
+
+    exo's dashboard asks for logprobs always and needs none: they would take a chunk a token.
+    """
     given = {name: getattr(params, name) for name in ("top_p", "top_k", "min_p", *PENALTIES)}
     named = {name: value for name, value in given.items() if value is not None}
     temperature = TEMPERATURE if params.temperature is None else params.temperature
@@ -97,30 +118,19 @@ def sampling_of(params: TextGenerationTaskParams) -> Sampling:
 
 
 class Tally:
-    """Counts one answer's tokens, and times it. Times are seconds of time.monotonic()."""
+    """What one answer took: the engine's count, and when, in seconds of time.monotonic()."""
 
     def __init__(self, request: Request, arrived: float) -> None:
-        self._prompt_tokens, self._arrived = len(request.ids), arrived
+        self.usage = Usage(len(request.ids), 0)
+        self._arrived = arrived
         self._first = self._last = 0.0
-        self._tokens = self._thought = 0
-        self._usage: Usage | None = None
 
-    def add(self, piece: Piece, thinking: bool) -> None:
-        """Count a piece. A text without ids counts as one token; the backend's own counts win."""
-        self._usage = piece.usage or self._usage
-        count = len(piece.ids) or bool(piece.text)
-        if count:
+    def add(self, piece: Piece) -> None:
+        """Note a piece; the last one has the counts."""
+        self.usage = piece.usage or self.usage
+        if piece.ids or piece.text:
             self._last = time.monotonic()
             self._first = self._first or self._last
-        self._tokens += count
-        self._thought += count if thinking else 0
-
-    @property
-    def usage(self) -> Usage:
-        """The counts so far."""
-        return self._usage or Usage(
-            self._prompt_tokens, self._tokens, reasoning_tokens=self._thought
-        )
 
     def exo_usage(self) -> ExoUsage:
         """The same as exo has it."""
