@@ -48,6 +48,7 @@ class Backend:
     def step_batch(self, steps: list[tuple[str, Array]]) -> list[Array]:
         """The same for several requests at once: their rows share the products of matrices."""
         assert self._model is not None, "load() comes first"
+        self._model.files.check()
         caches = [self._cache(request_id) for request_id, _ in steps]
         for cache, (_, x) in zip(caches, steps, strict=True):
             cache.make_room(x.shape[1])  # a full context raises before anything has changed

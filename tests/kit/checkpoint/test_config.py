@@ -220,3 +220,78 @@ def test_a_file_that_no_model_has_is_not_read(tmp_path, monkeypatch):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         Config.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rope_scaling", "rope"),
+    [
+        ({"type": "linear", "factor": 4.0}, Rope(1e4, "linear", 4.0)),
+        ({"type": "linear", "factor": 4.0, "rope_theta": 5e5}, Rope(5e5, "linear", 4.0)),
+        ({}, Rope(7e5)),
+        (None, Rope(7e5)),
+    ],
+)
+def test_rope_scaling_beside_rope_parameters_wins_whole(rope_scaling, rope):
+    parameters = {"rope_type": "default", "rope_theta": 7e5}
+    assert read(rope_scaling=rope_scaling, rope_parameters=parameters).rope == rope
+
+
+def test_rope_scaling_that_does_not_run_is_refused_beside_parameters_too():
+    parameters = {"rope_type": "default", "rope_theta": 1e4}
+    with pytest.raises(CheckpointError, match="rope type 'yarn'"):
+        read(rope_scaling={"type": "yarn", "factor": 4}, rope_parameters=parameters)
+
+
+def test_the_original_context_beside_the_rope_parameters_counts():
+    scaling = {key: LLAMA3[key] for key in LLAMA3 if not key.startswith("original")}
+    assert read(rope_scaling=scaling).rope.original_context == 400
+    beside = {"original_max_position_embeddings": 64}
+    assert read(rope_scaling=LLAMA3, **beside).rope.original_context == 64
+
+
+@pytest.mark.parametrize(
+    ("family", "usual"),
+    [
+        ("llama", (32000, 11008, 32, 2048, (None,) * 32)),
+        ("mistral", (32000, 14336, 8, 131072, (4096,) * 32)),
+        ("qwen2", (151936, 22016, 32, 32768, (None,) * 32)),
+        ("qwen3", (151936, 22016, 32, 32768, (None,) * 32)),
+    ],
+)
+def test_what_transformers_takes_where_a_file_says_nothing(family, usual):
+    c = Config.from_dict({"model_type": family})
+    found = (c.vocab_size, c.intermediate_size, c.kv_heads, c.context_length, c.windows)
+    assert found == usual
+    assert (c.hidden_size, c.heads, c.head_dim, c.norm_eps, c.tied) == (4096, 32, 128, 1e-6, False)
+
+
+@pytest.mark.parametrize(
+    ("named", "architecture"),
+    [
+        ({"model_type": "qwen3", "architectures": None}, "qwen3"),
+        ({"model_type": "qwen3", "architectures": []}, "qwen3"),
+        ({"model_type": "qwen3", "architectures": ["LlamaForCausalLM"]}, "qwen3"),
+        ({"model_type": "llama", "architectures": ["LLaMAForCausalLM"]}, "llama"),
+        ({"model_type": ..., "architectures": ["Qwen3ForCausalLM"]}, "qwen3"),
+    ],
+)
+def test_model_type_says_what_a_model_is(named, architecture):
+    assert read(head_dim=8, **named).qk_norm is (architecture == "qwen3")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"model_type": "phi3", "architectures": ["LlamaForCausalLM"]}, "model_type is 'phi3'"),
+        ({"model_type": ["llama"]}, r"model_type is \['llama'\]"),
+        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "none of"),
+        (
+            {"architectures": ["Mistral3ForConditionalGeneration"], "text_config": {}},
+            "Mistral3ForConditionalGeneration.* nested in text_config",
+        ),
+        ({"compression_config": {"quant_method": "compressed-tensors"}}, "is quantized"),
+    ],
+)
+def test_what_contradicts_itself_or_is_another_model_is_refused(named, says):
+    with pytest.raises(CheckpointError, match=says):
+        read(**named)

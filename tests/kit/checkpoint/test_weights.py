@@ -17,6 +17,7 @@ from exo_kit.kit.llama import weights
 from exo_kit.kit.llama.config import CheckpointError, Config
 from exo_kit.kit.llama.random_checkpoint import tensor_shapes, write_checkpoint
 from exo_kit.kit.llama.weights import INDEX, SINGLE, load_model
+from exo_kit.kit.repository.watched import FileChangedError
 
 
 def load(folder, start=0, end=LAYERS - 1):
@@ -335,3 +336,85 @@ def test_converting_takes_little_more_than_the_result(tmp_path):
     )
     for peak, result in zip(done.stdout.split(), float32, strict=True):
         assert 0.9 * result <= int(peak) <= 1.15 * result
+
+
+def renamed(path, rename):
+    """Give the tensors of a file other names; None drops one."""
+
+    def names(header):
+        for name in [name for name in header if name != "__metadata__"]:
+            entry = header.pop(name)
+            if (other := rename(name)) is not None:
+                header[other] = entry
+
+    rewrite(path, names)
+
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def test_a_head_of_its_own_counts_whatever_the_configuration_says_of_tied_ones(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    untied = load(tmp_path)
+    write_config(tmp_path, tie_word_embeddings=True)
+    np.testing.assert_array_equal(load(tmp_path).head, untied.head)
+    assert not load(tmp_path).config.tied
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_tied_weights_have_either_name(tmp_path, files):
+    write_checkpoint(tmp_path, CONFIGS["qwen2"], files=files)
+    expected = load(tmp_path).embedding.copy()  # a view of the file
+    for path in tmp_path.glob("*.safetensors"):
+        renamed(path, lambda name: HEAD if name == EMBEDDING else name)
+    if files == 2:
+        index = json.loads((tmp_path / INDEX).read_text())
+        index["weight_map"][HEAD] = index["weight_map"].pop(EMBEDDING)
+        (tmp_path / INDEX).write_text(json.dumps(index))
+    np.testing.assert_array_equal(load(tmp_path).embedding, expected)
+    np.testing.assert_array_equal(load(tmp_path).head, expected)
+
+
+@pytest.mark.parametrize("gone", [EMBEDDING, HEAD])
+def test_a_model_that_is_not_tied_needs_both(tmp_path, gone):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    renamed(tmp_path / SINGLE, lambda name: None if name == gone else name)
+    with pytest.raises(CheckpointError, match=f"no tensor {gone}"):
+        load(tmp_path)
+
+
+def test_a_model_that_was_saved_without_its_head_has_shorter_names(tmp_path):
+    write_checkpoint(tmp_path, CONFIGS["qwen2"])
+    expected = {name: tensor.copy() for name, tensor in all_tensors(load(tmp_path)).items()}
+    renamed(tmp_path / SINGLE, lambda name: name.removeprefix("model."))
+    found = all_tensors(load(tmp_path))
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor, expected[name])
+
+
+@pytest.mark.parametrize("name", ["a.gguf", "pytorch_model-1.bin", "consolidated.safetensors"])
+def test_a_folder_with_other_weights_says_which(tmp_path, name):
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    (tmp_path / SINGLE).rename(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=rf"has {name} and neither .*save_pretrained"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("dtype", "watched"), [("F32", True), ("BF16", False)])
+def test_a_file_that_arrays_are_views_of_is_watched(tmp_path, dtype, watched):
+    write_checkpoint(tmp_path, CONFIGS["llama"], dtype=dtype)
+    model = load(tmp_path)
+    model.files.check()
+    with (tmp_path / SINGLE).open("r+b") as file:
+        file.truncate(100)
+    if watched:
+        with pytest.raises(FileChangedError, match="was written to after it was loaded"):
+            model.files.check()
+    else:
+        model.files.check()
+
+
+def write_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

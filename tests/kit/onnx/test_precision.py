@@ -1,5 +1,6 @@
 """What small numbers lose, and how they are made, kept and given."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -182,8 +183,56 @@ def test_two_writers_leave_one_whole_file(tmp_path):
         for _ in range(5):
             list(pool.map(lambda _: WeightCache(tmp_path).write("layer-0", part), range(4)))
     assert [path.name for path in tmp_path.iterdir()] == ["layer-0"]
-    read = WeightCache(tmp_path).read("layer-0")
+    forms = {name: (str(numbers.dtype), numbers.shape) for name, numbers in part.items()}
+    read = WeightCache(tmp_path).read("layer-0", forms)
     assert read is not None
     for name, numbers in part.items():
         np.testing.assert_array_equal(read[name], numbers)
         assert read[name].dtype == numbers.dtype
+
+
+def kept_file(tmp_path, name="layer-2"):
+    [path] = (tmp_path / "cache").glob(f"*/*/{name}")
+    return path
+
+
+def test_the_folder_is_ours_alone(cached, tmp_path):
+    backends(cached[0])
+    folder = kept_file(tmp_path).parent
+    assert [f.stat().st_mode & 0o077 for f in (folder, folder.parent)] == [0, 0]
+
+
+@pytest.mark.parametrize("spoil", ["open folder", "open file", "link", "pipe"])
+def test_what_others_could_have_written_is_not_used(cached, tmp_path, spoil, caplog):
+    checkpoint, made = cached
+    first = through(backends(checkpoint), tokens(5))
+    before, path = len(made), kept_file(tmp_path)
+    if spoil == "open folder":
+        path.parent.chmod(0o777)
+    elif spoil == "open file":
+        path.chmod(0o666)
+    else:
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere") if spoil == "link" else os.mkfifo(path)
+    np.testing.assert_array_equal(through(backends(checkpoint), tokens(5)), first)
+    assert len(made) > before
+    assert "can't be used and is made again" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["shape", "dtype", "name", "begin"])
+def test_arrays_of_another_form_are_made_again_once(cached, tmp_path, change):
+    checkpoint, made = cached
+    first = through(backends(checkpoint), tokens(5))
+    before, path = len(made), kept_file(tmp_path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    name = next(iter(header["entries"]))
+    entry = header["entries"].pop(name)
+    new = {"shape": [entry[0], [1], 0], "dtype": ["<i1", *entry[1:]], "begin": [*entry[:2], -8]}
+    header["entries"]["other" if change == "name" else name] = new.get(change, entry)
+    text = json.dumps(header).encode().ljust(length)
+    path.write_bytes(content[:8] + text + content[8 + length :])
+    for _ in range(2):
+        np.testing.assert_array_equal(through(backends(checkpoint), tokens(5)), first)
+    assert len(made) == before + 4

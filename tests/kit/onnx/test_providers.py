@@ -181,7 +181,7 @@ def test_options_reach_the_provider(monkeypatch):
     monkeypatch.setattr(
         providers.ort,
         "InferenceSession",
-        lambda *_, providers: taken.append(providers) or Session("CUDA", nodes=("CUDA",)),
+        lambda *_, providers, **__: taken.append(providers) or Session("CUDA", nodes=("CUDA",)),
     )
     provider = providers.chosen(planned(provider="CUDA", options={"a": "b"}, device=1))
     assert provider.memory == ("cuda", 1)
@@ -226,3 +226,27 @@ def test_attention_decides_what_stands_between(precision, provider, kind):
     assert checkpoint.kind_of(precision, provider) == kind
     with pytest.raises(ProviderError):
         checkpoint.kind_of("float32" if provider.half else "float16", provider)
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["1.24", "since 1.25.1"])
+def test_a_plug_ins_provider_gets_its_device_whether_it_is_listed_or_not(monkeypatch, listed):
+    """ONNX Runtime lists registered plug-ins since 1.25.1; by its name alone one is the CPU."""
+    devices, given = [SimpleNamespace(ep_name="MadeUpExecutionProvider")], []
+    names = ["CPUExecutionProvider", *(["MadeUpExecutionProvider"] if listed else [])]
+
+    class Options:
+        def add_session_config_entry(self, *entry):
+            pass
+
+        def add_provider_for_devices(self, devices, settings):
+            given.append((devices, settings))
+
+    def session(model, options, providers=None, **_):
+        return Session("CPU") if providers else Session("MadeUp", "CPU", nodes=("MadeUp",))
+
+    monkeypatch.setattr(providers, "_REGISTERED", {"MadeUpExecutionProvider"})
+    monkeypatch.setattr(providers.ort, "get_ep_devices", lambda: devices)
+    monkeypatch.setattr(providers.ort, "get_available_providers", lambda: names)
+    monkeypatch.setattr(providers.ort, "InferenceSession", session)
+    providers.session(b"", Options(), Provider("MadeUp", {"a": "b"}), {})
+    assert given == [(devices, {"a": "b"})]

@@ -10,13 +10,14 @@ A layer's weights are named as in the checkpoint, without its "model.layers.N.";
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..repository.watched import WatchedFiles
 from .config import Config
 
 FEW = 6  # rows; for more than so many the BLAS's own way is as fast, or faster
@@ -54,6 +55,7 @@ class Model:
     embedding: Array | None  # [V, D]
     norm: Array | None  # [D]
     head: Array | None  # [V, D]
+    files: WatchedFiles = field(default_factory=WatchedFiles)  # those that arrays are views of
 
     @property
     def nbytes(self) -> int:
@@ -72,8 +74,7 @@ def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
     """
     config = model.config
     if model.embedding is not None:
-        if x.max() >= len(model.embedding):
-            raise ValueError(f"there is no token {x.max()}: the model has {len(model.embedding)}")
+        refuse_unknown(x, len(model.embedding))
         x = model.embedding[x]  # [V, D] at [R] -> [R, D]
     positions = [np.arange(part.position, part.end) for part in parts]
     cos, sin = rotation(np.concatenate(positions), config)  # [R, 1, 2, E/2] each
@@ -88,6 +89,13 @@ def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
     ends = np.cumsum([part.length for part in parts]) - 1  # [B]
     last = rms_norm(x[ends], model.norm, config.norm_eps)  # [R, D] at [B] -> [B, D]
     return product(last, model.head)  # [B, D] @ [D, V] -> [B, V]
+
+
+def refuse_unknown(ids: NDArray[Any], vocabulary: int | None) -> None:
+    """Raise ValueError where an id has no row in the embedding; a tokenizer may have more."""
+    if vocabulary is not None and not 0 <= ids.min() <= ids.max() < vocabulary:
+        wrong = ids.max() if ids.min() >= 0 else ids.min()
+        raise ValueError(f"there is no token {wrong}: the model has {vocabulary}")
 
 
 def attention(

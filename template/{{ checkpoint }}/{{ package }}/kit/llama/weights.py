@@ -1,6 +1,7 @@
 """Weights from safetensors files, memory-mapped: only what the shard's own layers need."""
 
 import mmap
+import os
 import sys
 from collections.abc import Container
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..repository.facts import LARGEST, Facts, parsed, read_json
+from ..repository.watched import WatchedFiles
 from .config import CheckpointError, Config
 from .llama import Array, Model
 
@@ -75,7 +77,8 @@ def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
     if last:
         norm = checkpoint.tensor("model.norm.weight", (config.hidden_size,))
         head = embedding if config.tied else checkpoint.tensor(HEAD, matrix)
-    return Model(config, start, layers, embedding if first else None, norm, head)
+    seen = embedding if first else None
+    return Model(config, start, layers, seen, norm, head, checkpoint.watched())
 
 
 def open_checkpoint(folder: Path, config: Config) -> tuple["Checkpoint", Config]:
@@ -113,6 +116,10 @@ class Checkpoint:
     def alias(self, name: str, other: str) -> None:
         """Give a tensor another name."""
         self._aliases[name] = other
+
+    def watched(self) -> WatchedFiles:
+        """The files that arrays are views of."""
+        return WatchedFiles({f.path: f.about for f in self._files.values() if f.viewed})
 
     def tensor(self, name: str, shape: Shape) -> Array:
         """A tensor as float32."""
@@ -175,21 +182,27 @@ class Rows:
         return wide
 
 
-@dataclass(frozen=True)
+@dataclass
 class _File:
-    """One safetensors file: 8 bytes with the header's length, the JSON header, the data."""
+    """One safetensors file: 8 bytes with the header's length, the JSON header, the data.
+
+    about: as it was when it was mapped. viewed: whether arrays are views of it.
+    """
 
     path: Path
+    about: os.stat_result
     mapping: mmap.mmap
     header: dict[str, Any]
     data: int
+    viewed: bool = False
 
     @classmethod
     def open(cls, path: Path) -> "_File":
         """Map a file and read its header."""
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            size = path.stat().st_size
+            about = os.fstat(file.fileno())
+            size = about.st_size
             if length > size - 8:
                 raise CheckpointError(
                     f"{path} is no safetensors file, or cut short at {size} bytes; "
@@ -202,19 +215,21 @@ class _File:
                 )
             header = parsed(path, file.read(length), "'s header")
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return cls(path, mapping, header, 8 + length)
+        return cls(path, about, mapping, header, 8 + length)
 
     def tensor(self, name: str, shape: Shape) -> Array:
         """A tensor as float32: a view of the file where that is possible, else converted."""
         begin, dtype = self._find(name, shape)
         if dtype != "F32":
             return _converted(self.mapping, begin, dtype, prod(shape)).reshape(shape)
+        self.viewed = True
         found = np.frombuffer(self.mapping, _DTYPES[dtype], prod(shape), begin).reshape(shape)
         # A header of an odd length leaves the data unaligned, which BLAS can't read.
         return np.require(found, np.float32, ["ALIGNED"])
 
     def rows(self, name: str, shape: Shape) -> Rows:
         """A matrix that stays in the file."""
+        self.viewed = True
         return Rows(self.mapping, *self._find(name, shape), shape)
 
     def _find(self, name: str, shape: Shape) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from onnx import helper
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError, Config
+from ..llama.llama import refuse_unknown
 from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
 from .batch import Found, apart, together
@@ -21,7 +22,7 @@ from .kv_cache import Form, Room, State, needed
 from .plan import Plan, cores
 from .providers import Provider, ProviderError, session
 from .tensorrt import profiles
-from .weight_cache import weight_cache_for
+from .weight_cache import Forms, weight_cache_for
 
 BLOCK = 128  # of a long prompt: others go on in between, and scores take [H, BLOCK, T]
 
@@ -61,7 +62,8 @@ class CheckpointLayers:
             self.embedding = tensors.rows(EMBEDDING, matrix)
         model = build(c, layers.first, layers.last, self.kind)
         self.block, self.context = BLOCK, c.context_length
-        given = self._given(folder, tensors, plan)
+        self.vocabulary, self.files = c.vocab_size, tensors.watched()
+        given = self._given(folder, tensors, plan, model)
         self.size = weights_size(model)
         options = session_options(plan.threads)
         options.add_external_initializers(list(given), list(given.values()))
@@ -77,7 +79,7 @@ class CheckpointLayers:
         kind = np.float16 if self.kind.half else np.float32
         self._form = Form(names, c.kv_heads, c.head_dim, kind, provider.memory, c.context_length)
 
-    def _given(self, folder: Path, tensors: Checkpoint, plan: Plan) -> dict[str, Any]:
+    def _given(self, folder: Path, tensors: Checkpoint, plan: Plan, model: Any) -> dict[str, Any]:
         """The weights by their names in the graph."""
         kept = None
         if self.kind.bits < 16:
@@ -92,6 +94,7 @@ class CheckpointLayers:
             self.kind,
             plan.threads or cores(),
             kept,
+            _forms(model),
         )
         return {name: ort.OrtValue.ortvalue_from_numpy(numbers) for name, numbers in made}
 
@@ -141,7 +144,11 @@ class CheckpointLayers:
 
     def _embedded(self, x: Array) -> Array:
         """[V, D] at [1, S] -> [1, S, D]; hidden states are given."""
-        return x if self.embedding is None else self.embedding[x]
+        if self.embedding is None:
+            return x
+        self.files.check()
+        refuse_unknown(x, self.vocabulary)
+        return self.embedding[x]
 
     def _run(self, room: Room, first: int, x: Array, newest: list[int]) -> Array:
         """[B, S, D] -> [B, S, D], or [B, 1, V], of the slots from `first` on."""
@@ -170,6 +177,15 @@ def give_back() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has none
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _forms(model: Any) -> Forms:
+    """Dtype and shape of each weight that a graph is given, but for what no checkpoint has."""
+    return {
+        w.name: (str(helper.tensor_dtype_to_np_dtype(w.data_type)), tuple(w.dims))
+        for w in model.graph.initializer
+        if w.data_location == w.EXTERNAL and w.name not in ("cos", "sin")
+    }
 
 
 def weights_size(model: Any) -> int:

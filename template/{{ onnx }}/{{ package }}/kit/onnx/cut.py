@@ -146,7 +146,9 @@ class Cutter:
         for value in (*self._graph.input, *self._graph.value_info, *self._graph.output):
             known[value.name] = value.type.tensor_type.elem_type
         floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
-        while known.get(name) not in floats:
+        for _ in range(len(self._graph.node) + 1):  # a graph may go in a circle
+            if known.get(name) in floats:
+                return int(known[name])
             node = self._makers.get(name)
             if node is None:
                 raise CutError(f"the type of {name} is not known")
@@ -155,7 +157,7 @@ class Cutter:
                 return int(casts[0])
             known_inputs = [n for n in node.input if known.get(n) in floats]
             name = known_inputs[0] if known_inputs else node.input[0]
-        return int(known[name])
+        raise CutError(f"the type of {name} is not known")
 
 
 def _number(name: str) -> int | None:

@@ -2,18 +2,21 @@
 
 import math
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError
+from ..llama.llama import refuse_unknown
+from ..repository.watched import WatchedFiles
 from ..settings import PREFIX
+from . import arena, export_graph
 from .batch import Found, apart
 from .checkpoint import BLOCK, bytes_of, give_back, session_options, weights_size
-from .cut import BRANCH, IDS, KEPT, KNOWN, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
+from .cut import BRANCH, IDS, KEPT, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
 from .export_files import Export
 from .kv_cache import needed
 from .plan import Plan
@@ -22,6 +25,7 @@ from .providers import Provider, session
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 BESIDE = "session.model_external_initializers_file_folder_path"  # where the weights' file lies
 UNBOUNDED = 1 << 30
+RUN_SECONDS = 60.0  # of BLOCK positions; a step that takes longer is ended
 
 
 class ExportLayers:
@@ -30,18 +34,23 @@ class ExportLayers:
     def __init__(self, layers: Layers, export: Export, plan: Plan, provider: Provider) -> None:
         self.layers, self.provider = layers, provider
         self.context = export.context or UNBOUNDED
-        model = _read(export.path)
-        _refuse_foreign(model, export.path)
+        model = export_graph.read(export.path)
         total = layers_of(model.graph)
         if total != layers.total:
             raise CheckpointError(
                 f"the export {export.path} has {total} layers, but the model card of "
                 f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
+        self.vocabulary = export_graph.vocabulary(model)
         self.part = _part(model, layers, export.path)
+        folder, outside = export_graph.locate_weights(self.part.model, export.path)
+        self.files = WatchedFiles([export.path, *outside])
         options = session_options(plan.threads)
-        options.add_session_config_entry(BESIDE, str(export.path.resolve().parent))
-        self.session = session(self.part.model.SerializeToString(), options, provider, {})
+        options.add_session_config_entry(BESIDE, str(folder))
+        arena.bound(options)
+        folds = export_graph.folds(self.part.model)
+        content = self.part.model.SerializeToString()
+        self.session = session(content, options, provider, {}, folds)
         self.inputs = {value.name: value for value in self.session.get_inputs()}
         # A branch without caches takes the whole prompt at once.
         self.block = self.context if BRANCH in self.inputs else BLOCK
@@ -110,6 +119,9 @@ class Request:
     def step(self, x: Array) -> Array:
         """As ExportLayers.step()."""
         owner = self._owner
+        owner.files.check()
+        if owner.layers.embeds:
+            refuse_unknown(x, owner.vocabulary)
         needed(self._length, x.shape[1], owner.context)
         starts = range(0, x.shape[1], owner.block)
         found = [self._run(x[:, n : n + owner.block]) for n in starts]
@@ -126,7 +138,7 @@ class Request:
             binding.bind_output(name, "cpu")
         for name in owner.caches:
             binding.bind_output(_present(name), *owner.provider.memory)
-        owner.session.run_with_iobinding(binding)
+        _run_bounded(owner.session, binding)
         made = binding.get_outputs()
         count = len(owner.part.y)
         self._past = dict(zip(owner.caches, made[count:], strict=True))
@@ -164,33 +176,22 @@ class Request:
         return np.concatenate(made, axis=2).astype(np.float32)
 
 
-def _read(path: Path) -> Any:
-    """The graph without the weights that lie beside it."""
+def _run_bounded(made: Any, binding: Any) -> None:
+    """One run of a session, which is ended where it takes too long: the graph is a stranger's."""
+    options = ort.RunOptions()
+    timer = Timer(seconds := RUN_SECONDS, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
     try:
-        return onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own kinds
-        raise CheckpointError(
-            f"{path} is no ONNX model that can be read ({error}); download it again"
-        ) from error
-
-
-def _refuse_foreign(model: Any, path: Path) -> None:
-    """What is compiled for one device or one length, or wants what nobody here knows."""
-    if any(node.op_type == "EPContext" for node in model.graph.node):
-        raise CheckpointError(f"{path} was compiled for one device (EPContext); take the plain one")
-    weights = {weight.name for weight in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    names = [value.name for value in inputs]
-    foreign = [name for name in names if name not in KNOWN and not PAST.fullmatch(name)]
-    if foreign or IDS not in names or not any(map(PAST.fullmatch, names)):
-        what = f"asks for {', '.join(foreign[:5])}" if foreign else "has no input_ids and caches"
-        raise CheckpointError(
-            f"{path} {what}; an export is wanted with input_ids, attention_mask, position_ids and "
-            "past_key_values.N.key and .value, as optimum and onnxruntime-genai make them"
-        )
-    ids = next(value for value in inputs if value.name == IDS)
-    if ids.type.tensor_type.shape.dim[-1].HasField("dim_value"):
-        raise CheckpointError(f"{path} takes prompts of one length only; take one with any length")
+        made.run_with_iobinding(binding, options)
+    except Exception as error:
+        if options.terminate:
+            raise RuntimeError(
+                f"the export takes longer than {seconds:.0f} s for {BLOCK} tokens, and was stopped"
+            ) from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def _part(model: Any, layers: Layers, path: Path) -> Part:

@@ -11,7 +11,7 @@ from ..llama.config import Config
 from ..llama.llama import frequencies
 from ..llama.weights import Checkpoint, Rows, layer_shapes
 from .graph import BLOCKS, Kind, bits_of, head
-from .weight_cache import WeightCache
+from .weight_cache import Forms, WeightCache
 
 PIECE = 1 << 18  # numbers that are rounded at a time: they stay in the CPU's cache
 # Matrices of the graph that are several of the checkpoint, one below the other.
@@ -33,23 +33,29 @@ def weights(
     kind: Kind,
     threads: int,
     kept: WeightCache | None,
+    forms: Forms,
 ) -> Iterator[tuple[str, Numbers]]:
     """The weights of layers `first` to `last` by their names in the graph, one at a time.
 
-    kept: files of what was rounded before. Raises FileNotFoundError, CheckpointError.
+    kept: files of what was rounded before; forms: dtype and shape of the graph's weights.
+    Raises FileNotFoundError, CheckpointError.
     """
     yield from rotations(config, kind).items()
     with ThreadPoolExecutor(threads, thread_name_prefix="rounding") as pool:
         maker = Maker(checkpoint, config, kind, pool)
         for n in range(first, last + 1):
-            yield from _through(kept, f"layer-{n}", lambda n=n: maker.layer(n))
+            own = {k: f for k, f in forms.items() if k.startswith(f"model.layers.{n}.")}
+            yield from _through(kept, f"layer-{n}", own, lambda n=n: maker.layer(n))
         if last == config.layers - 1:
-            yield from _through(kept, "head", maker.head)
+            own = {k: f for k, f in forms.items() if not k.startswith("model.layers.")}
+            yield from _through(kept, "head", own, maker.head)
 
 
-def _through(kept: WeightCache | None, name: str, make: Any) -> Iterator[tuple[str, Numbers]]:
+def _through(
+    kept: WeightCache | None, name: str, forms: Forms, make: Any
+) -> Iterator[tuple[str, Numbers]]:
     """A part as it was kept, or made now and kept."""
-    part: Part | None = kept.read(name) if kept else None
+    part: Part | None = kept.read(name, forms) if kept else None
     if part is None:
         part = make()
         if kept:

@@ -122,24 +122,33 @@ def chosen(plan: Plan, plugin: str = "") -> Provider:
 
 
 def session(
-    model: bytes, options: ort.SessionOptions, provider: Provider, profiles: dict[str, str]
+    model: bytes,
+    options: ort.SessionOptions,
+    provider: Provider,
+    profiles: dict[str, str],
+    folds: bool = True,
 ) -> Any:
     """A session on the provider. Raises ProviderError where another one took the graph.
 
-    profiles: what TensorRT has to know of lengths.
+    profiles: what TensorRT has to know of lengths. folds: whether constants are computed with now.
     """
     full = f"{provider.name}{ENDING}"
     options.add_session_config_entry(COUNTED, "1")
+    without = None if folds else ["ConstantFolding"]
     settings = provider.options | (profiles if "trt_engine_cache_path" in provider.options else {})
     try:
-        if full in ort.get_available_providers():
+        # A registered plug-in's provider is among the available ones too, since 1.25.1.
+        plugged = not _REGISTERED.isdisjoint((full, provider.name))
+        if full in ort.get_available_providers() and not plugged:
             beside = [f"{name}{ENDING}" for name in BESIDE.get(provider.name, ())]
-            made = ort.InferenceSession(model, options, providers=[(full, settings), *beside])
+            made = ort.InferenceSession(
+                model, options, providers=[(full, settings), *beside], disabled_optimizers=without
+            )
         else:
             devices = [d for d in ort.get_ep_devices() if d.ep_name in (full, provider.name)]
             one = devices[min(provider.device, len(devices) - 1)]
             options.add_provider_for_devices([one], settings)
-            made = ort.InferenceSession(model, options)
+            made = ort.InferenceSession(model, options, disabled_optimizers=without)
     except Exception as error:  # ONNX Runtime has a dozen kinds
         raise ProviderError(f"{provider.name} can't run this graph: {_short(error)}") from error
     _refuse_another(made, provider)

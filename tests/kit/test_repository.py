@@ -1,0 +1,276 @@
+"""What a folder's files say together, and where the files come from."""
+
+import json
+import os
+
+import pytest
+import tokenizers
+
+from exo_kit.kit.repository import facts, files
+from exo_kit.kit.repository.facts import Facts, RepositoryError
+from exo_kit.kit.repository.watched import FileChangedError, WatchedFiles
+from exo_kit.kit.text.tokenizer import Tokenizer, TokenizerError
+
+WORDS = {"a": 0, "b": 1, "<s>": 2, "</s>": 3, "[UNK]": 4}
+
+
+def write(folder, post=None, **named):
+    """A folder with a tokenizer of five words, and JSON files by their names without .json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(WORDS, unk_token="[UNK]"))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast.add_special_tokens(["<s>", "</s>"])
+    fast.post_processor = post
+    fast.save(str(folder / "tokenizer.json"))
+    for name, content in named.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def added(content, special=True):
+    return {"content": content, "special": special, "normalized": not special}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"added_tokens_decoder": {"6": added("<end>"), "5": added("<start>")}},
+        {"bos_token": "<start>", "additional_special_tokens": ["<end>"]},
+        {"extra_special_tokens": ["<start>", "<end>"]},
+        {"extra_special_tokens": {"x_token": "<start>", "y_token": "<end>"}},
+        {"bos_token": added("<start>"), "pad_token": added("<end>")},
+    ],
+    ids=["decoder", "additional", "extra", "named extra", "objects"],
+)
+def test_tokens_of_other_files_are_one_id_each_in_transformers_order(tmp_path, settings):
+    config = {"eos_token": "</s>"} | settings
+    tokenizer = Tokenizer.from_folder(write(tmp_path, tokenizer_config=config))
+    assert tokenizer.encode("<start> a <end>") == [5, 0, 6]
+    assert tokenizer.decode([5, 6]) == "<start> <end>"
+
+
+def test_added_tokens_json_counts_where_the_configuration_has_no_table_of_them(tmp_path):
+    folder = write(
+        tmp_path,
+        tokenizer_config={"eos_token": "<end>"},
+        added_tokens={"<end>": 6, "<word>": 5},
+    )
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode("<word> <end>") == [5, 6]
+    assert tokenizer.eos_token_id == 6
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}, "eos_token": "b"}')
+    assert len(Tokenizer.from_folder(folder).encode("<word>")) > 1
+
+
+def test_special_tokens_map_wins_but_where_the_table_of_tokens_is(tmp_path):
+    both = {"tokenizer_config": {"eos_token": "a"}, "special_tokens_map": {"eos_token": "</s>"}}
+    assert Tokenizer.from_folder(write(tmp_path / "old", **both)).eos_token_id == 3
+    both["tokenizer_config"]["added_tokens_decoder"] = {"3": added("</s>")}
+    assert Tokenizer.from_folder(write(tmp_path / "new", **both)).eos_token_id == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("generation_config", {"eos_token_id": [3, 1]}),
+        ("config", {"eos_token_id": 1}),
+        ("config", {"text_config": {"eos_token_id": 1}}),
+        ("genai_config", {"model": {"eos_token_id": [1]}}),
+        ("tokenizer_config", {"eos_token": "b"}),
+        ("special_tokens_map", {"eos_token": {"content": "b"}}),
+    ],
+)
+def test_every_file_that_can_name_an_end_is_read(tmp_path, name, content):
+    assert 1 in Tokenizer.from_folder(write(tmp_path, **{name: content})).eos_token_ids
+
+
+def test_what_is_no_id_in_any_file_is_no_end(tmp_path):
+    odd = {"eos_token_id": [True, -1, "1", 1.0, 1 << 40, [1]]}
+    named = {
+        "generation_config": odd,
+        "genai_config": {"model": odd},
+        "config": {"eos_token_id": 3},
+    }
+    assert Tokenizer.from_folder(write(tmp_path, **named)).eos_token_ids == {3}
+
+
+def starts(pieces):
+    return tokenizers.processors.TemplateProcessing(
+        single=f"{pieces} $A".strip(), pair="$A $B", special_tokens=[("<s>", 2), ("b", 1)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("post", "config", "ids"),
+    [
+        (starts("<s>"), {}, [2, 0]),
+        (starts("<s> b"), {}, [2, 1, 0]),
+        (tokenizers.processors.Sequence([starts("<s>")]), {}, [2, 0]),
+        (None, {"add_bos_token": True, "bos_token": "<s>"}, [2, 0]),
+        (None, {"add_bos_token": True}, [0]),
+        (None, {"bos_token": "<s>"}, [0]),
+        (starts(""), {"add_bos_token": True, "bos_token": "<s>"}, [0]),
+    ],
+)
+def test_a_text_that_no_template_made_begins_as_the_model_wants_it(tmp_path, post, config, ids):
+    folder = write(tmp_path, post, tokenizer_config=config | {"eos_token": "</s>"})
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode_prompt("a") == ids
+    assert tokenizer.encode("a") == [0]
+    assert tokenizer.encode_prompt("<s> a")[:2] != [2, 2]
+
+
+def test_a_text_of_a_template_has_its_beginning_already(tmp_path):
+    config = {"eos_token": "</s>", "chat_template": "{{ bos_token }}…"}
+    tokenizer = Tokenizer.from_folder(write(tmp_path, starts("<s>"), tokenizer_config=config))
+    assert tokenizer.encode_prompt("a") == [0]
+    assert tokenizer.encode_prompt("a", plain=True) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("config", "genai", "context"),
+    [
+        ({"max_position_embeddings": 4096}, {}, 4096),
+        (
+            {"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}},
+            {},
+            16384,
+        ),
+        (
+            {
+                "max_position_embeddings": 4096,
+                "rope_parameters": {"rope_type": "linear", "factor": 2},
+            },
+            {},
+            8192,
+        ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
+            },
+            {},
+            131072,
+        ),
+        (
+            {"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 1e300}},
+            {},
+            64,
+        ),
+        (
+            {"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": "4"}},
+            {},
+            64,
+        ),
+        ({"text_config": {"max_position_embeddings": 64}}, {}, 64),
+        ({"max_position_embeddings": 64}, {"context_length": 32}, 32),
+        ({"max_position_embeddings": "64"}, {"context_length": True}, None),
+    ],
+)
+def test_the_context_of_a_model(tmp_path, config, genai, context):
+    write(tmp_path, config=config, genai_config={"model": genai})
+    assert Facts(tmp_path).context == context
+
+
+@pytest.mark.parametrize(
+    ("named", "layers"),
+    [
+        ({"config": {"num_hidden_layers": 3}}, 3),
+        ({"config": {"model_type": "mistral"}}, 32),
+        ({"config": {"text_config": {"num_hidden_layers": 5}}}, 5),
+        ({"genai_config": {"model": {"decoder": {"num_hidden_layers": 7}}}}, 7),
+    ],
+)
+def test_the_layers_of_a_model(tmp_path, named, layers):
+    assert Facts(write(tmp_path, **named)).layers == layers
+
+
+@pytest.mark.parametrize("count", [0, -1, True, "3", 10**40, None])
+def test_a_count_of_layers_that_is_none_is_a_sentence(tmp_path, count):
+    write(tmp_path, config={"num_hidden_layers": count})
+    with pytest.raises(RepositoryError, match=r"no config\.json with num_hidden_layers"):
+        Facts(tmp_path).layers  # noqa: B018 - a property
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tekken.json", r"has tekken\.json \(Mistral's own format\)"),
+        ("tokenizer.model", r"has tokenizer\.model .*save_pretrained"),
+        ("vocab.json", r"has vocab\.json .*AutoTokenizer"),
+        ("other", r"no tokenizer\.json; download"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_json_says_what_it_has(tmp_path, name, says):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(TokenizerError, match=says):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config", "generation_config", "tokenizer_config", "special_tokens_map", "genai_config"],
+)
+def test_every_file_is_read_bounded(tmp_path, name):
+    folder = write(tmp_path, config={"eos_token_id": 3})
+    with (folder / f"{name}.json").open("wb") as file:
+        file.truncate(facts.LARGEST + 1)  # a hole
+    with pytest.raises(TokenizerError, match=rf"{name}\.json has {facts.LARGEST + 1} bytes"):
+        Tokenizer.from_folder(folder)
+
+
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(tmp_path):
+    folder = write(tmp_path, config={"eos_token_id": 3})
+    os.mkfifo(folder / "generation_config.json")
+    assert Tokenizer.from_folder(folder).eos_token_ids == {3}
+
+
+def test_a_folder_has_a_pattern_through_links_too(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "model_q4.onnx").touch()
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "onnx").symlink_to(tmp_path / "real")
+    assert files.has(tmp_path / "repo", ["onnx/model_q4.onnx*"])
+    assert not files.has(tmp_path / "repo", ["onnx/model_q4.onnx*", "*.json"])
+
+
+def test_mistrals_second_layout_of_the_weights_is_not_fetched(tmp_path, monkeypatch):
+    taken = {}
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda repository, **named: taken.update(named) or str(tmp_path),
+    )
+    assert files.fetch("o/n", ("*.safetensors",)) == tmp_path
+    assert taken == {"allow_patterns": ["*.safetensors"], "ignore_patterns": ["consolidated*"]}
+
+
+def test_a_repository_without_a_tokenizer_json_says_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXO_HOME", str(tmp_path / "exo"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda _: ["tekken.json", "params.json"])
+    with pytest.raises(
+        RepositoryError, match=r"o/n has no tokenizer\.json, and has tekken\.json; "
+    ):
+        files.find_tokenizer("o/n")
+
+
+def test_layers_of_a_repository_that_nobody_has_are_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXO_HOME", str(tmp_path))
+    assert files.find_layers("o/n") == 0
+    write(files.downloads_folder("o/n"), config={"num_hidden_layers": 9})
+    assert files.find_layers("o/n") == 9
+
+
+def test_a_mapped_file_that_was_written_to_is_a_sentence(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"12345678")
+    watched = WatchedFiles([path])
+    watched.check()
+    path.replace(tmp_path / "old")
+    watched.check()  # gone: what is mapped stays
+    path.write_bytes(b"1234")
+    watched.check()  # another file in its place
+    os.truncate(tmp_path / "old", 3)
+    (tmp_path / "old").replace(path)
+    with pytest.raises(FileChangedError, match="was written to after it was loaded"):
+        watched.check()
