@@ -43,12 +43,14 @@ class Dialect:
     """A server of which nothing is known but OpenAI's API: text, and chat. Raises ServerError.
 
     id_fields: fields of a request by which the server gives the answer's ids, the best first; none
-    where it gives no ids. names: what it calls a field otherwise than the contract.
+    where it gives no ids. names: what it calls a field otherwise than the contract. neutral: fields
+    that it takes for something else where they are left out.
     """
 
     name: ClassVar[str] = "openai"
     id_fields: ClassVar[tuple[Event, ...]] = ()
     names: ClassVar[dict[str, str]] = {}
+    neutral: ClassVar[Event] = {}
     stops_by_ids: ClassVar[bool] = False
     as_it_is: ClassVar[Event] = {}  # keeps the server from putting a BOS before a text
 
@@ -151,7 +153,7 @@ class Dialect:
         given, neutral = vars(request.sampling), vars(NEUTRAL)
         fields = {key: given[key] for key in neutral if given[key] != neutral[key]}
         fields.pop("temperature", None)
-        return {self.names.get(key, key): value for key, value in fields.items()}
+        return self.neutral | {self.names.get(key, key): fields[key] for key in fields}
 
     def _optional(self, request: ServerRequest) -> Event:
         """The fields without which an answer is still one."""

@@ -124,17 +124,18 @@ class LlamaCpp(Dialect):
                     return
 
 
-class LlamaCppPython(Dialect):
-    """llama-cpp-python's server and LM Studio: text, and llama.cpp's name of a penalty."""
+class LmStudio(Dialect):
+    """LM Studio: text, and llama.cpp's name of a penalty."""
 
-    name = "llama-cpp-python"
+    name = "lm-studio"
     names: ClassVar[dict[str, str]] = {"repetition_penalty": "repeat_penalty"}
 
 
-class LmStudio(LlamaCppPython):
-    """LM Studio."""
+class LlamaCppPython(LmStudio):
+    """llama-cpp-python's server: it penalizes repetition unless it is asked not to."""
 
-    name = "lm-studio"
+    name = "llama-cpp-python"
+    neutral: ClassVar[Event] = {"repeat_penalty": 1.0}
 
 
 def _usage(event: Event, prompt: str, completion: str, reused: str) -> Usage | None:
