@@ -170,6 +170,7 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
     folder = tmp_path / "x" / "exo_engine_check"
     for name in (
         "standin/exo/models.py",
+        "standin_node/exo/orchestration/node.py",
         "standin_0_3/exo/main.py",
         "inside/__main__.py",
         "inside/checks/nodes.py",

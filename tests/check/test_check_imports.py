@@ -10,7 +10,7 @@ ROOT = Path(exo_engine_check.__file__).parent
 MODULES = {
     ".".join(("exo_engine_check", *path.relative_to(ROOT).with_suffix("").parts)): path
     for path in ROOT.rglob("*.py")
-    if "standin" not in path.parts
+    if not any(part.startswith("standin") for part in path.relative_to(ROOT).parts)
 }
 
 

@@ -4,12 +4,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import exo
 import huggingface_hub.constants  # noqa: F401 - it reads HF_HUB_OFFLINE here, whoever comes first
 import pytest
 import pytest_asyncio
 from command import told, use_backend  # noqa: F401 - fixtures, of which pytest learns here
 from patched import api, api_module, fixes, node_module, ring, without  # noqa: F401
 from plugin import ENGINE_CLASS
+
+if getattr(exo, "STAND_IN", False):
+    exo.__path__.append(str(Path(__file__).parent / "standin_node/exo"))
 
 
 @pytest.fixture

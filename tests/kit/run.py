@@ -6,6 +6,7 @@ variant's folders there; without any, all run, but not the plugin's own.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KIT = Path(__file__).parent
+# The checker's stand-in for exo's node and API: a plugin's own has none.
+NODE = KIT.parents[1] / "hooks/exo_engine_check/standin_node"
 sys.path.insert(0, str(KIT.parent))
 
 from conftest import copy_template, render_into  # noqa: E402 - the folder before
@@ -58,6 +61,7 @@ def render(template: Path, folder: Path, variant: str, names: Names = FIXED) -> 
             for before, after in zip(FIXED.spellings(), names.spellings(), strict=True):
                 source = source.replace(before, after)
             (target / path.name).write_text(source, encoding="utf-8")
+    shutil.copytree(NODE, plugin / "tests/kit/standin_node")
     write_metadata(plugin)
     return plugin
 

@@ -6,11 +6,14 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from .check import NotRunError
 from .events import Events, describe, silenced
 
+# What a plugin's own stand-in leaves out: exo's node, its API and who has which layers.
+_NODE = Path(__file__).parents[1] / "standin_node" / "exo"
 NODE, API = "exo.orchestration.node", "exo.api.chatgpt_api"
 
 
@@ -25,6 +28,8 @@ def put_on_path(events: Events) -> None:
     if spec is None:
         sys.path.insert(0, events.request["standins"]["0.0"])
         importlib.invalidate_caches()
+        exo: Any = importlib.import_module("exo")
+        exo.__path__.append(str(_NODE))
     events.write(host="exo 0.0 itself" if spec else "the stand-in for exo 0.0")
 
 
