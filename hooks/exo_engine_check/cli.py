@@ -17,6 +17,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="exo-engine", description="Tools for inference engine plugins of exo."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--static", action="store_true", help="run no code of the plugin")
     add("--strict", action="store_true", help="count faults of exo's own that the plugin leaves")
     add("--python", default=sys.executable, help="run the plugin with this Python, on its exo")
+    add("--traceback", action="store_true", help="show where errors of the plugin come from")
     add("--report", type=Path, help="write what the plugin can do: CAPABILITIES.md")
     add("--format", choices=FORMATS, default="text", help="how the report is written")
     add("--select", action="append", default=[], help="only checks that begin so: EX3,EX401")
@@ -37,6 +39,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=_positive, default=60.0, help="seconds for all of it (60)")
     add("--memory", type=_positive, default=4.0, help="GiB that the plugin may hold (4)")
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is wanted: that takes longer than reading a plugin."""
+
+    def __call__(self, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            text = version("exo-engine-template")
+        except PackageNotFoundError:
+            text = "of a folder, not installed"
+        _write(f"exo-engine {text}\n")
+        sys.exit(0)
 
 
 def _positive(text: str) -> float:
@@ -49,7 +65,7 @@ def _positive(text: str) -> float:
 def app(arguments: list[str] | None = None) -> None:
     """Run the command, and end with its exit code."""
     given = vars(_parser().parse_args(arguments))
-    del given["command"]
+    del given["command"], given["version"]
     try:
         sys.exit(_check(given.pop("path"), given.pop("format"), given))
     except (CannotRunError, DeadlineError) as error:

@@ -2,7 +2,18 @@
 
 import json
 
-from .report import CANNOT, FAILED, LEFT, NOT_RUN, NOT_THERE, PASSED, Report, Result, printable
+from .report import (
+    CANNOT,
+    FAILED,
+    LEFT,
+    NOT_RUN,
+    NOT_THERE,
+    PASSED,
+    Fault,
+    Report,
+    Result,
+    printable,
+)
 
 MANUAL = "docs/checks.md"
 
@@ -50,11 +61,18 @@ def _faults(report: Report, result: Result) -> list[str]:
     state = "" if result.state == FAILED else f" ({result.state})"
     return [
         f"{result.id} {result.check.title()}{state}",
-        *(f"  {fault}" for fault in result.faults),
+        *(line for fault in result.faults for line in _fault(fault, report.traceback)),
         *(f"    {line}" for line in result.check.manual().splitlines()),
-        f"    alone: {report.again} --select {result.id}",
+        f"    alone: {report.again} {result.alone or f'--select {result.id}'}",
         "",
     ]
+
+
+def _fault(fault: Fault, traceback: bool) -> list[str]:
+    lines = [f"  {fault}"]
+    for line in fault.trace.splitlines() if traceback else ():
+        lines.append(f"  | {line[: len(line) - len(line.lstrip(' '))]}{printable(line)}")
+    return lines
 
 
 def _left(report: Report) -> list[str]:
@@ -106,7 +124,8 @@ def as_github(report: Report) -> str:
         fields["title"] = f"{result.id} {result.check.title()}"
         given = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value)
         lines.append(f"::error {given}::{_escaped(printable(fault.message))}")
-    lines += [f"::notice::{_escaped(printable(note))}" for note in report.notes]
+    reasons = [f"{', '.join(ids)} not run: {why}" for why, ids in _by_why(report, NOT_RUN).items()]
+    lines += [f"::notice::{_escaped(printable(note))}" for note in [*report.notes, *reasons]]
     return "\n".join([*lines, summary(report)]) + "\n"
 
 

@@ -127,6 +127,11 @@ class Plugin:
         folder = self.root.joinpath(self.bases.get(module.partition(".")[0], ""), *above)
         return module in self.package.modules or any(folder.glob(f"{name}.*so"))
 
+    def lacks(self, entry: EntryPoint) -> bool:
+        """Whether an entry point leads to a name that its module surely has not."""
+        module = self.package.modules.get(entry.module)
+        return bool(module and not module.is_open and entry.attribute not in module.names)
+
     def may_be_built(self) -> bool:
         """Whether the build may make a module: compile it, or run code."""
         backend = table_of(self.pyproject, "build-system").get("build-backend", "setuptools")

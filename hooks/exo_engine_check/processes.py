@@ -1,6 +1,7 @@
 """Runs the plugin: on each exo one process for as many checks as it survives, one for the rest."""
 
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -10,7 +11,8 @@ from typing import Any
 from . import host, sandbox
 from .capabilities import HOSTS
 from .checks import running_checks
-from .checks.dependencies import declared_modules, distributions, required
+from .checks.dependencies import declared_modules, distributions
+from .checks.packaging import project_of
 from .files import CannotRunError
 from .plugin import EntryPoint, Plugin
 from .report import (
@@ -48,8 +50,9 @@ class Processes:
         self.plugin, self.folder, self.python = plugin, folder, python or sys.executable
         self.seconds, self.memory = seconds, int(memory * 2**30)
         self.deadline = time.monotonic() + seconds
-        self.reported: set[Fault] = set()
+        self.causes: set[str] = set()  # of faults, or their sentences
         self.avoid: dict[str, str] = {}  # steps that ended a process, and how
+        self.printing: list[str] = []  # checks during which the plugin wrote to stdout
         self.report, self.checks = Report(), running_checks()
 
     def run(self, names: set[str]) -> Report:
@@ -64,10 +67,11 @@ class Processes:
 
     def _run_on(self, version: str, pending: list[str]) -> None:
         """After a crash or a hang the rest goes on, without the step that led to it."""
-        entries = [e for e in self.plugin.followed() if self.plugin.is_here(e.module)]
+        here = (e for e in self.plugin.followed() if self.plugin.is_here(e.module))
+        entries = [entry for entry in here if not self.plugin.lacks(entry)]
         groups = {entry.group for entry in entries}
-        if version == "0.0" and host.GROUP_ENGINES not in groups:
-            return self._not_run(pending, "there is no engine to load: see the other faults")
+        if version == "0.0" and not groups & {*host.GROUPS}:
+            return self._not_run(pending, "no entry point leads to anything: see the other faults")
         if version == "0.3" and host.GROUP_PLUGINS not in groups:
             why = f"exo 0.3 finds no plugin without an entry point of {host.GROUP_PLUGINS}"
             return self._not_run(pending, why, NOT_THERE)
@@ -126,11 +130,14 @@ class Processes:
             step = event.get("step", step)
             if "check" in event and "message" in event:
                 place = Place(self._inside(event.get("path", "")), event.get("line", 0))
-                faults.setdefault(event["check"], []).append(Fault(place, event["message"]))
+                fault = Fault(place, *(event.get(key, "") for key in ("message", "cause", "trace")))
+                faults.setdefault(event["check"], []).append(fault)
             if "good" in event:
                 share = event["good"], event.get("of", 1)
             if (name := event.get("end")) in pending:
                 pending.remove(name)
+                printing = [name] if event.get("prints") else []
+                self.printing += printing
                 if name == "EX952" and ended.stdout:
                     message = f"the plugin writes to stdout: {ended.stdout.splitlines()[0][:80]!r}"
                     faults[name] = [Fault(Place(), message)]
@@ -150,13 +157,17 @@ class Processes:
         self, name: str, faults: set[Fault], why: str, end: str, share: tuple[int, int]
     ) -> None:
         """What breaks many checks is a fault of the first of them; the others could not be made."""
-        if faults and faults <= self.reported:
+        causes = {fault.cause or fault.message for fault in faults}
+        if faults and causes <= self.causes:
             faults, why = set(), min(faults).message
-        self.reported |= faults
+        self.causes |= causes
         other = end if end in {CANNOT, NOT_THERE} else NOT_RUN if why else PASSED
         state = FAILED if faults else other
-        good = share if state == PASSED else (0, share[1])
-        self.report.results.append(Result(self.checks[name], state, sorted(faults), why, *good))
+        result = Result(self.checks[name], state, sorted(faults), why, of=share[1])
+        result.good = share[0] if state == PASSED else 0
+        if name == "EX952" and self.printing:
+            result.alone = f"--select {name},{self.printing[0]}"
+        self.report.results.append(result)
 
     def _inside(self, file: str) -> str:
         try:
@@ -173,11 +184,14 @@ class Processes:
                 f"{message}; the stand-in for exo has no more than an engine needs. Name a Python "
                 f"that has exo with --python ({host.GET_EXO})"
             )
-        if distributions(top) & {*required(self.plugin), "numpy"}:
-            raise CannotRunError(
-                f"{self.python} has no {top}, which the plugin requires: install the plugin there, "
-                "name another Python with --python, or only read the plugin with --static"
-            )
+        names = distributions(top)
+        for text in [*(text for text, *_ in self.plugin.metadata.requirements), *host.PINS]:
+            if project_of(text) in names:
+                raise CannotRunError(
+                    f"{self.python} has no {top}, which the plugin needs: "
+                    f"{shlex.join([self.python, '-m', 'pip', 'install', text])}, or name another "
+                    "Python with --python"
+                )
 
 
 def _write_metadata(plugin: Plugin, entries: list[EntryPoint], folder: Path) -> None:

@@ -8,6 +8,11 @@ PASSED, FAILED, CRASHED, HUNG = "passed", "failed", "crashed", "hung"
 NOT_RUN, CANNOT, NOT_THERE, LEFT = "not run", "can't", "not there", "left as exo has it"
 
 
+# What can't be read is not installed; what is not installed is not found; and so on.
+_BUILD = ("EX001", "EX002", "EX1", "EX201", "EX202", "EX205", "EX210")
+_ORDER = (*_BUILD, "EX7", "EX3", "EX4", "EX6", "EX8", "EX9")
+
+
 def printable(text: object) -> str:
     """One line that steers no terminal, and is no command of a GitHub workflow."""
     plain = "".join(c if c.isprintable() else " " for c in str(text))
@@ -28,10 +33,12 @@ class Place:
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One fault: where, and a sentence."""
+    """One fault: where, and a sentence; of an error also what caused it, and its traceback."""
 
     place: Place
     message: str
+    cause: str = field(default="", compare=False)
+    trace: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         message = printable(self.message)
@@ -48,10 +55,17 @@ class Result:
     why: str = ""  # it was not run, or the plugin can't
     good: int = 0
     of: int = 1  # of so many things that were tried
+    alone: str = ""  # the options with which it is found alone, where its id is not enough
 
     @property
     def id(self) -> str:
         return self.check.__name__
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Its place in a report: what stops a user first comes first."""
+        places = (n for n, start in enumerate(_ORDER) if self.id.startswith(start))
+        return next(places, len(_ORDER)), self.id
 
 
 @dataclass
@@ -69,6 +83,7 @@ class Report:
     lost: list[Fault] = field(default_factory=list)  # rows of the table that say more than the run
     nothing_ran: str = ""  # why: it ends with 2
     again: str = "exo-engine check"  # the command that made it
+    traceback: bool = False  # whether faults are shown with theirs
 
     def with_state(self, state: str) -> list[Result]:
         return [result for result in self.results if result.state == state]

@@ -23,6 +23,7 @@ class Options:
     select: list[str] = field(default_factory=list)
     ignore: list[str] = field(default_factory=list)
     static: bool = False
+    traceback: bool = False
     strict: bool = False
     report: Path | None = None
     python: str = ""
@@ -104,13 +105,18 @@ def check(path: Path, options: Options) -> Report:
             from .processes import Processes
 
             limits = options.python, options.timeout, options.memory
-            report = Processes(plugin, Path(name), *limits).run(running)
+            processes = Processes(plugin, Path(name), *limits)
+            try:
+                report = processes.run(running)
+            except CannotRunError as error:  # what reading finds is still said
+                report.nothing_ran = str(error)
         with bounded_memory():
             _read(plugin, chosen, report)
         _judge_declarations(plugin, chosen, report, options)
-        report.results.sort(key=lambda result: result.id)
+        report.results.sort(key=lambda result: result.order)
     other = ["--python", options.python] if options.python not in ("", sys.executable) else []
     place = [str(path)] if path != Path() else []
+    report.traceback = options.traceback
     report.again = shlex.join(["exo-engine", "check", *place, *other])
     _explain(report, options, running)
     return report
@@ -140,11 +146,16 @@ def _judge_declarations(plugin: Plugin, chosen: set[str], report: Report, option
     reasons = table_of(plugin.settings, "cannot").items()
     report.cannot = {row: " ".join(str(why).split()) for row, why in reasons}
     report.can = capabilities.cells(report.results)
-    if options.report is not None:
+    if options.report is not None and not report.nothing_ran:
         report.lost = list(capabilities.write(report, options.report))
     for name, each in LAST.items():
         if name in chosen:
             _add(report, each, each.check(plugin, report))
+    if report.lost:
+        report.results[-1].alone = f"--report {options.report}"
+    elif reasons and "EX004" in chosen:
+        ids = [name for name, check in running_checks().items() if check.row in dict(reasons)]
+        report.results[-1].alone = f"--select {','.join(['EX004', *ids])}"
     report.ignored = {name: why for _, name, why in sorted(plugin.ignores) if name in chosen}
     report.results = [r for r in report.results if r.id not in report.ignored]
     for result in report.with_state(FAILED) if not options.strict else ():
@@ -161,9 +172,7 @@ def _explain(report: Report, options: Options, running: set[str]) -> None:
         if not report.results:
             report.nothing_ran = "--static runs none of the checks that were selected"
         return
-    for result in report.with_state(NOT_RUN) if options.select else ():
-        report.notes.append(f"{result.id} was selected, and not run: {result.why}")
     ran = {r.id for r in report.results if r.state not in {NOT_RUN, NOT_THERE}}
-    if not report.faults and not (ran & running if running else ran):
+    if not (report.faults or report.nothing_ran or (ran & running if running else ran)):
         why = next((r.why for r in report.results if r.why), "nothing was selected")
         report.nothing_ran = f"nothing of the plugin was run: {why}"

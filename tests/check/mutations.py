@@ -152,6 +152,8 @@ DETECTORS = [
     row("an SDK that raises", "EX503", "SDKs raise", (DETECTION, "except Exception:", "except ImportError:")),
     row("an SDK that lies", "EX503", "gives 1", (DETECTION, "str(steps_sdk.name())", "steps_sdk.name()")),
     row("a program that is missing", "EX503", "missing", (DETECTION, "except (OSError, subprocess.SubprocessError):", "except subprocess.SubprocessError:")),
+    row("a detector that says yes", "EX503", "as here", (DETECTION, ASK, f"    return 'steps'\n{ASK}")),
+    row("a detector that asks the network", "EX502", "asks example.com", (DETECTION, ASK, f"    import socket\n\n    try:\n        socket.create_connection(('example.com', 80), 0.2)\n    except OSError:\n        pass\n{ASK}")),
     row("a detector that sleeps", "EX502", "takes", (DETECTION, ASK, f"    import time\n\n    time.sleep(1.2)\n{ASK}")),
     row("a detector that hangs", "EX502", "has not answered", (DETECTION, ASK, f"    import time\n\n    time.sleep(600)\n{ASK}")),
     row("a program without a limit", "EX503", "programs hang", (DETECTION, ", timeout=0.2", ""), (DETECTION, '["steps-smi"]', '["true"]')),
@@ -169,6 +171,8 @@ IMPORTS = [
     row("a process", "EX704", "process", (ENGINE, IN_ENGINE, f'{IN_ENGINE}import subprocess\n\nsubprocess.Popen(["sleep", "9"])\n')),
     row("a socket", "EX704", "socket", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import socket\n\nS = socket.socket()\n")),
     row("an event loop", "EX704", "event loop", (ENGINE, IN_ENGINE, f"{IN_ENGINE}LOOP = asyncio.new_event_loop()\n")),
+    row("logging for everybody", "EX704", "configures logging", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import logging\n\nlogging.basicConfig(level=10)\n")),
+    row("an environment for everybody", "EX704", "OMP_NUM_THREADS", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import os\n\nos.environ['OMP_NUM_THREADS'] = '4'\n")),
     row("a signal", "EX704", "SIGTERM", (ENGINE, IN_ENGINE, f"{IN_ENGINE}import signal\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n")),
 ]  # fmt: skip
 
@@ -200,6 +204,10 @@ DRIVEN = [
     row("a backend that leaks", "EX809", "a list of ndarray", (ENGINE, "        kept.append(hidden)\n", "        kept.append(hidden)\n        LEAK.append(hidden)\n"), (ENGINE, "MAX_REQUESTS = 32", "LEAK = [None] * 60\nMAX_REQUESTS = 32")),
     row("a label for each request", "EX810", "label", (METRICS, '("phase",)', '("request_id",)'), (ENGINE, 'labels("decode")', "labels(request_id)")),
     row("a limit that is none", "EX004", "and it can", (CONFIG, "[tool.exo-engine]", '[tool.exo-engine.cannot]\nstreaming = "x"\n\n[tool.exo-engine]')),
+    row("a buffer that is used again", "EX813", "used again", (ENGINE, "        logits = np.zeros((1, 1, 257), dtype=np.float32)\n", "        logits = LOGITS\n        logits[:] = 0\n"), (ENGINE, "MAX_REQUESTS = 32", "LOGITS = np.zeros((1, 1, 257), dtype=np.float32)\nMAX_REQUESTS = 32")),
+    row("a step that swallows errors", "EX808", "swallowed", (ENGINE, 'raise EngineError(f"the step failed: {error}") from error', "output = np.zeros((1, 1, 257), dtype=np.float32)")),
+    row("states of arrays alone that are never dropped", "EX809", "grows", (ENGINE, "        kept.append(hidden)\n", "        kept.append(hidden)\n        STATES[request_id] = np.ones(9)\n"), (ENGINE, "MAX_REQUESTS = 32", "STATES = {f'{n}': np.ones(9) for n in range(60)}\nMAX_REQUESTS = 32")),
+    row("a plain call that the loop waits in", "EX807", "exo_steps/engine.py:", (ENGINE, STEP, f"            if not self.requests:\n                __import__('select').select([], [], [], 0.8)\n{STEP}")),
     row("a label by another name", "EX810", "label", (ENGINE, 'labels("decode")', "labels(request_id)")),
 ]  # fmt: skip
 

@@ -1,6 +1,8 @@
 """The command: exit codes, formats, choosing and ignoring checks."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +56,7 @@ def test_json_has_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert content["faults"] == []
     assert "EX901" in content["left"]
     not_run = {name for name, state in content["states"].items() if state == "not run"}
-    assert not_run == {"EX826", "EX827"}  # it has no backend of the template's contract
+    assert not_run == {"EX812", "EX826", "EX827"}  # it has no backend of the template's contract
     not_there = {name for name, state in content["states"].items() if state == "not there"}
     assert not_there == {n for n, check in all_checks().items() if check.host == "0.3"}
     assert content["states"].keys() | content["ignored"].keys() == all_checks().keys()
@@ -75,7 +77,7 @@ def test_github_annotations(broken: Path) -> None:
 
 def test_select_and_ignore_take_the_beginning_of_ids(broken: Path) -> None:
     assert ids(broken, "--select", "EX20,EX5") == [
-        "EX201", "EX203", "EX205", "EX206", "EX502", "EX503",
+        "EX201", "EX205", "EX203", "EX206", "EX502", "EX503",
     ]  # fmt: skip
     assert ids(broken, "--select", "EX20", "--ignore", "EX203") == ["EX201", "EX205", "EX206"]
     assert run(broken, "--select", "EX777")[::2] == (2, "exo-engine: no check begins with EX777\n")
@@ -112,8 +114,87 @@ def test_nothing_run_is_no_success(tmp_path: Path) -> None:
     )
     code, out, _ = run(copy)
     assert code == 1
-    assert "not run: there is no engine to load" in out
-    assert run(copy, "--ignore", "EX1,EX85")[0] == 2
+    assert "not run: no entry point of exo.inference_engines leads to anything" in out
+    assert run(copy, "--select", "EX80")[0] == 2
+
+
+def broken_steps(folder: Path) -> Path:
+    """Its backend raises below the template's kit, and one error breaks many checks."""
+    copy = plugin(folder)
+    engine = copy / "exo_steps" / "engine.py"
+    text = engine.read_text(encoding="utf-8")
+    (copy / "exo_steps" / "kit").mkdir()
+    (copy / "exo_steps" / "kit" / "__init__.py").write_text("")
+    (copy / "exo_steps" / "kit" / "steps.py").write_text(
+        "def call(step, *given):\n    return step(*given)\n"
+    )
+    text = text.replace("from .metrics", "from .kit.steps import call\nfrom .metrics")
+    text = text.replace(
+        "output = self.step(request_id, shard, input_data)",
+        "output = call(self.step, request_id, shard, input_data)",
+    )
+    engine.write_text(
+        text.replace("        kept = self", "        raise KeyError('boom')\n        kept = self")
+    )
+    return copy
+
+
+def test_one_cause_is_one_fault_at_the_authors_line(tmp_path: Path) -> None:
+    content = json.loads(run(broken_steps(tmp_path), "--format", "json")[1])
+    [fault] = [fault for fault in content["faults"] if fault["id"] < "EX85"]
+    assert fault["id"] == "EX801"
+    assert fault["path"] == "exo_steps/engine.py"
+    assert content["why"]["EX805"] == fault["message"]
+
+
+def test_a_traceback_is_shown_on_demand(tmp_path: Path) -> None:
+    copy = broken_steps(tmp_path)
+    assert "KeyError: 'boom'\n" not in run(copy, "--select", "EX801")[1]
+    out = run(copy, "--select", "EX801", "--traceback")[1]
+    assert "  | KeyError: 'boom'\n" in out
+    assert "in call" in out
+
+
+def test_what_stops_a_user_first_comes_first(tmp_path: Path) -> None:
+    copy = guide.as_it_is(tmp_path)
+    config = copy / "pyproject.toml"
+    text = config.read_text(encoding="utf-8").replace("models:MY_MODELS", "models:MODELS")
+    config.write_text(text, encoding="utf-8")
+    listed = ids(copy)
+    order = ["EX107", "EX201", "EX205", "EX301", "EX602", "EX203", "EX206", "EX502"]
+    assert [name for name in listed if name in order] == order
+
+
+def test_a_renamed_class_is_one_fault(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    assert run(copy, "--report", copy / "CAPABILITIES.md")[0] == 0
+    engine = copy / "exo_steps" / "engine.py"
+    engine.write_text(engine.read_text().replace("class StepsInferenceEngine", "class StepsEngine"))
+    assert ids(copy, "--report", copy / "CAPABILITIES.md") == ["EX107"]
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "name"),
+    [
+        ("        self.shard_downloader = shard_downloader\n", "        print('made')\n", "EX952"),
+        ("        TOKENS.labels", "        print('a step')\n", "EX952"),
+    ],
+)
+def test_a_printed_command_finds_what_the_whole_run_found(
+    tmp_path: Path, where: str, text: str, name: str
+) -> None:
+    copy = plugin(tmp_path)
+    engine = copy / "exo_steps" / "engine.py"
+    engine.write_text(engine.read_text().replace(where, text + where))
+    [line] = [line for line in run(copy)[1].splitlines() if line.startswith("    alone: ")]
+    arguments = shlex.split(line.partition(": ")[2])[2:]
+    assert name in run(*arguments)[1]
+
+
+def test_the_version_is_shown() -> None:
+    command = [sys.executable, "-m", "exo_engine_check.cli", "--version"]
+    out = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    assert re.fullmatch(r"exo-engine \d\S*\n|exo-engine of a folder, not installed\n", out)
 
 
 def test_every_check_is_its_own_manual() -> None:

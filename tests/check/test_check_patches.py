@@ -24,7 +24,7 @@ SEEN_BY = {
     "close_at_the_end": "EX914",
     "close_at_quit": "EX914",
 }
-UNSEEN = {"keep_the_tokenizer"}  # answers are right without it: the plugin's own tests see it
+UNSEEN = {"keep_the_tokenizer", "hand_messages_over"}  # tests of the kit see them
 PATCH = re.compile(r"^@patches\(.*\)\n(?=def (\w+)\()", re.MULTILINE)
 
 
@@ -59,3 +59,22 @@ def test_a_patch_that_is_deleted_is_missed(
         path.write_text(kept, encoding="utf-8")
     report = check(copy, Options(select=[SEEN_BY[name]], strict=True))
     assert {result.id for result, _ in report.faults} == {SEEN_BY[name]}
+
+
+SHARED = "self._caches[request_id] = self._caches[other]"
+
+
+def test_a_cache_that_two_requests_share_is_a_fault(
+    plugin_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(plugin_of("numpy"), tmp_path / "exo-plugin"))
+    [backend] = copy.glob("exo_*/backend.py")
+    text = backend.read_text(encoding="utf-8")
+    start = text.index("    def reuse(")
+    end = text.index("\n    def ", start)
+    share = f"    def reuse(self, request_id, other, length):\n        {SHARED}\n"
+    backend.write_text(text[:start] + share + text[end:], encoding="utf-8")
+    report = check(copy, Options(select=["EX812"]))
+    assert [fault.message for _, fault in report.faults] == [
+        "after another request has used its state, a request gives other logits"
+    ]

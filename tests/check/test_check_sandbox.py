@@ -6,8 +6,10 @@ import shlex
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
+import guide_plugin as guide
 import pytest
 from checking import PLUGINS, SHORT, faults, plugin, run
 from exo_engine_check.checks import running_checks
@@ -112,7 +114,7 @@ for fd in range(3, 30):
 @pytest.mark.parametrize("garbage", [FORGED, QUIET])
 def test_a_plugin_that_writes_a_verdict_of_its_own_is_seen(tmp_path: Path, garbage: str) -> None:
     code, out, err = run(with_line(tmp_path, garbage), "--report", tmp_path / "TABLE.md")
-    assert (code, out) == (2, "")
+    assert (code, "EX801" in out) == (2, False)
     assert "the plugin writes into the check's own messages" in err
     assert not (tmp_path / "TABLE.md").exists()
 
@@ -222,8 +224,8 @@ def test_a_library_that_is_missing_here_is_no_fault(tmp_path: Path) -> None:
     config.write_text(text.replace("dependencies = [\n", 'dependencies = [\n "steps-runtime",\n'))
     code, _, err = run(copy)
     assert code == 2
-    assert "has no steps_runtime, which the plugin requires" in err
-    assert "--static" in err
+    assert "has no steps_runtime, which the plugin needs" in err
+    assert "-m pip install steps-runtime, or name another Python" in err
     assert run(copy, "--static")[0] == 0
 
 
@@ -232,6 +234,14 @@ def test_a_python_that_is_none(tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\necho no exo here >&2\nexit 3\n")
     script.chmod(0o755)
     assert "can't start: no exo here" in run(PLUGINS / "steps", "--python", script)[2]
+    bare = tmp_path / "bare" / "bin" / "python"
+    venv.create(tmp_path / "bare", symlinks=True)
+    code, out, err = run(guide.as_it_is(tmp_path / "guide"), "--python", bare)
+    assert code == 1
+    assert "EX301" in out
+    assert err.endswith(
+        f"has no numpy, which the plugin needs: {bare} -m pip install numpy, or name another Python with --python\n"
+    )
     code, _, err = run(PLUGINS / "steps", "--python", tmp_path / "nothing")
     assert code == 2
     assert "no such file" in err

@@ -92,8 +92,8 @@ class EX107(Check):
         that was renamed is an AttributeError, without a word for models and detectors. Give the
         class, dict or function its new name in pyproject.toml too."""
         for entry in plugin.followed():
-            module = plugin.package.modules.get(entry.module)
-            if module and not module.is_open and entry.attribute not in module.names:
+            if plugin.lacks(entry):
+                module = plugin.package.modules[entry.module]
                 imports = (ast.Import, ast.ImportFrom)
                 own = [n for n, node in module.names.items() if not isinstance(node, imports)]
                 near = difflib.get_close_matches(entry.attribute, own, 1, 0.5)

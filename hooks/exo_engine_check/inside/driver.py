@@ -5,7 +5,6 @@ import contextlib
 import functools
 import importlib
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +12,10 @@ from . import device
 from .audit import blocking
 from .check import BrokenError, NotRunError
 from .events import Events, shorten
+from .heartbeat import Heartbeat
 
 STEPS = 8
 REQUEST = "exo-engine-check-request-"
-STILL = 1.0  # seconds of its own thread for which an event loop may stand still
 
 
 class Answer(list[int]):
@@ -26,6 +25,11 @@ class Answer(list[int]):
 
     def __init__(self) -> None:
         self.sent: set[str] = set()
+        self.results: list[tuple[Any, Any]] = []  # each with a copy of what it was at first
+
+    def changed(self) -> bool:
+        """Whether an array is no longer what it was when a step gave it."""
+        return any(array.tobytes() != copy.tobytes() for array, copy in self.results)
 
 
 class Driver:
@@ -71,7 +75,8 @@ class Driver:
             for engine, shard in list(zip(engines, shards, strict=True))[1:]:
                 ids.sent.add(x.dtype.kind)
                 x = await self.step(engine, "infer_tensor", request_id, shard, self.wire(x))
-            ids.first = x if ids.first is None else ids.first
+            ids.first = x.copy() if ids.first is None else ids.first
+            ids.results.append((x, x.copy()))
             token, number = await self._pick(engines[-1], shards[-1], x)
             ids.append(number)
             if number == engines[-1].tokenizer.eos_token_id or len(ids) >= steps:
@@ -107,22 +112,12 @@ class Driver:
 
     async def run(self, what: str, work: Any, seconds: float = 8.0) -> Any:
         """A step of the plugin's on this event loop, which is watched."""
-        watch = asyncio.ensure_future(self._watch())
-        try:
-            with self.events.step(what), blocking(self.waits):
-                try:
-                    return await asyncio.wait_for(work, seconds)
-                except TimeoutError:
-                    raise BrokenError(f"{what} has not ended after {seconds:g} s") from None
-        finally:
-            watch.cancel()
-
-    async def _watch(self) -> None:
-        while True:
-            before = time.thread_time()  # on a busy machine nobody else's time counts
-            await asyncio.sleep(0.01)
-            if (gap := time.thread_time() - before) > STILL:
-                self.waits[f"something, for {gap:.1f} s"] = None
+        heartbeat = Heartbeat(self.events.root, self.waits)
+        with heartbeat, self.events.step(what), blocking(self.waits):
+            try:
+                return await asyncio.wait_for(work, seconds)
+            except TimeoutError:
+                raise BrokenError(f"{what} has not ended after {seconds:g} s") from None
 
     async def nodes(self, count: int) -> Answer:
         """The answer of one node or two, made once: what other ways to get it must give too."""

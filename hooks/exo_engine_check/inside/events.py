@@ -11,7 +11,7 @@ from typing import Any
 
 from .check import BrokenError, CannotError, NotRunError, NotThereError
 
-MAX_TEXT = 600
+MAX_TEXT, MAX_TRACE = 600, 10_000  # characters
 
 
 def sealer(key: str) -> Callable[[bytes], bytes]:
@@ -43,23 +43,27 @@ class Events:
 
     def fault(self, check: str, text: str, error: BaseException | None = None) -> None:
         """Send a fault, with the place that its error leads to."""
-        path, line = self._place(error)
-        self.write(check=check, message=text[:MAX_TEXT], path=path, line=line)
+        errors = list(_chain(error))
+        path, line = self._place(errors)
+        cause = describe(errors[-1]) if errors else ""
+        trace = "".join(traceback.format_exception(error)) if error else ""
+        self.write(
+            **{"check": check, "message": text[:MAX_TEXT], "path": path, "line": line},
+            **{"cause": cause, "trace": trace[-MAX_TRACE:]},
+        )
 
-    def _place(self, error: BaseException | None) -> tuple[str, int]:
-        """The last line of the plugin's own files that an error went through."""
-        for _ in range(20):
-            if error is None:
-                break
+    def _place(self, errors: list[BaseException]) -> tuple[str, int]:
+        """The last line of the author's files that errors went through, else of the kit's."""
+        own, kit = list[tuple[str, int]](), list[tuple[str, int]]()
+        for error in errors:
             frames = traceback.extract_tb(error.__traceback__)
             places = [(frame.filename, frame.lineno or 0) for frame in frames]
             if isinstance(error, SyntaxError) and error.filename:
                 places.append((error.filename, error.lineno or 0))
-            own = [place for place in places if os.path.realpath(place[0]).startswith(self.root)]
-            if own:
-                return own[-1]
-            error = error.__cause__ or error.__context__
-        return "", 0
+            for place in places:
+                if (real := os.path.realpath(place[0])).startswith(self.root):
+                    (kit if f"{os.sep}kit{os.sep}" in real else own).append(place)
+        return [("", 0), *kit, *own][-1]
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -78,6 +82,15 @@ class Events:
             raise BrokenError(f"{what} ends the process with sys.exit({error.code!r})") from error
         except BaseException as error:
             raise BrokenError(f"{what} fails: {describe(error)}") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that."""
+    for _ in range(20):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 import tomllib
@@ -67,7 +68,8 @@ class Node:
     def stage(self) -> list[dict[str, Any]]:
         """The cards that the plugin writes, as exo would read them."""
         with self.events.step("writing the model cards for exo 0.3"):
-            self.staged.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.staged, ignore_errors=True)  # as the launcher does
+            self.staged.mkdir(parents=True)
             self.plugin.stage(self.staged)
             files = sorted(self.staged.glob("cards/*.toml"))
             return [tomllib.loads(path.read_text(encoding="utf-8")) for path in files]
@@ -81,11 +83,13 @@ class Node:
     @functools.cached_property
     def card(self) -> Any:
         """The card of the model that answers; its layers are those of the device's files."""
-        model = f"{self.package}/{getattr(self.handle, 'model', '')}"
-        cards = self.stage()
+        wanted, cards = str(getattr(self.handle, "model", "")), self.stage()
         if not cards:
             raise BrokenError("the plugin offers exo 0.3 no model")
-        values = next((c for c in cards if c["model_id"] == model), cards[0])
+        # An id of exo 0.0's is one of exo 0.3's with the engine's name behind it.
+        names = {str(card["model_id"]).partition("/")[2]: card for card in cards}
+        fit = [name for name in names if wanted == name or wanted.startswith(f"{name}-")]
+        values = names[max(fit, key=len)] if fit else cards[0]
         if (config := self.folder / "config.json").is_file():
             layers = json.loads(config.read_text(encoding="utf-8")).get("num_hidden_layers")
             values |= {"n_layers": layers or values["n_layers"]}
@@ -212,6 +216,13 @@ class Runner:
             raise BrokenError(f"an answer on exo 0.3 has not ended after {self.node.seconds:g} s")
         return reply
 
+    async def cancel(self, task: str) -> bool:
+        """Cancel a request, as for a client that is gone; whether the runner is free then."""
+        before = len(self.kinds)
+        self.cancels.send(load("exo.shared.types.tasks").TaskId(task))
+        ready = "RunnerReady"
+        return await self.until(lambda: any(kind == ready for kind, _ in self.kinds[before:]))
+
     async def until(self, done: Callable[[], Any], seconds: float = 0.0) -> bool:
         """Take what comes until something is so, or for a while. Raises BrokenError."""
         end = time.monotonic() + (seconds or self.node.seconds)
@@ -254,19 +265,15 @@ class Runner:
 def _bound(card: Any) -> tuple[Any, Any]:
     """exo's BoundInstance of a whole model, and its instance."""
     types = load("exo.shared.types.worker.instances")
-    shards = load("exo.shared.types.worker.shards")
     layers = {"start_layer": 0, "end_layer": card.n_layers, "n_layers": card.n_layers}
-    if not hasattr(types, "MlxRingInstance"):
-        bound = types.BoundInstance(
-            bound_shard=load("exo.records").ShardMetadata(model_card=card, **layers)
-        )
-        return bound, bound
-    runners, node = (
-        load("exo.shared.types.worker.runners"),
-        load("exo.shared.types.common").NodeId(),
+    shard = load("exo.shared.types.worker.shards").PipelineShardMetadata(
+        model_card=card, device_rank=0, world_size=1, **layers
     )
-    shard = shards.PipelineShardMetadata(model_card=card, device_rank=0, world_size=1, **layers)
-    runner = runners.RunnerId()
+    if not hasattr(types, "MlxRingInstance"):
+        bound = types.BoundInstance(bound_shard=shard)
+        return bound, bound
+    runners = load("exo.shared.types.worker.runners")
+    node, runner = load("exo.shared.types.common").NodeId(), runners.RunnerId()
     assignments = runners.ShardAssignments(
         model_id=card.model_id, runner_to_shard={runner: shard}, node_to_runner={node: runner}
     )

@@ -58,7 +58,7 @@ class Fixtures:
                 raise BrokenError(f"{module} has no {name}, which an entry point names")
             values[entry["name"]] = getattr(sys.modules[module], name)
         if not values:
-            raise NotRunError(f"the plugin has no entry point of {group}")
+            raise NotRunError(f"no entry point of {group} leads to anything")
         return values
 
     @once

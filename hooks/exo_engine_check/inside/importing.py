@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from .audit import PROGRAMS, auditing
 from .check import BrokenError, NotRunError
 from .events import Events
 from .patience import clock
+
+_FROZEN = ("<frozen os>", "<frozen _collections_abc>")
 
 
 @dataclass
@@ -33,6 +36,8 @@ def _traces() -> dict[Any, str]:
     for number in signal.Signals:
         traces[number, signal.getsignal(number)] = f"takes the signal {number.name}"
     traces[os.getcwd()] = "changes the working folder"
+    root = logging.getLogger()
+    traces["logging", len(root.handlers), root.level] = "configures logging for the whole process"
     try:
         for name in os.listdir("/proc/self/fd"):
             target = os.readlink(f"/proc/self/fd/{name}")
@@ -43,14 +48,24 @@ def _traces() -> dict[Any, str]:
     return traces
 
 
+def _caller() -> str:
+    """The file that has set an environment variable: the first that is not Python's own."""
+    frame = sys._getframe(3)  # behind the hooks
+    while frame.f_back and frame.f_code.co_filename in {os.__file__, *_FROZEN}:
+        frame = frame.f_back
+    return os.path.realpath(frame.f_code.co_filename)
+
+
 def observe(events: Events, imported: Imported, module: str) -> None:
     """Import one module; note what it leaves."""
     before, made = _traces(), set[str]()
     new_loop = asyncio.new_event_loop
 
-    def note(event: str, _: tuple[Any, ...]) -> None:
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
         if event in PROGRAMS or event == "os.fork":
             made.add("starts a process")
+        elif event == "os.putenv" and _caller().startswith(events.root):
+            made.add(f"sets the environment variable {os.fsdecode(arguments[0])}")
 
     def counted() -> Any:
         made.add("makes an event loop")

@@ -20,9 +20,19 @@ def is_plain(value: object) -> bool:
 def states_of(request_id: str, node: Any) -> list[str]:
     """The kinds of what is still held under a request's id, by anybody but exo's own node."""
     exos = {id(value) for value in vars(node).values()}
-    dicts = [c for c in gc.get_objects() if isinstance(c, dict) and id(c) not in exos]
+    dicts = [c for c in containers() if isinstance(c, dict) and id(c) not in exos]
     values = [dict.get(container, request_id) for container in dicts]
     return sorted(type(value).__name__ for value in values if not is_plain(value))
+
+
+def containers() -> Iterator[Any]:
+    """Every container of the process; the collector knows none that holds plain things alone."""
+    for known in gc.get_objects():
+        if isinstance(known, _CONTAINERS):
+            yield known
+        for below in gc.get_referents(known):
+            if isinstance(below, _CONTAINERS) and not gc.is_tracked(below):
+                yield below
 
 
 class Growth:
@@ -34,7 +44,7 @@ class Growth:
         self.sizes = {id(c): len(c) for c in self._all() if id(c) not in records}
 
     def _all(self) -> Iterator[Any]:
-        return (c for c in gc.get_objects() if isinstance(c, _CONTAINERS) and len(c) > 50)
+        return (c for c in containers() if len(c) > 50)
 
     def by(self, count: int) -> list[str]:
         """Containers that have grown by so many things that are not plain."""

@@ -43,8 +43,9 @@ async def comes(
 
 async def settle(seconds: float, done: Callable[[], bool]) -> bool:
     """Wait until something is so, or for a while."""
-    for _ in range(int(seconds / 0.02)):
-        if done():
-            return True
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            return False
         await asyncio.sleep(0.02)
-    return done()
+    return True

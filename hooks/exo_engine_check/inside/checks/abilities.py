@@ -147,6 +147,56 @@ class EX827(Check, row="reuse"):
             raise CannotError("a prompt that has just been computed is computed anew")
 
 
+class EX812(Check):
+    "A request that uses another's state leaves it as it is"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """`reuse(new, other, length)` of the template's contract begins a request with the first
+        rows of another one, which goes on (kit/contract.py). Where both write into one cache, what
+        one appends changes the other's answer. Copy the rows, or never write over shared ones."""
+        backend, outcomes = await _backend(driver), list[bool]()
+        if not hasattr(backend, "reuse"):
+            raise CannotError("the backend has no reuse()")
+
+        def tried(plain: Any) -> Any:
+            def reuse(self: Any, request_id: str, other: str, length: int) -> None:
+                plain(self, request_id, other, length)
+                if not outcomes:
+                    outcomes.append(_shares(driver, self, lambda *given: plain(self, *given)))
+
+            return reuse
+
+        node = await make_node(driver, limit=4)
+        with wrapped(backend, "reuse", tried):
+            for _ in range(2):
+                await (await start(driver, node, driver.device.prompt * 8)).within()
+        if not outcomes:
+            raise NotRunError("nothing is used again: EX827 says why")
+        if outcomes[0]:
+            yield "after another request has used its state, a request gives other logits"
+
+
+def _shares(driver: Driver, backend: Any, reuse: Callable[[str, str, int], None]) -> bool:
+    """Whether a new request's steps change an older one's; on the device's own thread."""
+    names = [f"{driver.request_id()}-{n}" for n in range(3)]
+    prompt, tokens = driver.np.arange(40)[None] % 7, [driver.np.array([[n]]) for n in (1, 2, 3)]
+    outputs = []
+    try:
+        for name in names[:2]:
+            backend.step(name, prompt)
+            backend.step(name, tokens[0])
+            if name == names[1]:
+                reuse(names[2], name, 32)
+                backend.step(names[2], driver.np.arange(12)[None] % 5)
+            outputs.append(driver.np.array(backend.step(name, tokens[1])))
+    finally:
+        for name in names:
+            backend.forget(name)
+    most = float(driver.np.abs(outputs[0]).max())
+    return bool(driver.np.abs(outputs[0] - outputs[1]).max() > 1e-3 * most)
+
+
 @contextlib.contextmanager
 def wrapped(owner: type, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """A class with another method, made from its own."""

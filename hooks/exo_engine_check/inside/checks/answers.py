@@ -140,10 +140,9 @@ class EX808(Check, row="faults"):
                     await asyncio.wait_for(driver.first(engine, shard, driver.request_id()), 8)
                     yield "the device fails, and the first step does not"
                 else:
-                    x = driver.broken_tokens()
-                    await asyncio.wait_for(
-                        engine.infer_tensor(driver.request_id(), shard, x, {}), 8
-                    )
+                    await _impossible_steps(driver, engine, shard)
+                    if before.first.dtype.kind == "f":  # a server may be asked for anything
+                        yield "steps on impossible ids give results: errors are swallowed"
             except Exception as error:
                 if not str(error).strip():
                     yield f"an error of the first step has no text: {describe(error)}"
@@ -151,6 +150,12 @@ class EX808(Check, row="faults"):
                 after = await driver.run("an answer after an error", driver.answer(engine))
                 if after != before:
                     yield f"after another request's error the answer is {after}, not {before}"
+
+
+async def _impossible_steps(driver: Driver, engine: Any, shard: Any) -> None:
+    """Steps on ids that no vocabulary has, and on none. Raises whatever the engine raises."""
+    for ids in (driver.broken_tokens(), driver.broken_tokens()[:, :0]):
+        await asyncio.wait_for(engine.infer_tensor(driver.request_id(), shard, ids, {}), 8)
 
 
 class EX809(Check):
@@ -200,3 +205,16 @@ class EX810(Check, row="metrics"):
                 labels |= {label for label, value in values if str(value).startswith(REQUEST)}
                 for label in sorted(labels):
                     yield f"the metric {metric.name} has the label {label}"
+
+
+class EX813(Check):
+    "What a step gives stays as it is"
+
+    @staticmethod
+    async def check(driver: Driver) -> AsyncIterator[str]:
+        """exo keeps the array of a step until it is sampled or sent (node.py:144-152), and another
+        request's step may come first. A buffer that is written again gives that one another's
+        logits. Give a new array, or a copy."""
+        answer = await driver.nodes(1)
+        if answer.changed():
+            yield "an array that a step gave is other after later steps: its buffer is used again"

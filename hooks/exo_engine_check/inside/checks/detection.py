@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import machines
+from ..audit import auditing
 from ..check import Check
 from ..events import Events, describe, shorten
 from ..patience import clock
@@ -77,14 +78,35 @@ class EX502(Check):
         """exo's type is `Optional[str]` (plugin_discovery.py:124). A bool says that there is a
         device and not which. Return the device's name, or None where there is none, and the same
         again: who calls twice must not see two machines. It is called when a node starts, on every
-        machine: read a file of the system; sleep, and ask the network, never."""
+        machine: answer within a second, and ask nobody but this machine unless a setting names
+        somebody else."""
         for name, detector in _plain(detectors):
-            with events.step(f"the detector {name}"):
+            peers = list[str]()
+            with events.step(f"the detector {name}"), auditing(_noting(peers)):
                 first, wrong, error, took = _call(detector)
+            for peer in dict.fromkeys(peers):
+                yield f"the detector {name} asks {peer}, which no setting names"
             if wrong or took > SECONDS:
                 yield f"the detector {name} {wrong or f'takes {took:.1f} s'}", error
             elif first != (second := _call(detector)[0]):
                 yield f"the detector {name} gives {shorten(first)} and then {shorten(second)}"
+
+
+def _noting(peers: list[str]) -> Callable[[str, tuple[Any, ...]], None]:
+    """A hook that notes who is asked beyond this machine."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.getaddrinfo":
+            peer = arguments[0]
+        elif event == "socket.connect" and isinstance(arguments[1], tuple):
+            peer = arguments[1][0]
+        else:
+            return
+        peer = peer.decode("ascii", "replace") if isinstance(peer, bytes) else str(peer or "")
+        if peer and not peer.startswith(("127.", "::1", "localhost", "0.0.0.0")):
+            peers.append(peer)
+
+    return hook
 
 
 class EX503(Check):
@@ -96,15 +118,18 @@ class EX503(Check):
         it on as it is (plugin_discovery.py:138): an error there is an error of whoever calls it.
         Catch what the call can raise, `OSError` for files and programs, `ValueError` for what a
         file holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text.
-        Give a program a `timeout` of a second."""
+        Give a program a `timeout` of a second. Where nothing is there, say so: a detector that
+        looks at nothing finds its device on every machine."""
         for name, detector in _plain(detectors):
-            _, wrong_anyway, *_ = _call(detector)  # EX502 says it
+            here, wrong_anyway, *_ = _call(detector)  # EX502 says it
             for where, machine in MACHINES.items():
                 around = machine(events.root, _known(events.request))
                 with events.step(f"the detector {name} where {where}"), around:
-                    _, wrong, error, _ = _call(detector)
+                    answer, wrong, error, _ = _call(detector)
                 if wrong and not (wrong_anyway and error is None):
                     yield f"the detector {name}, where {where}, {wrong}", error
+                elif machine is machines.nothing and not wrong and answer and answer == here:
+                    yield f"the detector {name}, where {where}, gives {shorten(answer)} as here"
 
 
 MACHINES = {

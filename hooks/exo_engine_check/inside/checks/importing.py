@@ -54,6 +54,7 @@ class EX704(Check):
     @staticmethod
     def check(imported: Imported) -> Iterator[Any]:
         """exo imports the modules at its start (plugin_discovery.py:112,136,184), in every process.
-        A thread, process, socket or event loop that starts there is there for whoever only looks.
-        Start it when a shard is loaded."""
+        A thread, process, socket or event loop that starts there is there for whoever only looks,
+        and logging or an environment that is set there is set for exo too. Do it when a shard is
+        loaded, for the plugin alone."""
         yield from imported.left

@@ -62,7 +62,7 @@ class EX401(Check):
                 yield f"layers of {name} is {shorten(layers)}"
             if not isinstance(repo, dict):
                 yield f"repo of {name} is {shorten(repo)}, no dict"
-            elif not classes & repo.keys():
+            elif classes and not classes & repo.keys():
                 names = " or ".join(sorted(classes))
                 yield f"repo of {name} is for {', '.join(map(str, repo)) or 'nobody'}, not {names}"
             for value in repo.values() if isinstance(repo, dict) else ():
