@@ -178,9 +178,12 @@ class Engine:
         request, context = self.requests.get(request_id), self.executor.context
         return request is not None and context is not None and request.positions >= context
 
-    def pick(self, output: Array, sampler: Sampler) -> int:
-        """The next id of what a last step gave; every EOS id becomes the tokenizer's first."""
-        if np.issubdtype(output.dtype, np.integer):
+    def pick(self, output: Array, sampler: Sampler | None) -> int:
+        """The next id of what a last step gave; every EOS id becomes the tokenizer's first.
+
+        sampler: of the request, which logits need, and ids of a device that samples don't.
+        """
+        if sampler is None or np.issubdtype(output.dtype, np.integer):
             token = int(output.reshape(-1)[-1])
         else:
             token = sampler.sample(output)

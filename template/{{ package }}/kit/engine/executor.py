@@ -22,6 +22,10 @@ from .validation import makes_answers, positions, step_output, step_outputs, tex
 STEP_SECONDS = 120.0  # what a step may take; a prompt of 1,000 tokens twice that
 CHECK_SECONDS = 5.0  # how often a device that is down is asked whether it is back
 
+_PREFILL, _DECODE = [
+    (metrics.QUEUE_SECONDS.labels(phase), metrics.STEP_SECONDS.labels(phase))
+    for phase in ("prefill", "decode")
+]
 _log = logging.getLogger(__name__)
 
 
@@ -121,9 +125,9 @@ class Executor:
         took = time.perf_counter() - started
         metrics.BATCH_SIZE.observe(len(batch))
         for request in batch:
-            phase = "decode" if request.steps else "prefill"
-            metrics.QUEUE_SECONDS.labels(phase).observe(started - request.queued)
-            metrics.STEP_SECONDS.labels(phase).observe(took)
+            queue, step = _DECODE if request.steps else _PREFILL
+            queue.observe(started - request.queued)
+            step.observe(took)
         return [self._result(r.id, output) for r, output in zip(batch, outputs, strict=True)]
 
     def _result(self, request_id: str, output: Any) -> Any:

@@ -21,6 +21,8 @@ from .requests import RequestState
 BLOCK = 32  # rows: a match has a multiple of them
 MOST_KEPT = 512  # ended requests: each is looked at for every prompt
 
+_IN_FLIGHT, _KEPT = (metrics.HELD_BYTES.labels(of) for of in ("in_flight", "kept"))
+
 
 @dataclass(frozen=True)
 class Match:
@@ -126,8 +128,8 @@ class PrefixCache:
             self._running_bytes + self._kept_bytes > self._limit or len(self._kept) > MOST_KEPT
         ):
             gone += self.drop(next(iter(self._kept)))
-        metrics.HELD_BYTES.labels("in_flight").set(self._running_bytes)
-        metrics.HELD_BYTES.labels("kept").set(self._kept_bytes)
+        _IN_FLIGHT.set(self._running_bytes)
+        _KEPT.set(self._kept_bytes)
         return gone
 
 

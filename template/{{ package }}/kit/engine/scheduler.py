@@ -150,7 +150,7 @@ class Scheduler:
     def _schedule(self) -> list[RequestState]:
         """The slices that go next: all of one position, and one of those that have more."""
         for queue in (self._alone, self._waiting):
-            for request in [request for request in queue if _settled(request)]:
+            for request in [request for request in queue if _settled(request)] if queue else ():
                 queue.remove(request)
         if self._alone:
             return [self._alone[0]]

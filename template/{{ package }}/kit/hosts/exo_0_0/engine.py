@@ -116,7 +116,9 @@ class ExoEngine(InferenceEngine):
         """
         request_id = _request.get()
         try:
-            token = self.engine.pick(x, Sampler(Sampling(temp, top_p)))
+            logits = np.issubdtype(x.dtype, np.floating)
+            sampler = self._sampler(request_id, Sampling(temp, top_p)) if logits else None
+            token = self.engine.pick(x, sampler)
         except Exception as error:
             raise self._failed(request_id, error) from error
         end = self.tokenizer.eos_token_id if self.tokenizer is not None else None
@@ -127,6 +129,15 @@ class ExoEngine(InferenceEngine):
         if token == end:
             self.engine.requests.finish(request_id)
         return np.array([token])
+
+    def _sampler(self, request_id: str, sampling: Sampling) -> Sampler:
+        """A request's own, which goes with it."""
+        request = self.engine.requests.get(request_id)
+        if request is None:
+            return Sampler(sampling)
+        sampler: Sampler = request.host or Sampler(sampling)
+        request.host = sampler
+        return sampler
 
     async def infer_prompt(
         self, request_id: str, shard: Shard, prompt: str, inference_state: Any = None
