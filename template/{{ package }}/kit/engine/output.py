@@ -43,7 +43,10 @@ class Output:
         if not (parts or piece.ids or finish):
             return []
         shown, thinking = parts[0] if parts else ("", piece.thinking)
-        pieces = [replace(piece, text=shown, thinking=thinking, tool_calls=(), finish=None)]
+        same = (piece.text, piece.thinking, piece.tool_calls, piece.finish)
+        if same != (shown, thinking, (), None):  # a copy costs more than all else here
+            piece = replace(piece, text=shown, thinking=thinking, tool_calls=(), finish=None)
+        pieces = [piece]
         pieces += [Piece(shown, thinking=thinking) for shown, thinking in parts[1:]]
         if finish:
             pieces[-1] = self._last(pieces[-1], finish, piece.usage or self._usage(reused))
@@ -78,13 +81,13 @@ class Output:
     def _before_the_end(self, piece: Piece) -> Piece:
         """A piece without its first end token, and what a server may have put behind it."""
         at = next((n for n, token in enumerate(piece.ids) if token in self._ends), None)
-        return piece if at is None else replace(piece, ids=piece.ids[:at], finish="stop")
+        return piece if at is None else _cut(piece, at, "stop")
 
     def _within_limits(self, piece: Piece) -> Piece:
         """A server may give more than it was asked for: nothing of that is looked at."""
         most = self._request.max_tokens
         if self._ids + len(piece.ids) > most:
-            return replace(piece, text="", ids=piece.ids[: most - self._ids], finish="length")
+            return replace(_cut(piece, most - self._ids, "length"), text="")
         if self._texts >= most * PIECES_A_TOKEN and piece.text and not piece.ids:
             return replace(piece, text="", finish="length")
         return piece
@@ -92,3 +95,8 @@ class Output:
     def _usage(self, reused: int) -> Usage:
         prompt, completion = len(self._request.ids), self._ids + self._texts
         return Usage(prompt, completion, reused, self._reasoning)
+
+
+def _cut(piece: Piece, most: int, finish: Finish) -> Piece:
+    """A piece with so many of its ids, and what belongs to them."""
+    return replace(piece, ids=piece.ids[:most], logprobs=piece.logprobs[:most], finish=finish)
