@@ -116,7 +116,8 @@ class RkllmServer(FakeServer):
         if len(own) == limit:
             self.left = [pieces.pop()]
         count = {"zero_counts": 0, "timeout_sentence": 0, "empty": 5}.get(fault, len(own))
-        last = event("", done=True, done_reason="stop", eval_count=count)
+        counts = {"prompt_eval_count": 21, "eval_count": count}
+        last = event("", done=True, done_reason="stop", **counts)
         events = [event(piece) for piece in pieces]
         try:
             return await self.stream(
@@ -151,7 +152,9 @@ class RkllmServer(FakeServer):
             for piece in pieces
         ]
         last = _sse({"choices": [{"delta": {}, "finish_reason": finish}]})
-        last += _sse({"choices": [], "usage": {"completion_tokens": len(pieces)}})
+        last += _sse(
+            {"choices": [], "usage": {"prompt_tokens": 21, "completion_tokens": len(pieces)}}
+        )
         last += b"data: [DONE]\n\n"
         return await self.stream(request, "text/event-stream", events, last, in_stream(fault))
 

@@ -1,7 +1,7 @@
 """Answers and failures of the backend, against a server that plays all of them."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import pytest
 from hosting import Host, nobody_is_connected, within
@@ -272,3 +272,31 @@ async def test_many_requests_that_are_left(host, server):
     assert len(host.backend._drains) == 0
     assert len(asyncio.all_tasks()) <= 5
     assert server.open_connections <= 1
+
+
+@pytest.mark.parametrize("played", ["rkllama", "openai"])
+async def test_the_servers_own_counts_are_the_usage(host, server, played):
+    server.kind = played
+    await host.load()
+    server.script(["one ", "two ", "three"])
+    async with aclosing(host.pieces("a")) as pieces:
+        usage = [piece async for piece in pieces][-1].usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (21, 3)
+
+
+async def test_tools_that_a_server_is_not_sent_are_refused(host, server):
+    await host.load()
+    with pytest.raises(RequestError, match="this server is sent no tools"):
+        await within(10, host.answer("a", tools=[{"type": "function"}]))
+
+
+async def test_another_clients_text_is_noticed_and_the_server_watched(host, server, caplog):
+    await host.load()
+    server.left = ["stranger's ", "words ", "here "]  # a client was killed in its answer
+    with pytest.raises(ServerError, match="others are of another client's answer"):
+        await within(10, host.answer("a"))
+    assert "asked a short question before each answer" in caplog.text
+    for name in ("b", "c"):
+        server.script(["mine ", "alone"])
+        server.left = ["stranger's ", "words "]
+        assert await within(10, host.answer(name)) == "mine alone"

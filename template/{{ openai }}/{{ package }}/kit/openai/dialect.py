@@ -151,8 +151,8 @@ class Dialect:
     def sampling(self, request: ServerRequest) -> Event:
         """The fields of the sampling that depart from neutral, but for the temperature."""
         given, neutral = vars(request.sampling), vars(NEUTRAL)
-        fields = {key: given[key] for key in neutral if given[key] != neutral[key]}
-        fields.pop("temperature", None)
+        names = neutral.keys() - {"logprobs", "temperature"}
+        fields = {key: given[key] for key in sorted(names) if given[key] != neutral[key]}
         return self.neutral | {self.names.get(key, key): fields[key] for key in fields}
 
     def _optional(self, request: ServerRequest) -> Event:

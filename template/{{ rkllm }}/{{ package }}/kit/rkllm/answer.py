@@ -2,7 +2,7 @@
 
 import re
 
-from ..contract import Piece
+from ..contract import Piece, Usage
 from ..server.address import clean
 from ..server.client import ServerError
 from .dialect import Chunk, Dialect
@@ -33,13 +33,14 @@ class Answer:
         self._limit = limit
         self._asked = asked
         self._chunks = 0
+        self._prompt = 0  # tokens of it, where the server tells
         self._count = 0  # of tokens; a character of several is one chunk
         self._held: str | None = ""  # None: the start is over, text goes out at once
 
     def feed(self, chunk: Chunk) -> list[Piece]:
         """Take a chunk. Raises ServerError where it is no part of an answer."""
         self.final = self.final or chunk.final
-        self._count = chunk.count or self._count
+        self._count, self._prompt = chunk.count or self._count, chunk.prompt or self._prompt
         # Where the server gives no count, an answer of many chunks may have come to its limit.
         unknown = self.final and not self._count and 2 * self._chunks >= self._asked
         self.ran_out = self.ran_out or chunk.length or self._count >= self._asked or unknown
@@ -72,7 +73,8 @@ class Answer:
                 "of another client's answer. Such a server can't be shared: give each node its own"
             )
         reached = self.ran_out or self._count >= self._limit
-        return Piece(self._rest(), finish="length" if reached else "stop")
+        usage = Usage(self._prompt, self._count) if self._prompt and self._count else None
+        return Piece(self._rest(), finish="length" if reached else "stop", usage=usage)
 
     def _let_out(self, text: str) -> str:
         if self._held is None:

@@ -32,6 +32,8 @@ def which(settings: Settings) -> tuple[str, str]:
 class RkllmBackend(ServerBackend):
     """An AnswerBackend (kit/contract.py): the runtime where which() says so, else a server."""
 
+    unsupported = ("logprobs", "min_p")
+
     def __init__(self) -> None:
         super().__init__()
         self._runtime: InProcess | None = None

@@ -25,7 +25,7 @@ class ServerRequest:
 class Chunk:
     """A piece of an answer; count is the server's own number of tokens, where it tells.
 
-    length: the server says that its limit ended the answer.
+    prompt: and that of the prompt's. length: the server says that its limit ended the answer.
     """
 
     text: str = ""
@@ -33,6 +33,7 @@ class Chunk:
     final: bool = False
     count: int | None = None
     length: bool = False
+    prompt: int | None = None
 
 
 class Dialect(ABC):

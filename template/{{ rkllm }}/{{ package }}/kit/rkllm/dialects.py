@@ -133,7 +133,8 @@ class Rkllama(Dialect):
                 final = bool(event.get("done"))
                 # It writes 0 where its runtime gave no count.
                 count = number(event.get("eval_count")) or None if final else None
-                yield Chunk(said, final=final, count=count)
+                prompt = number(event.get("prompt_eval_count")) if final else None
+                yield Chunk(said, final=final, count=count, prompt=prompt or None)
 
 
 class OpenAI(Dialect):
@@ -156,11 +157,13 @@ class OpenAI(Dialect):
             "temperature": request.sampling.temperature,
         }
         body |= {key: value for key, value in _departing(request).items() if key in _OPENAI}
-        ended, length, count = False, False, None
+        ended, length, count, prompt = False, False, None, None
         async with aclosing(events(self._client, "/v1/chat/completions", body)) as stream:
             async for event in stream:
                 ended = ended or not event
-                count = number(part(event, "usage").get("completion_tokens")) or count
+                usage = part(event, "usage")
+                count = number(usage.get("completion_tokens")) or count
+                prompt = number(usage.get("prompt_tokens")) or prompt
                 for choice in parts(event, "choices"):
                     finish = finish_of(choice)
                     ended, length = ended or bool(finish), length or finish == "length"
@@ -170,7 +173,7 @@ class OpenAI(Dialect):
                     if said:
                         yield Chunk(said)
         if ended:
-            yield Chunk(final=True, count=count, length=length)
+            yield Chunk(final=True, count=count, length=length, prompt=prompt)
 
 
 def _departing(request: ServerRequest) -> dict[str, Any]:

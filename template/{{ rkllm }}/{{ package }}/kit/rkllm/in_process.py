@@ -178,7 +178,8 @@ class InProcess:
         wanted = set[str]()
         if not library.abi.own_limits and sampling.temperature != self._started.temperature:
             wanted.add("a temperature of the request's (RKLLM_TEMPERATURE is every request's)")
-        wanted |= {name for name in ("min_p", "seed") if getattr(sampling, name)}
+        if sampling.seed is not None:
+            wanted.add("a seed")
         if new := wanted - self._warned:
             self._warned |= new
             version = library.version or library.abi.name

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..cards import Model
-from ..contract import Messages, Piece, Request
+from ..contract import Messages, Piece, Request, RequestError
 from ..server.address import clean
 from ..server.client import Client, ServerError
 from ..server.events import in_time
@@ -120,6 +120,11 @@ class ServerBackend:
         server, settings = self._server, self._settings
         if server is None or settings is None:
             raise ServerError("no model is loaded")
+        if request.tools:
+            raise RequestError(
+                "this server is sent no tools: send the request without, or use the runtime in "
+                "the process"
+            )
         most, messages = request.max_tokens, await self.messages(request)
         sent = ServerRequest(self._model, messages, most + server.spare, request.sampling)
         await self._turn.acquire()
