@@ -145,9 +145,9 @@ from exo_kit.kit.command import loaded_model as session
 session.TEMPLATE_SECONDS = 60
 rendering = session.render
 
-def render(*args):
+def render(*args, **options):
     print("ready", flush=True)
-    return rendering(*args)
+    return rendering(*args, **options)
 
 session.render = render
 Backend = ToyBackend

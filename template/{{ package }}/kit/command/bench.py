@@ -119,7 +119,7 @@ async def _at_once(session: Session, request: Request, many: int, rounds: int) -
 
 async def _count(session: Session, request: Request, name: str) -> int:
     """How many tokens one answer has."""
-    async with aclosing(session.engine.answer(replace(request, id=name))) as answer:
+    async with aclosing(session.engine.answer(replace(request, id=name), False)) as answer:
         pieces = [piece async for piece in answer]
     return await _tokens(session, pieces, IDS if all(p.ids for p in pieces if p.text) else TEXT)
 
@@ -132,7 +132,7 @@ async def _answer(session: Session, request: Request, seconds: list[float]) -> R
     ended = ""
     prefill = 0  # steps until the first token: a long prompt has several
     try:
-        async with aclosing(session.engine.answer(request)) as answer:
+        async with aclosing(session.engine.answer(request, False)) as answer:
             async for piece in answer:
                 if piece.text or piece.ids:
                     prefill = prefill or len(seconds)

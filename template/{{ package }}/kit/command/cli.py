@@ -1,4 +1,4 @@
-"""The plugin's command: `doctor`, `generate` and `bench`. None of them needs exo."""
+"""The plugin's command: `doctor`, `generate`, `chat` and `bench` need no exo; `exo` starts it."""
 
 import argparse
 import asyncio
@@ -16,36 +16,12 @@ from pathlib import Path
 from ...names import ENGINE_NAME, PACKAGE, PROJECT
 from ..plugin import Plugin
 from .interrupt import INTERRUPTED, watched
+from .options import above_zero, add_sampling, from_zero, utf8
 from .output import ReaderGone, sentence
 
 # Where a variant has them.
 RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"
 MODELS = f"{PACKAGE}.kit.command.models"
-
-
-def above_zero(text: str) -> int:
-    """A whole number above zero."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("give a whole number above 0")
-    return int(text)
-
-
-def temperature(text: str) -> float:
-    """A number that is not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):  # which NaN isn't either
-        raise argparse.ArgumentTypeError("give a number from 0 on")
-    return value
-
-
-def utf8(text: str) -> str:
-    """A text that can be encoded: bytes that are no UTF-8 come as lone surrogates."""
-    if text.encode("utf-8", "replace").decode() != text:
-        raise argparse.ArgumentTypeError("this is no valid text in UTF-8")
-    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,10 +39,17 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("generate", help="answer a prompt")
     command.add_argument("prompt", type=utf8, help="what to ask")
     _add_model(command, 256)
+    add_sampling(command)
     text = "end the answer before this text; can be given again (default: none)"
     command.add_argument(
         "--stop", type=utf8, action="append", default=[], metavar="TEXT", help=text
     )
+
+    command = commands.add_parser("chat", help="answer line by line, and remember what was said")
+    text = "what the model is to be, or to do (default: nothing)"
+    command.add_argument("--system", type=utf8, metavar="TEXT", help=text)
+    _add_model(command, 1024)
+    add_sampling(command)
 
     command = commands.add_parser("bench", help="measure tokens a second")
     rainbow = "Explain in detail how a rainbow comes about."
@@ -97,7 +80,7 @@ def _add_model(command: argparse.ArgumentParser, tokens: int) -> None:
     text = "the longest answer (default: %(default)s)"
     command.add_argument("--max-tokens", type=above_zero, default=tokens, metavar="N", help=text)
     text = "0 always takes the likeliest token (default: %(default)s)"
-    command.add_argument("--temperature", type=temperature, default=0.0, metavar="T", help=text)
+    command.add_argument("--temperature", type=from_zero, default=0.0, metavar="T", help=text)
 
 
 def _has(module: str) -> bool:

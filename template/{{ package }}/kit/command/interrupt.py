@@ -1,4 +1,4 @@
-"""How the command ends: the first Ctrl-C is the last."""
+"""How the command ends: the first Ctrl-C is the last, unless it is to end something smaller."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 _LEAVE_SECONDS = 0.3  # what a device gets to close; then the process ends, whatever holds it up
 
 _exit_calls: list[Callable[[], object]] = []
+_instead: list[Callable[[], object]] = []
 
 
 @contextmanager
@@ -24,6 +25,17 @@ def on_exit(call: Callable[[], object]) -> Iterator[None]:
     finally:
         _exit_calls.remove(call)
         call()
+
+
+@contextmanager
+def instead(call: Callable[[], object]) -> Iterator[None]:
+    """Within the block, the first Ctrl-C calls this on the loop; the second ends the command."""
+    _instead.append(call)
+    try:
+        yield
+    finally:
+        if call in _instead:
+            _instead.remove(call)
 
 
 def leave(code: int) -> None:
@@ -49,8 +61,12 @@ async def watched(work: Awaitable[int]) -> int:
         while signals := ours.recv(1):
             if signals[0] != signal.SIGINT:
                 continue
+            if _instead:
+                loop.call_soon_threadsafe(_instead.pop())
+                continue
             interrupted.set()
-            loop.call_soon_threadsafe(cast("asyncio.Task[int]", task).cancel)
+            with suppress(RuntimeError):  # at its very end, the loop is closed
+                loop.call_soon_threadsafe(cast("asyncio.Task[int]", task).cancel)
             ours.settimeout(_LEAVE_SECONDS)
             with suppress(TimeoutError):
                 ours.recv(1)  # a second one

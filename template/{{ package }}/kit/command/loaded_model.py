@@ -1,13 +1,13 @@
-"""What `generate` and `bench` share: a loaded engine, and the request for it."""
+"""What `generate`, `chat` and `bench` share: a loaded engine, and the request for it."""
 
 import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
-from itertools import cycle, islice
-from typing import cast
+from itertools import count, cycle, islice
+from typing import Any, cast
 
 from jinja2 import TemplateError
 
@@ -25,6 +25,7 @@ from .progress import Progress
 
 TEMPLATE_SECONDS = 2.0  # a template is foreign code, and may loop
 CLOSE_SECONDS = 10.0  # less after a Ctrl-C: see ending.py
+_NUMBERS = count(1)  # of requests
 _EMPTY = "The prompt is empty. Ask something."
 
 
@@ -37,51 +38,72 @@ class Session:
     model: Model
     progress: Progress
 
-    async def request(self, arguments: argparse.Namespace, stop: tuple[str, ...] = ()) -> Request:
-        """What the command line asks."""
-        prompt: str = arguments.prompt
-        messages: Messages = [{"role": "user", "content": prompt}]
+    async def request(
+        self, arguments: argparse.Namespace, messages: Messages | None = None
+    ) -> Request:
+        """What the command line asks; in a conversation, with these messages."""
+        prompt: str = getattr(arguments, "prompt", "")
+        tools, thinking = (getattr(arguments, name, None) for name in ("tools", "thinking"))
+        if messages is None:
+            messages = [{"role": "user", "content": prompt}]
         raw = arguments.raw or self.tokenizer.chat_template is None
-        if not raw:
-            prompt = await _templated(self.tokenizer, messages)
+        if raw and tools:
+            raise CommandError("Tools stand in a chat template, which --raw and some models lack.")
+        if raw:
+            prompt = "\n".join(message["content"] for message in messages)
+        else:
+            prompt = await self._templated(messages, tools, thinking)
         ids = await in_thread(lambda: self.tokenizer.encode_prompt(prompt, plain=raw))
         if not ids:
             raise CommandError(_EMPTY)
         if length := getattr(arguments, "prompt_tokens", None):
             ids, raw = list(islice(cycle(ids), length)), True
             prompt = self.tokenizer.decode(ids)
-        sampling = Sampling(arguments.temperature)
         return Request(
-            "command",
+            f"command {next(_NUMBERS)}",
             prompt,
             tuple(ids),
             arguments.max_tokens,
-            sampling,
-            stop,
-            None if raw else messages,
+            _sampling(arguments),
+            tuple(getattr(arguments, "stop", ())),
+            None if raw else list(messages),
+            tools,
+            thinking,
         )
+
+    async def _templated(
+        self, messages: Messages, tools: list[dict[str, Any]] | None, thinking: bool | None
+    ) -> str:
+        """The prompt as exo would send it: inside the model's chat template."""
+        tokenizer, answers = self.tokenizer, self.engine.executor.answers
+        source = tokenizer.chat_template or ""
+
+        def rendered() -> str:
+            template = compiled(source)
+            # A server has a template of its own, which may take tools where this one does not.
+            taken = tools if template.takes_tools or not answers else None
+            options = {"tools": taken, "enable_thinking": thinking}
+            return render(template, messages, tokenizer.special_tokens, **options)
+
+        try:
+            return await asyncio.wait_for(in_thread(rendered), TEMPLATE_SECONDS)
+        except TimeoutError:
+            fault = f"takes longer than {TEMPLATE_SECONDS:.0f} s for this prompt"
+        except TemplateError as error:
+            fault = f"refuses this prompt ({error})"
+        except Exception as error:
+            fault = f"fails with this prompt ({sentence(error)})"
+        raise CommandError(f"The model's chat template {fault}. --raw sends it as it is.")
 
     async def encode(self, text: str) -> list[int]:
         """The ids of a text, which may be long."""
         return await in_thread(lambda: self.tokenizer.encode(text))
 
 
-async def _templated(tokenizer: Tokenizer, messages: Messages) -> str:
-    """The prompt as exo would send it: inside the model's chat template."""
-    source = tokenizer.chat_template or ""
-
-    def rendered() -> str:
-        return render(compiled(source), messages, tokenizer.special_tokens)
-
-    try:
-        return await asyncio.wait_for(in_thread(rendered), TEMPLATE_SECONDS)
-    except TimeoutError:
-        fault = f"takes longer than {TEMPLATE_SECONDS:.0f} s for this prompt"
-    except TemplateError as error:
-        fault = f"refuses this prompt ({error})"
-    except Exception as error:
-        fault = f"fails with this prompt ({sentence(error)})"
-    raise CommandError(f"The model's chat template {fault}. --raw sends it as it is.")
+def _sampling(arguments: argparse.Namespace) -> Sampling:
+    """How the command line wants tokens to be chosen; `bench` has the temperature alone."""
+    names = [member.name for member in fields(Sampling) if hasattr(arguments, member.name)]
+    return Sampling(**{name: getattr(arguments, name) for name in names})
 
 
 @asynccontextmanager
@@ -96,7 +118,7 @@ async def opened(
     wrap: gives what the engine drives in place of the backend's class. reuses: as the engine has
     it.
     """
-    if arguments.raw and not arguments.prompt:
+    if arguments.raw and not getattr(arguments, "prompt", "chat"):
         raise CommandError(_EMPTY)
     progress = Progress()
     with ExitStack() as stack:
