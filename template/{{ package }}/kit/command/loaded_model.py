@@ -82,7 +82,7 @@ class Session:
             template = compiled(source)
             # A server has a template of its own, which may take tools where this one does not.
             taken = tools if template.takes_tools or not answers else None
-            options = {"tools": taken, "enable_thinking": thinking}
+            options: dict[str, Any] = {"tools": taken, "enable_thinking": thinking}
             return render(template, messages, tokenizer.special_tokens, **options)
 
         try:
