@@ -75,7 +75,7 @@ async def test_a_node_that_stops_waits_until_its_clients_have_the_sentence(main_
     clients = [Client(stream) for stream in (True, False)]
     calls = [asyncio.ensure_future(made.handle_post_chat_completions(c)) for c in clients]
     engine = nodes[0].inference_engine.engine
-    await until(lambda: len(engine.requests) == 2)
+    await until(lambda: len(engine.requests) == 2 and clients[0].written)
     await main_module.shutdown("SIGTERM", asyncio.get_running_loop(), Server(nodes[0]))
     assert [call.done() for call in calls] == [True, True]
     assert "this node was stopped" in said(calls[0].result())[0]

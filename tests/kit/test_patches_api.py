@@ -44,6 +44,16 @@ async def test_an_answer_that_a_servers_limit_ended_ends_by_length(api, stream):
     assert said(response) == ("ab", "length")
 
 
+@pytest.mark.parametrize("size", [1, 2])
+async def test_an_answer_that_fills_the_context_ends_by_length(api, size):
+    class Short(ToyBackend):
+        context = 6
+
+    made, _ = api(Short, size)
+    response = await made.handle_post_chat_completions(Client(True, "abc"))
+    assert said(response) == ("def", "length")
+
+
 async def test_without_the_patch_the_closing_mark_is_shown(api, without):
     without("whole_text")
     made, _ = api(ToyBackend)
@@ -74,6 +84,22 @@ def test_streams_have_whole_characters(api_module, use, words):
         pieces.append(made["choices"][0]["delta"]["content"])
     assert "".join(pieces) == words
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_limit_within_a_character_leaves_it_out(api_module, use, stream):
+    use(ToyBackend)
+    chat = SimpleNamespace(model=next(iter(MODELS)))
+    tokens = list("a\U0001f642".encode())[:-1]
+    events = [[token] for token in tokens] if stream else [tokens]
+    text = ""
+    for n, ids in enumerate(events):
+        finish = "length" if n == len(events) - 1 else None
+        made = api_module.generate_completion(
+            chat, byte_tokenizer(), "", f"cut {stream}", ids, stream, finish, "chat.completion"
+        )
+        text += made["choices"][0]["delta" if stream else "message"]["content"]
+    assert text == "a"
 
 
 def test_other_engines_models_are_left_to_exo(api_module, use):

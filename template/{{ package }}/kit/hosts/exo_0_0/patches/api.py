@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
-from ....text.detokenizer import Detokenizer
+from ....text.detokenizer import Detokenizer, byte_tokens
 from ..node_state import (
     KEEP_SECONDS,
     AnswerError,
@@ -64,7 +64,7 @@ def whole_text(original: Function, engine_class: Any) -> Function:
         if finish and ids and ids[-1] == given["tokenizer"].eos_token_id:
             # exo takes an id of 0 for none, and knows of no limit but its own.
             ids, finish = ids[:-1], "length" if end.cut else "stop"
-        text = _text(given, ids, bool(finish), end.error)
+        text = _text(given, ids, finish, end.error)
         completion = original(**(given | {"finish_reason": finish}))
         choice = completion["choices"][0]
         for key in {"message", "delta"} & choice.keys():
@@ -76,15 +76,18 @@ def whole_text(original: Function, engine_class: Any) -> Function:
     return generate_completion
 
 
-def _text(given: dict[str, Any], ids: list[int], last: bool, error: AnswerError | None) -> str:
-    """What an event, or a whole answer, shows."""
-    decode = _decoder(given["tokenizer"])
-    if not given["stream"]:
-        return decode(ids)
-    stream = _streams.setdefault(given["request_id"], Detokenizer(decode))
-    if error is not None and last:
+def _text(
+    given: dict[str, Any], ids: list[int], finish: str | None, error: AnswerError | None
+) -> str:
+    """What an event, or a whole answer, shows; a limit within a character leaves it out."""
+    tokenizer = given["tokenizer"]
+    stream = Detokenizer(_decoder(tokenizer), byte_tokens(tokenizer))
+    if given["stream"]:
+        stream = _streams.setdefault(given["request_id"], stream)
+    if error is not None and finish:
         return f"{stream.rest()}\n[{error}]"
-    return stream.feed(ids) + (stream.rest() if last else "")
+    text = stream.feed(ids)
+    return text + stream.rest(cut=finish == "length") if finish or not given["stream"] else text
 
 
 def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
