@@ -42,6 +42,12 @@ def test_all_is_well(doctor, use_backend, model_id, base):
     assert code == 0
 
 
+def test_what_a_backend_cannot_do_is_said(doctor, use_backend):
+    use_backend(unsupported=("tools", "seed"))
+    shown = doctor()[1].replace("│ │ │ ", "")
+    assert "toy; of a request it does not heed tools, seed" in shown
+
+
 def test_a_device_is_asked_on_an_instance_that_is_closed(doctor, use_backend):
     backend = use_backend()
     doctor()

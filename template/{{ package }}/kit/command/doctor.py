@@ -46,7 +46,10 @@ async def check_backend(plugin: Plugin) -> Result:
     from ..engine.executor import Executor
 
     try:
-        return Result(await Executor(plugin.load_backend()).check())
+        backend = plugin.load_backend()
+        line = await Executor(backend).check()
+        lacks = ", ".join(getattr(backend, "unsupported", ()))
+        return Result(f"{line}; of a request it does not heed {lacks}" if lacks else line)
     except Exception as error:
         return Result("not usable", FAIL, sentence(error))
 
