@@ -145,6 +145,7 @@ def node(folder: Path, *arguments: str, python_path: str = "", **settings: str) 
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=os.environ | own | settings,
+            cwd=folder,  # -m takes modules of the folder that it is run in first
             text=True,
         )
     started = Node(process, log)

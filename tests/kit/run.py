@@ -23,7 +23,7 @@ from conftest import copy_template, render_into  # noqa: E402 - the folder befor
 
 # A variant's own tests stand in the folders that template/ has for it.
 FOLDERS = {
-    "numpy": ("checkpoint", "numpy"),
+    "numpy": ("checkpoint", "numpy", "exo_0_3"),
     "onnx": ("checkpoint", "onnx"),
     "openai": ("server", "openai"),
     "rkllm": ("server", "rkllm"),

@@ -8,6 +8,7 @@ files that are in it, whatever that index is called (download/download_utils.py)
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -94,8 +95,9 @@ def read(folder: Path | None) -> dict[str, Any]:
 
 def stage(plugin: Plugin, root: Path) -> Iterator[str]:
     """Write a card for each model and a folder of links for each that is whole; a line on each."""
-    (root / "cards").mkdir(parents=True)
-    (root / "models").mkdir()
+    for part in ("cards", "models"):
+        shutil.rmtree(root / part, ignore_errors=True)
+        (root / part).mkdir(parents=True)
     reads = bool(getattr(plugin.load_backend(), "files", ()))
     for offer in offers(plugin):
         folder = offer.name.replace("/", "--")

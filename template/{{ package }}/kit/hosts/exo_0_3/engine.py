@@ -77,11 +77,6 @@ class EventLoop:
         """Run a coroutine there."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def stop(self) -> None:
-        """End the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(1.0)
-
 
 class PluginBuilder(base.Builder):
     """Loads the backend with the folder that exo has found complete."""
@@ -94,7 +89,7 @@ class PluginBuilder(base.Builder):
         self._engine: Engine | None = None
         self._built: PluginEngine | None = None
         self._name = ModelId("none")
-        self._closed = False
+        self._closing = threading.Lock()
 
     def connect(self, bound_instance: BoundInstance) -> None:
         """exo asks for it where an instance has several nodes."""
@@ -128,15 +123,13 @@ class PluginBuilder(base.Builder):
         return self._built
 
     def close(self) -> None:
-        """Give the device back, however far this has come; once."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._built is not None:
-            self._built.close()
-        elif self._engine is not None:
-            _close(self._engine, self._loop)
-        self._loop.stop()
+        """Give the device back, however far this has come; once, and any thread may."""
+        with self._closing:
+            if self._built is not None:
+                self._built.close()
+            elif self._engine is not None:
+                _close(self._engine, self._loop)
+            self._engine = None
 
 
 class PluginEngine(base.Engine):
@@ -150,6 +143,7 @@ class PluginEngine(base.Engine):
         self._answers: dict[TaskId, Future[None]] = {}
         self._outbox = Outbox()
         self._prompts = Prompts()
+        self._closing = threading.Lock()
         self._closed = False
 
     def warmup(self) -> None:
@@ -267,14 +261,15 @@ class PluginEngine(base.Engine):
         raise NotImplementedError("this engine computes no prompt for other nodes")
 
     def close(self) -> None:
-        """Give the device back; once."""
-        if self._closed:
-            return
-        self._closed = True
-        for answer in self._answers.values():
-            answer.cancel()
-        _close(self._engine, self._loop)
-        self._prompts.stop()
+        """Give the device back; once, and any thread may."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            for answer in list(self._answers.values()):
+                answer.cancel()
+            _close(self._engine, self._loop)
+            self._prompts.stop()
 
 
 def _close(engine: Engine, loop: EventLoop) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def command(plugin: "Plugin", job: str, *arguments: object) -> list[str]:
     """The command line of a job."""
-    return [sys.executable, "-m", __name__, plugin.package, job, *map(str, arguments)]
+    words = [plugin.package, job, *map(str, arguments)]
+    return [sys.executable, "-P", "-m", __name__, *words]  # -P: no module of this folder wins
 
 
 def run(plugin: "Plugin", job: str, *arguments: object) -> list[str]:

@@ -8,7 +8,6 @@ environment variable. Models of other families go to exo's own functions.
 import argparse
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -93,7 +92,6 @@ def staged(root: Path) -> list[Any]:
     """The plugins whose models are offered. Raises HostError where the fault is this one's own."""
     plugins: list[Any] = []
     for package, point in installed().items():
-        shutil.rmtree(root / package, ignore_errors=True)
         try:
             plugin = point.load()
             if plugin.protocol != Plugin.protocol:

@@ -4,9 +4,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
 
@@ -54,24 +56,26 @@ def _stand_in(name: str, member: str, value: object) -> None:
 def _end_with(close: Callable[[], None]) -> None:
     """Give the device back at SIGTERM, and when the node is gone, which a killed one can't say.
 
-    Both end the process at once: exo's own way out waits for threads that nobody wakes any more.
+    A thread waits for both, and ends the process: the main one may be in a call that a signal does
+    not reach, and exo's own way out waits for threads that nobody wakes any more.
     """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())  # the number of each signal that has a handler
+    signal.signal(signal.SIGTERM, lambda *_: None)
     parent = multiprocessing.parent_process()
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # exo sends more of them while it waits
-        close()
-        os._exit(128 + signal.SIGTERM)
+    assert parent is not None, "exo starts this process"
 
     def watch() -> None:
-        assert parent is not None
-        parent.join()
+        while True:
+            ready = wait([reader, parent.sentinel])
+            if parent.sentinel in ready or signal.SIGTERM in reader.recv(64):
+                break
         close()
-        os._exit(1)
+        writer.close()
+        os._exit(128 + signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, end)
-    if parent is not None:
-        threading.Thread(target=watch, name="parent", daemon=True).start()
+    threading.Thread(target=watch, name="end", daemon=True).start()
 
 
 def serve_metrics() -> int | None:

@@ -1,0 +1,270 @@
+"""exo 0.3's runner drives the plugin: many answers, their ends, and the end of the process."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from node_0_3 import Node, node
+from toy_plugin import MODEL, make, python_path
+
+Start = Callable[..., Node]
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """What was done with the device."""
+    file = tmp_path / "notes"
+    file.touch()
+    monkeypatch.setenv("TOY_NOTES", str(file))
+    monkeypatch.setenv("EXO_HOME", str(tmp_path / "home"))
+    return lambda: file.read_text().splitlines()
+
+
+@pytest.fixture
+def started(tmp_path: Path, notes: object) -> Iterator[Start]:
+    """Function `started(backend)`: a node on which the toy is ready."""
+    nodes: list[object] = []
+
+    @contextmanager
+    def make_one(backend: str, **settings: str) -> Iterator[Node]:
+        plugin = make(tmp_path / "plugins", backend)
+        with node(tmp_path, python_path=python_path(plugin), **settings) as exo:
+            exo.pid = exo.place(MODEL)
+            yield exo
+
+    def begin(backend: str = "", **settings: str) -> Node:
+        manager = make_one(backend, **settings)
+        nodes.append(manager)
+        return manager.__enter__()
+
+    yield begin
+    for manager in nodes:
+        manager.__exit__(None, None, None)
+
+
+SLOW = """
+class Backend(Backend):
+    def step(self, request_id, x):
+        time.sleep(0.05)
+        return super().step(request_id, x)
+"""
+
+
+def test_an_answer_has_its_text_its_end_and_its_counts(started):
+    exo = started()
+    answer = exo.ask("ab", max_output_tokens=3)
+    assert (answer.text, answer.end) == ("cde", "FinishedResponse")
+    assert answer.last["finish_reason"] == "length"
+    usage = answer.last["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 3, 5)
+    assert answer.last["stats"]["generation_tokens"] == 3
+    whole = exo.ask("x", task="whole")
+    assert (whole.text, whole.last["finish_reason"]) == ("yz <stop>", "stop")
+
+
+def test_a_stop_text_ends_an_answer_and_is_not_in_it(started):
+    exo = started()
+    for stop in ("fg", ["zz", "fg"]):
+        answer = exo.ask("a", task=str(stop), stop=stop)
+        assert (answer.text, answer.last["finish_reason"]) == ("bcde", "stop")
+
+
+def test_tokens_of_a_fast_answer_are_joined_and_none_is_lost(started):
+    exo = started("""
+class Backend(Backend):
+    def step(self, request_id, x):
+        logits = super().step(request_id, x)
+        logits[..., 1:27] += 2.0 * (logits[..., 27:].sum() > 0)  # never an end
+        return logits
+""")
+    for stream in (True, False):
+        answer = exo.ask("a", task=f"stream {stream}", stream=stream, max_output_tokens=1000)
+        assert answer.last["usage"]["completion_tokens"] == 1000
+        assert len(answer.text) == 1000
+        chunks = [event for event in answer.events if event["what"] == "TokenChunk"]
+        assert len(chunks) < 200, "exo takes an event for each"
+
+
+def test_answers_at_once_each_have_their_own_text(started):
+    exo = started(SLOW)
+    tasks = {f"task {letter}": letter for letter in "aeim"}
+    for task, letter in tasks.items():
+        messages = [{"role": "user", "content": letter}]
+        exo.send(
+            ask=task, chat_template_messages=messages, temperature=0.0, max_output_tokens=4,
+            stream=True,
+        )  # fmt: skip
+    answers = exo.answers(*tasks)
+    assert [answers[task].text for task in tasks] == ["bcde", "fghi", "jklm", "nopq"]
+    order = [event["task"] for event in exo.events if event["what"] == "TokenChunk"]
+    assert order != sorted(order), "one after the other"
+
+
+def test_a_cancel_ends_an_answer_and_the_device_forgets_it(started, notes):
+    exo = started(SLOW)
+    exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+    exo.said("TokenChunk")
+    exo.send(cancel="long")
+    assert exo.answers("long")["long"].end == "CancelledResponse"
+    assert exo.ask("a", max_output_tokens=2).text == "bc"
+    assert "forget long" in notes()
+
+
+def test_a_cancel_that_is_faster_than_its_task_ends_it(started, notes):
+    exo = started()
+    exo.send(cancel="early")
+    assert exo.ask("a", task="other", max_output_tokens=1).text == "b"  # so it was looked at
+    answer = exo.ask("a", task="early")
+    assert (answer.text, answer.end) == ("", "CancelledResponse")
+
+
+def test_cancel_all_ends_all_and_no_later_one(started):
+    exo = started(SLOW)
+    for task in "ab":
+        exo.send(ask=task, chat_template_messages=[{"role": "user", "content": task}], stream=True)
+    exo.until(lambda event: event["what"] == "TokenChunk" and event["task"] == "b")
+    exo.send(cancel="CANCEL_ALL_TASKS")
+    assert {answer.end for answer in exo.answers("a", "b").values()} == {"CancelledResponse"}
+    assert exo.ask("a", task="later", max_output_tokens=1).text == "b"
+
+
+def test_an_error_of_the_device_is_a_sentence_and_the_next_is_answered(started):
+    exo = started("""
+class Backend(Backend):
+    def step(self, request_id, x):
+        if request_id == "bad":
+            raise RuntimeError("the toy\\nis broken")
+        return super().step(request_id, x)
+""")
+    answer = exo.ask("a", task="bad")
+    assert (answer.error, answer.end) == ("the toy is broken", "FinishedResponse")
+    assert exo.ask("a", max_output_tokens=1).text == "b"
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"images": ["aGk="]}, "this engine takes text alone, and no images"),
+        ({"image": True}, "this engine answers in text"),
+        ({"content": "a" * 5}, "the prompt is too long"),
+    ],
+)
+def test_what_the_engine_can_t_do_is_refused_in_a_sentence(started, params, sentence):
+    exo = started("""
+class Backend(Backend):
+    context = 4
+""")
+    answer = exo.ask(**{"content": "a", **params})
+    assert sentence in answer.error
+    assert exo.ask("a", task="next", max_output_tokens=1).text == "b"
+
+
+def test_parts_of_texts_are_joined_and_bare_input_is_taken(started):
+    exo = started()
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    answer = exo.ask(
+        chat_template_messages=[{"role": "user", "content": parts}], max_output_tokens=1
+    )
+    assert answer.text == "c"
+    bare = exo.ask(task="bare", chat_template_messages=None, instructions="ab", max_output_tokens=2)
+    assert bare.text == "cd"
+
+
+def test_reasoning_is_told_apart_and_counted(started):
+    exo = started("""
+class Backend:
+    contract = 1
+    async def load(self, model, folder, tokenizer): note("load")
+    async def answer(self, request):
+        from exo_kit.kit.contract import Piece
+        for text in ("<thi", "nk>so", " so</think", ">yes"):
+            yield Piece(text=text)
+        yield Piece(finish="stop")
+    async def close(self): note("close")
+    async def check(self): return "toy"
+""")
+    answer = exo.ask("a", stream=True)
+    assert (answer.reasoning, answer.text) == ("so so", "yes")
+    assert answer.last["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
+
+
+def test_a_load_that_fails_says_why(tmp_path, notes):
+    plugin = make(
+        tmp_path / "plugins",
+        """
+class Backend(Backend):
+    def load(self, layers, folder, tokenizer):
+        raise RuntimeError("the toy has no battery")
+""",
+    )
+    with node(tmp_path, python_path=python_path(plugin)) as exo:
+        exo.place(MODEL)
+        failed = exo.events[-1]
+        assert failed["what"] == "RunnerFailed"
+        assert "could not load exo_kit/toy: the toy has no battery" in failed["more"]
+        assert exo.said("ended")["more"] == 1
+
+
+def test_a_load_tells_how_far_it_is(started):
+    exo = started("""
+class Backend(Backend):
+    def load(self, layers, folder, tokenizer):
+        time.sleep(1.2)
+        super().load(layers, folder, tokenizer)
+""")
+    told = [event["more"] for event in exo.events if event["what"] == "RunnerLoading"]
+    assert len(told) >= 3
+    assert (told[0], told[-1]) == ([0, 2], [2, 2])
+    assert told == sorted(told)
+
+
+def test_a_deleted_instance_gives_the_device_back(started, notes):
+    exo = started()
+    exo.send(delete=True)
+    assert exo.said("ended")["more"] == 0
+    assert notes().count("close") == 1
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, notes, busy):
+    exo = started(SLOW)
+    if busy:
+        exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+        exo.said("TokenChunk")
+    begun = time.monotonic()
+    os.kill(exo.pid, signal.SIGTERM)
+    assert exo.said("ended")["more"] == 128 + signal.SIGTERM
+    assert time.monotonic() - begun < 3
+    assert notes().count("close") == 1
+
+
+def test_the_end_of_a_killed_node_ends_its_runner(started, notes):
+    exo = started()
+    exo.process.kill()
+    exo.process.wait()
+    until = time.monotonic() + 10
+    while Path(f"/proc/{exo.pid}").exists() and time.monotonic() < until:
+        time.sleep(0.02)  # it is nobody's child any more
+    assert not Path(f"/proc/{exo.pid}").exists()
+    assert notes().count("close") == 1
+
+
+def test_metrics_are_served_on_the_next_free_port(started):
+    import socket
+    import urllib.request
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        exo = started(EXO_KIT_METRICS_PORT=str(port))
+        line = next(line for line in exo.log.splitlines() if "metrics are at" in line)
+        address = line.partition("metrics are at ")[2]
+        assert address != f"http://127.0.0.1:{port}/metrics"
+        exo.ask("a", max_output_tokens=2)
+        with urllib.request.urlopen(address) as reply:
+            assert (
+                'exo_kit_requests_total{cause="",outcome="finished"} 2.0' in reply.read().decode()
+            )

@@ -1,0 +1,92 @@
+"""The parts that need no exo: the outbox, reasoning, and the start of a model."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from exo_kit.kit.hosts.exo_0_3.outbox import Outbox, Text
+from exo_kit.kit.hosts.exo_0_3.place import place
+from exo_kit.kit.text.reasoning import ReasoningParser
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_reasoning_is_found_however_its_marks_are_cut(opened):
+    text = "so so</think>yes <b> and" if opened else "<think>so so</think>yes <b> and"
+    for cut in range(len(text) + 1):
+        parser = ReasoningParser("<think>\n" if opened else "")
+        parts = parser.feed(text[:cut], False, False) + parser.feed(text[cut:], False, True)
+        assert "".join(part for part, thinking in parts if thinking) == "so so"
+        assert "".join(part for part, thinking in parts if not thinking) == "yes <b> and"
+
+
+def test_reasoning_that_the_device_tells_apart_is_taken_as_it_is():
+    parser = ReasoningParser("")
+    assert parser.feed("hm", True, False) == [("hm", True)]
+    assert parser.feed("<thi", False, True) == [("<thi", False)]
+
+
+def test_nothing_of_an_answer_comes_after_its_end_or_before_it_begins():
+    outbox = Outbox()
+    outbox.put("a", Text("early", False, 1))
+    outbox.open("a", streamed=True)
+    outbox.put("a", Text("b", False, 1))
+    outbox.end("a", "finished")
+    outbox.put("a", Text("late", False, 1))
+    outbox.end("a", "again")
+    assert outbox.take(0) == [("a", [Text("b", False, 1)], ("finished",))]
+    assert outbox.take(0) == []
+
+
+def test_a_first_text_comes_at_once_and_neighbours_of_one_kind_as_one():
+    outbox = Outbox()
+    outbox.open("a", streamed=True)
+    outbox.put("a", Text("1", True, 1))
+    assert outbox.take(5) == [("a", [Text("1", True, 1)], ())]
+    for token, thinking in enumerate((True, True, False)):
+        outbox.put("a", Text(str(token), thinking, token))
+    assert outbox.take(0) == [], "it waits for its pace"
+    outbox.end("a", "end")
+    assert outbox.take(0) == [("a", [Text("01", True, 1), Text("2", False, 2)], ("end",))]
+
+
+def test_an_answer_that_is_not_streamed_waits_for_its_end():
+    outbox = Outbox()
+    outbox.open("a", streamed=False)
+    outbox.put("a", Text("1", False, 1))
+    assert outbox.take(0.01) == []
+    outbox.end("a", "end")
+    assert outbox.take(5) == [("a", [Text("1", False, 1)], ("end",))]
+
+
+def test_a_model_is_started_on_this_node_once_it_can_be():
+    posted, asked = [], []
+    previews = iter([[{"instance": None, "error": "no memory"}], [{"instance": {"I": 1}}]])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.answer("me" if self.path == "/node_id" else {"previews": next(previews)})
+
+        def do_POST(self):
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer({})
+
+        def answer(self, value):
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place("exo_kit/toy", server.server_port)
+    server.shutdown()
+    server.server_close()
+    assert posted == [{"instance": {"I": 1}}]
+    assert asked[-1] == "/instance/previews?model_id=exo_kit%2Ftoy&node_ids=me"

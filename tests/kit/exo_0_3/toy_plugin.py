@@ -1,0 +1,65 @@
+"""Copies of the rendered plugin with a toy for a device, for processes of their own."""
+
+import shutil
+from pathlib import Path
+
+from node_0_3 import path
+from toy import write_tokenizer
+
+import exo_kit
+
+PLUGIN = Path(exo_kit.__file__).parent
+MODEL = "exo_kit/toy"
+
+MODELS = """
+from .kit.cards import Model, cards
+MODELS = cards(Model("toy", "Toy 1M", "organization/toy", 2))
+"""
+# The toy counts up: after n comes n + 1. It says to a file what is done with it.
+BACKEND = """
+import os, time
+from toy import ToyBackend, ToyMany
+
+def note(word):
+    with open(os.environ["TOY_NOTES"], "a") as file:
+        file.write(word + "\\n")
+
+class Backend(ToyBackend):
+    def load(self, layers, folder, tokenizer):
+        note("load")
+        super().load(layers, folder, tokenizer)
+
+    def close(self):
+        note("close")
+
+    def forget(self, request_id):
+        note("forget " + request_id)
+        super().forget(request_id)
+"""
+
+
+def make(folder: Path, backend: str = "", package: str = "exo_kit", models: str = MODELS) -> Path:
+    """A plugin of this package in a folder of its own, which is to be on PYTHONPATH."""
+    root = folder / package
+    shutil.copytree(PLUGIN, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / package / "backend.py").write_text(BACKEND + backend)
+    (root / package / "models.py").write_text(models)
+    [metadata] = PLUGIN.parent.glob("exo_kit-*.dist-info")
+    shutil.copytree(metadata, root / metadata.name.replace("exo_kit", package))
+    if package != "exo_kit":
+        engine = package.removeprefix("exo_")
+        names = root / package / "names.py"
+        text = names.read_text().replace("exo_kit", package).replace('"kit"', f'"{engine}"')
+        names.write_text(text.replace("exo-kit", package.replace("_", "-")))
+        points = root / metadata.name.replace("exo_kit", package) / "entry_points.txt"
+        points.write_text(points.read_text().replace("exo_kit", package))
+    write_tokenizer("organization/toy")
+    return root
+
+
+def python_path(*plugins: Path) -> str:
+    """A PYTHONPATH with these, and not with the plugin that they are copies of."""
+    tests = PLUGIN.parent / "tests"
+    own = [str(tests), str(tests / "kit"), str(tests / "kit" / "exo_0_3")]
+    rest = [each for each in path().split(":") if Path(each) != PLUGIN.parent]
+    return ":".join([*map(str, plugins), *own, *rest])
