@@ -5,6 +5,7 @@ exo's downloads come first, then the Hugging Face hub's cache, then the hub.
 
 import os
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ def fetch(repository: str, patterns: Sequence[str], to: Path | None = None) -> P
     except Exception as error:  # the hub's own kinds, whose text fills a page
         raise RepositoryError(_refusal(error)) from error
     return Path(folder) if to is None else to
+
+
+def hub_bytes(repository: str, patterns: Sequence[str]) -> int:
+    """How much the hub has of these files of a repository. Raises RepositoryError."""
+    try:
+        api: Any = import_module("huggingface_hub").HfApi()
+        listed = api.model_info(repository, files_metadata=True).siblings or []
+    except Exception as error:  # the hub's own kinds
+        raise RepositoryError(f"{repository} can't be fetched: {_refusal(error)}") from error
+    wanted = [file for file in listed if any(fnmatch(file.rfilename, p) for p in patterns)]
+    return sum(file.size or 0 for file in wanted)
 
 
 def fetched_bytes(repository: str) -> int:

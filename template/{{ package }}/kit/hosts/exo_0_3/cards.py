@@ -10,16 +10,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...cards import Model
 from ...plugin import Plugin
-from ...repository.files import downloads_folder
+from ...repository.facts import Facts, read_json
+from ...repository.files import downloads_folder, has, tokenizer_here
 from ...settings import PREFIX
 
-TOKENIZER = ("*.json", "*.jinja")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # as exo's own cards have them
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?) ?([MB])\b")
 
@@ -43,17 +42,16 @@ def offers(plugin: Plugin) -> list[Offer]:
         name = f"{plugin.package}/{model.id}"
         own = folders.pop(model.repository.rpartition("/")[2], None)
         places = [own] if own else list(_places(name, model.repository))
-        lacks = {place: missing(place, patterns) for place in places if place.is_dir()}
+        lacks = {place: missing(place, patterns) for place in places if place and place.is_dir()}
         folder = min(lacks, key=lambda place: bool(lacks[place]), default=None)
         found.append(Offer(name, model, folder, lacks[folder] if folder else "all of its files"))
     for last, folder in folders.items():
-        layers = int(read(folder).get("num_hidden_layers") or 1)
-        model = Model(last, last, str(folder), layers)
+        model = Model(last, last, str(folder), Facts(folder).layers)
         found.append(Offer(f"{plugin.package}/{last}", model, folder, missing(folder, patterns)))
     return found
 
 
-def _places(name: str, repository: str) -> Iterator[Path]:
+def _places(name: str, repository: str) -> Iterator[Path | None]:
     """Where a repository's files may be: exo's downloads, those of exo 0.0, the hub's cache."""
     try:
         from exo.download.download_utils import build_model_path
@@ -63,34 +61,21 @@ def _places(name: str, repository: str) -> Iterator[Path]:
     except ImportError:  # doctor runs without exo too
         pass
     yield downloads_folder(repository)
-    from huggingface_hub import try_to_load_from_cache
-
-    if isinstance(path := try_to_load_from_cache(repository, "tokenizer.json"), str):
-        yield Path(path).parent
+    yield tokenizer_here(repository)
 
 
 def missing(folder: Path, patterns: tuple[str, ...]) -> str:
     """What a folder lacks of a model, as a phrase; empty where it is whole.
 
-    patterns: of what the backend reads; without any, the tokenizer's files are all.
+    patterns: of what the backend reads; without any, the tokenizer is all.
     """
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     wanted = {"tokenizer.json"}
-    for index in folder.glob("*.index.json"):
-        wanted |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    for index in folder.glob("*.safetensors.index.json"):
+        wanted |= set(read_json(index)["weight_map"].values())
     weights = [pattern for pattern in patterns if not pattern.endswith(".json")]
-    if weights and not any(fnmatch(name, pattern) for name in names for pattern in weights):
+    if weights and not any(has(folder, [pattern]) for pattern in weights):
         wanted.add(" or ".join(weights))
-    return ", ".join(sorted(wanted - names))
-
-
-def read(folder: Path | None) -> dict[str, Any]:
-    """config.json, that of the text where there are several; empty where there is none."""
-    path = folder / "config.json" if folder else None
-    if path is None or not path.is_file():
-        return {}
-    config = json.loads(path.read_text(encoding="utf-8"))
-    return dict(config.get("text_config") or config)
+    return ", ".join(sorted(name for name in wanted if not (folder / name).is_file()))
 
 
 def stage(plugin: Plugin, root: Path) -> Iterator[str]:
@@ -112,25 +97,27 @@ def stage(plugin: Plugin, root: Path) -> Iterator[str]:
 
 def card(plugin: Plugin, offer: Offer, reads: bool) -> dict[str, Any]:
     """exo's ModelCard. reads: whether weights are read here, and not by a server."""
-    config, template = read(offer.folder), ""
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
-        if offer.folder is not None and (path := offer.folder / name).is_file():
-            template += path.read_text(encoding="utf-8")
-    thinks, calls = "<think>" in template or "enable_thinking" in template, "tools" in template
-    capabilities = ["text", *["thinking"] * thinks]
-    capabilities += ["thinking_toggle"] * ("enable_thinking" in template) + ["tools"] * calls
+    facts = Facts(offer.folder or Path("/nonexistent"))
+    template, text = facts.chat_template or "", facts.text
+    toggle = "enable_thinking" in template
+    capabilities = {
+        "text": True,
+        "thinking": toggle or "<think>" in template,
+        "thinking_toggle": toggle,
+        "tools": "tools" in template,
+    }
     return {
         "model_id": offer.name,
         "n_layers": offer.model.layers,
-        "hidden_size": config.get("hidden_size") or 1,
+        "hidden_size": text.get("hidden_size") or 1,
         "supports_tensor": False,
         "tasks": ["TextGeneration"],
         "backends": ["MlxCpu"],  # every node says that it has it; others' parsers die of a new one
         "family": plugin.family,
         "base_model": offer.model.name,
-        "quantization": DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), ""),
-        "capabilities": capabilities,
-        "context_length": config.get("max_position_embeddings") or 0,
+        "quantization": DTYPES.get(str(text.get("dtype") or text.get("torch_dtype")), ""),
+        "capabilities": [name for name, has_it in capabilities.items() if has_it],
+        "context_length": facts.context or 0,
         "trust_remote_code": False,
         "storage_size": {"in_bytes": _size(offer, reads)},
     }

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +22,9 @@ from exo.shared.types.memory import Memory
 from exo.shared.types.worker.shards import PipelineShardMetadata, ShardMetadata
 
 from ...plugin import Plugin
+from ...repository import files
 from . import jobs
-from .cards import TOKENIZER, index
+from .cards import index
 
 PROGRESS_SECONDS = 0.5
 Progress = Callable[[ShardMetadata, RepoDownloadProgress], Awaitable[None]]
@@ -160,14 +160,13 @@ def size_of(folder: Path) -> int:
 
 def fetch(plugin: Plugin, name: str, place: str) -> None:
     """A job: a model's files from the hub; a line of JSON, [bytes here, of all], now and then."""
-    from huggingface_hub import HfApi, snapshot_download
-
     model = next(m for m in plugin.models.table if f"{plugin.package}/{m.id}" == name)
-    patterns = [*getattr(plugin.load_backend(), "files", ()), *TOKENIZER]
-    files = HfApi().model_info(model.repository, files_metadata=True).siblings or []
-    wanted = [file for file in files if any(fnmatch(file.rfilename, p) for p in patterns)]
-    total = sum(file.size or 0 for file in wanted)
-    folder, done = Path(place), threading.Event()
+    patterns = (*getattr(plugin.load_backend(), "files", ()), *files.TOKENIZER)
+    total, folder, done = (
+        files.hub_bytes(model.repository, patterns),
+        Path(place),
+        threading.Event(),
+    )
 
     def report() -> None:
         while not done.wait(PROGRESS_SECONDS):
@@ -175,7 +174,6 @@ def fetch(plugin: Plugin, name: str, place: str) -> None:
 
     print(json.dumps([0, total]), flush=True)
     threading.Thread(target=report, daemon=True).start()
-    names = [file.rfilename for file in wanted]
-    snapshot_download(model.repository, allow_patterns=names, local_dir=folder)
+    files.fetch(model.repository, patterns, folder)
     done.set()
     index(folder, plugin.package)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from exo.api.types import ToolCallItem
+from exo.api.types import GenerationStats, ToolCallItem, Usage
 from exo.download.download_utils import build_model_path
 from exo.shared.types.chunks import Chunk, ErrorChunk, TokenChunk, ToolCallChunk
 from exo.shared.types.common import ModelId
@@ -36,7 +36,7 @@ from ...contract import Layers, Piece, Request
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
 from .outbox import Outbox, Text
-from .task import Tally, request_of
+from .task import exo_usage, request_of, stats
 
 T = TypeVar("T")
 
@@ -225,8 +225,9 @@ class PluginEngine(base.Engine):
 
     async def _answer(self, task_id: TaskId, params: TextGenerationTaskParams) -> None:
         """One answer, piece by piece, into the outbox."""
-        arrived = time.monotonic()
+        arrived, first, thought = time.monotonic(), 0.0, 0
         request = await request_of(task_id, params, self._engine, self._prompts)
+<<<<<<< HEAD
         tally = Tally(request, arrived)
         async with aclosing(self._engine.answer(request)) as pieces:
             async for piece in pieces:
@@ -237,23 +238,35 @@ class PluginEngine(base.Engine):
                 if piece.finish:
                     last = self._last(piece, tally)
                     self._outbox.end(task_id, last, FinishedResponse())
+=======
+        parser = ReasoningParser(request.prompt)
+        async with aclosing(self._engine.answer(request)) as pieces:
+            async for piece in pieces:
+                now = time.monotonic()
+                first = first or now
+                token = piece.ids[-1] if piece.ids else 0
+                parts = parser.feed(piece.text, piece.thinking, piece.finish is not None)
+                for text, thinking in parts:
+                    self._outbox.put(task_id, Text(text, thinking, token))
+                thought += any(thinking for _, thinking in parts) * (len(piece.ids) or 1)
+                if piece.finish and piece.usage:
+                    counts = exo_usage(piece.usage, thought)
+                    rates = stats(piece.usage, first - arrived, now - first)
+                    self._outbox.end(task_id, self._last(piece, counts, rates), FinishedResponse())
+>>>>>>> 37daf01 (exo 0.3: facts, files, usage and templates are the kit's own; tools and thinking reach the template)
 
-    def _last(self, piece: Piece, tally: Tally) -> Chunk:
+    def _last(self, piece: Piece, usage: Usage, stats: GenerationStats) -> Chunk:
         """The chunk that says why the answer ends, and what it took."""
-        model, usage, stats = self._model, tally.exo_usage(), tally.stats()
+        model = self._model
         if piece.tool_calls:
             calls = [
                 ToolCallItem(id=call.id, name=call.name, arguments=call.arguments)
                 for call in piece.tool_calls
             ]
             return ToolCallChunk(model=model, tool_calls=calls, usage=usage, stats=stats)
+        finish: Literal["stop", "length"] = "length" if piece.finish == "length" else "stop"
         return TokenChunk(
-            model=model,
-            text="",
-            token_id=0,
-            usage=usage,
-            finish_reason="length" if piece.finish == "length" else "stop",
-            stats=stats,
+            model=model, text="", token_id=0, usage=usage, finish_reason=finish, stats=stats
         )
 
     def serve_prefill(self, request: Any, wfile: Any) -> None:

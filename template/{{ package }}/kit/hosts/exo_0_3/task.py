@@ -1,7 +1,6 @@
 """exo's requests to the kit's, and what the kit counts to exo's records."""
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,18 +8,17 @@ from exo.api.types import CompletionTokensDetails, GenerationStats, PromptTokens
 from exo.api.types import Usage as ExoUsage
 from exo.shared.types.memory import Memory
 from exo.shared.types.text_generation import TextGenerationTaskParams
+from jinja2 import TemplateError
 
-from ...contract import Piece, Request, RequestError, Sampling, Usage
+from ...contract import Messages, Request, RequestError, Sampling, Usage
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
 from ...engine.thread import in_thread
-from ...text.chat_template import compiled, render
+from ...text.chat_template import compiled
 
 MOST_TOKENS = 32_168  # where nobody says, as exo's own engine has it
 TEMPERATURE = 0.7  # likewise
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
-
-Messages = list[dict[str, Any]]
 
 
 async def request_of(
@@ -80,11 +78,15 @@ def _no_images() -> RequestError:
 
 
 async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: Engine) -> str:
-    """The conversation in the model's chat template; its bare text where the model has none."""
+    """The conversation in the model's chat template; its bare text where the model has none.
+
+    A server writes the tools itself where the template has no place for them. Raises RequestError.
+    """
     assert engine.tokenizer is not None, "load() comes first"
     template, special = engine.tokenizer.chat_template, engine.tokenizer.special_tokens
     if template is None:
         return "\n".join(str(message.get("content") or "") for message in messages)
+<<<<<<< HEAD
     options: dict[str, Any] = {
         "enable_thinking": params.enable_thinking,
         "reasoning_effort": params.reasoning_effort,
@@ -104,6 +106,18 @@ async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: 
 def _goes_on(messages: Messages) -> bool:
     last = messages[-1] if messages else {}
     return last.get("role") == "assistant" and bool(last.get("content"))
+=======
+
+    def render() -> str:
+        made, thinking = compiled(template), params.enable_thinking
+        tools = params.tools if made.takes_tools or not engine.executor.answers else None
+        return made.render(messages, special, tools=tools, enable_thinking=thinking)
+
+    try:
+        return await in_thread(render)
+    except TemplateError as error:
+        raise RequestError(f"the model's chat template refuses the messages: {error}") from None
+>>>>>>> 37daf01 (exo 0.3: facts, files, usage and templates are the kit's own; tools and thinking reach the template)
 
 
 def sampling_of(params: TextGenerationTaskParams) -> Sampling:
@@ -117,6 +131,7 @@ def sampling_of(params: TextGenerationTaskParams) -> Sampling:
     return Sampling(temperature=temperature, seed=params.seed, **named)
 
 
+<<<<<<< HEAD
 class Tally:
     """What one answer took: the engine's count, and when, in seconds of time.monotonic()."""
 
@@ -157,3 +172,27 @@ class Tally:
             generation_tokens=usage.completion_tokens,
             peak_memory_usage=Memory(in_bytes=0),
         )
+=======
+def exo_usage(usage: Usage, thought: int) -> ExoUsage:
+    """An answer's counts; thought: the tokens between marks in its text."""
+    details = CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens or thought)
+    return ExoUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.reused_tokens),
+        completion_tokens_details=details,
+    )
+
+
+def stats(usage: Usage, prefill: float, decode: float) -> GenerationStats:
+    """Rates in tokens a second: to the first token, and from there to the last, in seconds."""
+    computed = usage.prompt_tokens - usage.reused_tokens
+    return GenerationStats(
+        prompt_tps=computed / prefill if prefill > 0 else 0.0,
+        generation_tps=max(usage.completion_tokens - 1, 0) / decode if decode > 0 else 0.0,
+        prompt_tokens=usage.prompt_tokens,
+        generation_tokens=usage.completion_tokens,
+        peak_memory_usage=Memory(in_bytes=0),
+    )
+>>>>>>> 37daf01 (exo 0.3: facts, files, usage and templates are the kit's own; tools and thinking reach the template)
