@@ -1,30 +1,11 @@
-"""The parts that need no exo: the outbox, reasoning, and the start of a model."""
+"""The parts that need no exo: the outbox, and the start of a model."""
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
 from exo_kit.kit.hosts.exo_0_3.outbox import Outbox, Text
 from exo_kit.kit.hosts.exo_0_3.place import place
-from exo_kit.kit.text.reasoning import ReasoningParser
-
-
-@pytest.mark.parametrize("opened", [False, True])
-def test_reasoning_is_found_however_its_marks_are_cut(opened):
-    text = "so so</think>yes <b> and" if opened else "<think>so so</think>yes <b> and"
-    for cut in range(len(text) + 1):
-        parser = ReasoningParser("<think>\n" if opened else "")
-        parts = parser.feed(text[:cut], False, False) + parser.feed(text[cut:], False, True)
-        assert "".join(part for part, thinking in parts if thinking) == "so so"
-        assert "".join(part for part, thinking in parts if not thinking) == "yes <b> and"
-
-
-def test_reasoning_that_the_device_tells_apart_is_taken_as_it_is():
-    parser = ReasoningParser("")
-    assert parser.feed("hm", True, False) == [("hm", True)]
-    assert parser.feed("<thi", False, True) == [("<thi", False)]
 
 
 def test_nothing_of_an_answer_comes_after_its_end_or_before_it_begins():

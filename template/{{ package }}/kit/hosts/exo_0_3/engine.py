@@ -225,35 +225,19 @@ class PluginEngine(base.Engine):
 
     async def _answer(self, task_id: TaskId, params: TextGenerationTaskParams) -> None:
         """One answer, piece by piece, into the outbox."""
-        arrived, first, thought = time.monotonic(), 0.0, 0
+        arrived, first = time.monotonic(), 0.0
         request = await request_of(task_id, params, self._engine, self._prompts)
-<<<<<<< HEAD
-        tally = Tally(request, arrived)
-        async with aclosing(self._engine.answer(request)) as pieces:
-            async for piece in pieces:
-                tally.add(piece)
-                token = piece.ids[-1] if piece.ids else 0
-                if piece.text:
-                    self._outbox.put(task_id, Text(piece.text, piece.thinking, token))
-                if piece.finish:
-                    last = self._last(piece, tally)
-                    self._outbox.end(task_id, last, FinishedResponse())
-=======
-        parser = ReasoningParser(request.prompt)
         async with aclosing(self._engine.answer(request)) as pieces:
             async for piece in pieces:
                 now = time.monotonic()
                 first = first or now
-                token = piece.ids[-1] if piece.ids else 0
-                parts = parser.feed(piece.text, piece.thinking, piece.finish is not None)
-                for text, thinking in parts:
-                    self._outbox.put(task_id, Text(text, thinking, token))
-                thought += any(thinking for _, thinking in parts) * (len(piece.ids) or 1)
+                if piece.text:
+                    token = piece.ids[-1] if piece.ids else 0
+                    self._outbox.put(task_id, Text(piece.text, piece.thinking, token))
                 if piece.finish and piece.usage:
-                    counts = exo_usage(piece.usage, thought)
                     rates = stats(piece.usage, first - arrived, now - first)
-                    self._outbox.end(task_id, self._last(piece, counts, rates), FinishedResponse())
->>>>>>> 37daf01 (exo 0.3: facts, files, usage and templates are the kit's own; tools and thinking reach the template)
+                    last = self._last(piece, exo_usage(piece.usage), rates)
+                    self._outbox.end(task_id, last, FinishedResponse())
 
     def _last(self, piece: Piece, usage: Usage, stats: GenerationStats) -> Chunk:
         """The chunk that says why the answer ends, and what it took."""

@@ -86,38 +86,24 @@ async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: 
     template, special = engine.tokenizer.chat_template, engine.tokenizer.special_tokens
     if template is None:
         return "\n".join(str(message.get("content") or "") for message in messages)
-<<<<<<< HEAD
-    options: dict[str, Any] = {
-        "enable_thinking": params.enable_thinking,
-        "reasoning_effort": params.reasoning_effort,
-        # As exo's own engine has it: an answer that the client began goes on.
-        "continue_final_message": _goes_on(messages),
-    }
-
-    def rendered() -> str:
-        made = compiled(template)
-        if params.tools and (made.takes_tools or not engine.executor.answers):
-            options["tools"] = params.tools  # a server may have a template that takes them
-        return render(made, messages, special, **options)
-
-    return await in_thread(rendered)
-
-
-def _goes_on(messages: Messages) -> bool:
     last = messages[-1] if messages else {}
-    return last.get("role") == "assistant" and bool(last.get("content"))
-=======
 
     def render() -> str:
-        made, thinking = compiled(template), params.enable_thinking
-        tools = params.tools if made.takes_tools or not engine.executor.answers else None
-        return made.render(messages, special, tools=tools, enable_thinking=thinking)
+        made = compiled(template)
+        return made.render(
+            messages,
+            special,
+            tools=params.tools if made.takes_tools or not engine.executor.answers else None,
+            enable_thinking=params.enable_thinking,
+            reasoning_effort=params.reasoning_effort,
+            # As exo's own engine has it: an answer that the client began goes on.
+            continue_final_message=last.get("role") == "assistant" and bool(last.get("content")),
+        )
 
     try:
         return await in_thread(render)
     except TemplateError as error:
         raise RequestError(f"the model's chat template refuses the messages: {error}") from None
->>>>>>> 37daf01 (exo 0.3: facts, files, usage and templates are the kit's own; tools and thinking reach the template)
 
 
 def sampling_of(params: TextGenerationTaskParams) -> Sampling:
@@ -131,57 +117,14 @@ def sampling_of(params: TextGenerationTaskParams) -> Sampling:
     return Sampling(temperature=temperature, seed=params.seed, **named)
 
 
-<<<<<<< HEAD
-class Tally:
-    """What one answer took: the engine's count, and when, in seconds of time.monotonic()."""
-
-    def __init__(self, request: Request, arrived: float) -> None:
-        self.usage = Usage(len(request.ids), 0)
-        self._arrived = arrived
-        self._first = self._last = 0.0
-
-    def add(self, piece: Piece) -> None:
-        """Note a piece; the last one has the counts."""
-        self.usage = piece.usage or self.usage
-        if piece.ids or piece.text:
-            self._last = time.monotonic()
-            self._first = self._first or self._last
-
-    def exo_usage(self) -> ExoUsage:
-        """The same as exo has it."""
-        usage = self.usage
-        return ExoUsage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            total_tokens=usage.prompt_tokens + usage.completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.reused_tokens),
-            completion_tokens_details=CompletionTokensDetails(
-                reasoning_tokens=usage.reasoning_tokens
-            ),
-        )
-
-    def stats(self) -> GenerationStats:
-        """Rates in tokens a second; 0 where nothing was measured."""
-        usage = self.usage
-        prefill, decode = self._first - self._arrived, self._last - self._first
-        computed = usage.prompt_tokens - usage.reused_tokens
-        return GenerationStats(
-            prompt_tps=computed / prefill if prefill > 0 else 0.0,
-            generation_tps=(usage.completion_tokens - 1) / decode if decode > 0 else 0.0,
-            prompt_tokens=usage.prompt_tokens,
-            generation_tokens=usage.completion_tokens,
-            peak_memory_usage=Memory(in_bytes=0),
-        )
-=======
-def exo_usage(usage: Usage, thought: int) -> ExoUsage:
-    """An answer's counts; thought: the tokens between marks in its text."""
-    details = CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens or thought)
+def exo_usage(usage: Usage) -> ExoUsage:
+    """An answer's counts of tokens."""
     return ExoUsage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.reused_tokens),
-        completion_tokens_details=details,
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
     )
 
 
@@ -195,4 +138,3 @@ def stats(usage: Usage, prefill: float, decode: float) -> GenerationStats:
         generation_tokens=usage.completion_tokens,
         peak_memory_usage=Memory(in_bytes=0),
     )
->>>>>>> 37daf01 (exo 0.3: facts, files, usage and templates are the kit's own; tools and thinking reach the template)
