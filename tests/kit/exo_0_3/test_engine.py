@@ -189,7 +189,7 @@ class Backend:
 """)
     answer = exo.ask("a", stream=True)
     assert (answer.reasoning, answer.text) == ("so so", "yes")
-    assert answer.last["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
+    assert answer.last["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
 def test_a_load_that_fails_says_why(tmp_path, notes):
