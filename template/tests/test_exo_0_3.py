@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import distributions, entry_points
 
 import pytest
 from node_0_3 import node, path
@@ -34,6 +34,11 @@ def test_finding_it_imports_neither_exo_nor_the_backend():
     assert done.returncode == 0, done.stderr
 
 
+# Never in one environment: exo 0.0 has the same name, and finds the plugin by itself.
+HAS_EXO_0_0 = any(d.name == "exo" and d.version.startswith("0.0") for d in distributions())
+
+
+@pytest.mark.skipif(HAS_EXO_0_0, reason="this environment has exo 0.0")
 def test_exo_0_3_loads_the_plugin_and_it_answers(device, tmp_path, plugin):
     models = plugin.models
     with node(tmp_path) as exo:

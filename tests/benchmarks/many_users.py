@@ -1,7 +1,7 @@
 """Many users of one node of a real exo, the NumPy variant with SmolLM2-135M: ratios of one run.
 
 Run by hand, on a machine that does nothing else, in an environment with this repository's test
-extra, EXO_PYTHON set as for tests/test_real_exo.py; MODEL is SmolLM2-135M-Instruct's folder:
+extra, EXO_PYTHON set as for tests/real/host_0_0.py; MODEL is SmolLM2-135M-Instruct's folder:
 
     python tests/benchmarks/many_users.py MODEL [--rounds 3] [--nodes 1]
 
@@ -19,9 +19,13 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "soak"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
 
-from nodes import Client, Node, World
+from conftest import copy_template
+from host_0_0 import VARIANTS
+from nodes_0_0 import Node
+from world_0_0 import make_world
 
 TOKENS = 100  # of an answer
 SENTENCE = "The quick brown fox jumps over the lazy dog, and the dog looks on. "  # 16 tokens
@@ -31,7 +35,7 @@ Messages = list[dict[str, str]]
 def first_token(node: Node, asked: str | Messages) -> tuple[float, str]:
     """The seconds until an answer's first token, and the answer."""
     begun = time.perf_counter()
-    client = Client(node.api, asked, stream=True)
+    client = node.client(asked, stream=True)
     client.read(1)
     return time.perf_counter() - begun, client.rest().text
 
@@ -42,8 +46,7 @@ def rate(node: Node, users: int, mark: str) -> float:
     topics = ("rivers", "cities", "oceans", "forests", "deserts", "islands", "planets", "bread")
     questions = [f"Write a long story number {mark} about {topic}." for topic in topics[:users]]
     threads = [
-        threading.Thread(target=lambda q=q: Client(node.api, q, stream=True).rest())
-        for q in questions
+        threading.Thread(target=lambda q=q: node.client(q, stream=True).rest()) for q in questions
     ]
     begun = time.perf_counter()
     for thread in threads:
@@ -70,7 +73,7 @@ def pause(node: Node, mark: str) -> tuple[float, float, float]:
     """The longest pause of another answer while a long prompt comes, and its time: both, alone."""
     alone, _ = first_token(node, f"Alone {mark}. " + SENTENCE * 92)
     times: list[float] = []
-    other = Client(node.api, f"Write a long story number {mark} about bread.", stream=True)
+    other = node.client(f"Write a long story number {mark} about bread.", stream=True)
     other.read(5)
 
     def listen() -> None:
@@ -122,8 +125,11 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="many-users-") as name:
-        world = World(Path(name), options.model, played=False)
-        with world.ring("ring", options.nodes, tokens=TOKENS) as nodes:
+        template, variant = copy_template(Path(name) / "template"), VARIANTS["numpy"]
+        with (
+            make_world(template, Path(name), variant, options.model, played=False) as world,
+            world.ring("ring", options.nodes, tokens=TOKENS) as nodes,
+        ):
             measure(nodes, options.rounds)
 
 
