@@ -108,6 +108,13 @@ def test_an_answer_longer_than_the_context_is_measured_as_far_as_it_goes(measure
     assert "note     the answers ended before 90 tokens: the context is full\n" in out
 
 
+def test_an_answer_that_fills_the_context_says_so(measured, use_backend):
+    use_backend(context=12)
+    figures, out = measured("--runs", "2", "--max-tokens", "90", "--prompt", "abc", "--raw")
+    assert (figures["tokens"], figures["ended"]) == (10, "the model's context is full")
+    assert "note     the answers ended before 90 tokens: the model's context is full\n" in out
+
+
 def test_a_prompt_longer_than_the_context_is_an_error(told, use_backend):
     def step(self, *_):
         raise ValueError("the prompt is too long")

@@ -142,6 +142,8 @@ async def _answer(session: Session, request: Request, seconds: list[float]) -> R
         if not pieces:
             raise
         ended = sentence(error)
+    if _is_short(pieces, request):
+        ended = "the model's context is full"
     if steps := len(seconds):
         first, later = sum(seconds[:prefill]), steps - prefill
         return Run(first, sum(seconds[prefill:]), later + 1, later, STEPS, ended)
@@ -151,6 +153,12 @@ async def _answer(session: Session, request: Request, seconds: list[float]) -> R
     tokens = await _tokens(session, pieces, counted)
     later = tokens - await _tokens(session, pieces[:1], counted)
     return Run(times[1] - times[0], times[-1] - times[1], tokens, later, counted, ended)
+
+
+def _is_short(pieces: list[Piece], request: Request) -> bool:
+    """Whether another limit than the request's ended an answer."""
+    tokens = sum(len(piece.ids) for piece in pieces)
+    return bool(pieces) and pieces[-1].finish == "length" and 0 < tokens < request.max_tokens
 
 
 async def _tokens(session: Session, pieces: list[Piece], counted: str) -> int:

@@ -99,18 +99,18 @@ class Engine:
 
     def _log_loaded(self, layers: Layers, seconds: float) -> None:
         metrics.LOAD_SECONDS.observe(seconds)
-        shown = f"{layers.first}-{layers.last} of {layers.total}"
-        about = {"model": layers.model, "layers": shown, "contract": str(CONTRACT)}
+        span = f"{layers.first}-{layers.last} of {layers.total}"
+        about = {"model": layers.model, "layers": span, "contract": str(CONTRACT)}
         metrics.LOADED.info(about | {"version": version(PROJECT)})
         size = f", {self.executor.bytes / 1e6:.0f} MB" if self.executor.bytes else ""
-        _log.info("loaded %s, layers %s%s, in %.1f s", layers.model, shown, size, seconds)
+        _log.info("loaded %s, layers %s%s, in %.1f s", layers.model, span, size, seconds)
 
     async def _load(self, layers: Layers, source: Source) -> None:
-        wanted: object = layers
+        target: object = layers
         if self.executor.whole_model:
-            wanted = layers.model if layers.ends else None
+            target = layers.model if layers.ends else None
         folder = None
-        if self.executor.files and wanted is not None:  # the tokenizer is among them
+        if self.executor.files and target is not None:  # the tokenizer is among them
             folder = await source.files(self.executor.files, layers, False)
         same = self.layers is not None and self.layers.model == layers.model
         if not same or self.tokenizer is None:
@@ -120,12 +120,12 @@ class Engine:
         else:
             tokenizer = self.tokenizer
             folder = folder or tokenizer.folder
-        if wanted is not None and wanted != self._loaded:
+        if target is not None and target != self._loaded:
             await self._clear("the cluster changed" if same else f"{layers.model} was loaded")
             if self.executor.whole_model:
                 layers = replace(layers, first=0, last=layers.total - 1)
             await self._load_device(layers, source, folder, tokenizer)
-            self._loaded = wanted
+            self._loaded = target
         self.tokenizer = tokenizer
 
     async def _clear(self, reason: str) -> None:

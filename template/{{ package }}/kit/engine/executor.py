@@ -20,7 +20,7 @@ from .thread import Job, WatchedThread
 from .validation import makes_answers, positions, step_output, step_outputs, text_line
 
 STEP_SECONDS = 120.0  # what a step may take; a prompt of 1,000 tokens twice that
-CHECK_SECONDS = 5.0  # how often a device that is down is asked whether it is back
+CHECK_SECONDS = 5.0  # how often a device that is down is checked
 
 _PREFILL, _DECODE = [
     (metrics.QUEUE_SECONDS.labels(phase), metrics.STEP_SECONDS.labels(phase))
@@ -52,15 +52,15 @@ class Executor:
     """One backend: made at its first load, on the thread that does everything else with it."""
 
     def __init__(self, backend: Backend) -> None:
-        made: Any = backend
-        self._class = made
+        kind: Any = backend
+        self._class = kind
         self.answers = makes_answers(backend)
-        self.threaded = not self.answers or bool(getattr(made, "blocking", False))
-        self.whole_model = self.answers or bool(made.whole_model)
-        self.files: tuple[str, ...] = tuple(getattr(made, "files", ()))
-        self.batches = callable(getattr(made, "step_batch", None))
-        self._sizes = callable(getattr(made, "size", None))
-        self.reuses = self._sizes and callable(getattr(made, "reuse", None))
+        self.threaded = not self.answers or bool(getattr(kind, "blocking", False))
+        self.whole_model = self.answers or bool(kind.whole_model)
+        self.files: tuple[str, ...] = tuple(getattr(kind, "files", ()))
+        self.batches = callable(getattr(kind, "step_batch", None))
+        self._sizes = callable(getattr(kind, "size", None))
+        self.reuses = self._sizes and callable(getattr(kind, "reuse", None))
         self.instance: Any = None
         self.block: int | None = None
         self.context: int | None = None

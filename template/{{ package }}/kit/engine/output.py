@@ -42,12 +42,12 @@ class Output:
         parts = self._parts(piece, text, last=bool(finish))
         if not (parts or piece.ids or finish):
             return []
-        shown, thinking = parts[0] if parts else ("", piece.thinking)
+        visible, thinking = parts[0] if parts else ("", piece.thinking)
         same = (piece.text, piece.thinking, piece.tool_calls, piece.finish)
-        if same != (shown, thinking, (), None):  # a copy costs more than all else here
-            piece = replace(piece, text=shown, thinking=thinking, tool_calls=(), finish=None)
+        if same != (visible, thinking, (), None):  # a copy costs more than all else here
+            piece = replace(piece, text=visible, thinking=thinking, tool_calls=(), finish=None)
         pieces = [piece]
-        pieces += [Piece(shown, thinking=thinking) for shown, thinking in parts[1:]]
+        pieces += [Piece(visible, thinking=thinking) for visible, thinking in parts[1:]]
         if finish:
             pieces[-1] = self._last(pieces[-1], finish, piece.usage or self._usage(reused))
         return pieces
@@ -69,7 +69,7 @@ class Output:
         return text + self._stop.rest()
 
     def _parts(self, piece: Piece, text: str, last: bool) -> list[tuple[str, bool]]:
-        """What is shown of a text, and whether it is reasoning."""
+        """What the host sees of a text, and whether it is reasoning."""
         tokens = len(piece.ids) or int(bool(piece.text))
         if self._parser is not None:
             parts = self._parser.feed(text, tokens, piece.thinking, last)

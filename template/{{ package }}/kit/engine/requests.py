@@ -89,7 +89,7 @@ class RequestState:
         return not self.steps or fits
 
     def error(self) -> RequestError:
-        """What whoever still waits for it is told."""
+        """For whoever still waits for it."""
         return RequestError(f"this request has ended: {self.reason}")
 
     def __enter__(self) -> None:

@@ -21,8 +21,8 @@ def makes_answers(backend: Any) -> bool:
             f"{OLDEST} to {CONTRACT}: see CHANGELOG.md of the template for what has changed"
         )
     answers = hasattr(backend, "answer")
-    wanted = ANSWER_MEMBERS if answers else STEP_MEMBERS
-    if missing := [member for member in wanted if not hasattr(backend, member)]:
+    required = ANSWER_MEMBERS if answers else STEP_MEMBERS
+    if missing := [member for member in required if not hasattr(backend, member)]:
         raise ContractError(
             f"{name} in backend.py has no {', '.join(missing)}: kit/contract.py says what "
             f"{'an AnswerBackend' if answers else 'a StepBackend'} has"
