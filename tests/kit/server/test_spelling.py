@@ -13,6 +13,7 @@ from tokenizers.models import BPE, WordLevel
 
 from exo_kit.kit.hosts.exo_0_0 import retokenizer as retokenizer_module
 from exo_kit.kit.hosts.exo_0_0.retokenizer import Retokenizer, SpellingError
+from exo_kit.kit.hosts.exo_0_0.vocabulary import build_table
 from exo_kit.kit.text.tokenizer import TokenizerError
 
 MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
@@ -200,3 +201,10 @@ def test_text_is_never_encoded(fast: Tokenizer, monkeypatch: pytest.MonkeyPatch)
 
     retokenizer = Retokenizer(NoEncode())  # type: ignore[arg-type]  # all of it that is used
     assert decode(fast, retokenizer.start().feed(" <s> hé 你")) == " <s> hé 你"
+
+
+def test_a_letter_whose_one_piece_is_an_end_token_is_spelt(tmp_path):
+    fast = made.byte_level_bpe(tmp_path)
+    token_id = fast.token_to_id("!")
+    fast.add_special_tokens([AddedToken("!", special=True, normalized=False)])
+    assert build_table(fast).single(ord("!")) == token_id

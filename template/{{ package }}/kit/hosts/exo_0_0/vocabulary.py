@@ -50,26 +50,30 @@ def build_table(fast: FastTokenizer) -> Table:
     kinds = [str(step.get("type")) for step in steps]
     # Added tokens are special or matched before the model runs: text must never become one.
     added = fast.get_added_tokens_decoder()
-    vocab = {
-        piece: token_id
-        for piece, token_id in fast.get_vocab(with_added_tokens=False).items()
-        if token_id not in added
-    }
-    if kinds and set(kinds) <= {"ByteLevel", "Fuse"} and "ByteLevel" in kinds:
-        table = _byte_level_table(vocab)
-    elif kinds and set(kinds) <= _PIECEWISE_DECODERS:
-        table = _piecewise_table(vocab, _replacements(steps), "ByteFallback" in kinds)
-    else:
-        raise TokenizerError(
-            f"The tokenizer's decoder ({', '.join(kinds) or 'none'}) is not supported. "
-            "Use a model whose tokenizer.json has a ByteLevel or a SentencePiece style decoder."
-        )
+    everything = fast.get_vocab(with_added_tokens=False)
+    vocab = {piece: token_id for piece, token_id in everything.items() if token_id not in added}
+    table = _table(steps, kinds, vocab)
+    if any(table.single(byte) is None for byte in NEEDED):
+        # An end token may be the one piece of a letter: then it is spelt by that all the same.
+        letters = {piece: token_id for piece, token_id in everything.items() if len(piece) == 1}
+        table = _table(steps, kinds, vocab | letters)
     if missing := sum(table.single(byte) is None for byte in NEEDED):
         raise TokenizerError(
             f"The tokenizer's vocabulary has no piece for {missing} of the {len(NEEDED)} bytes "
             "that any text needs. Use the tokenizer.json that the model's authors published."
         )
     return table
+
+
+def _table(steps: list[dict[str, Any]], kinds: list[str], vocab: dict[str, int]) -> Table:
+    if kinds and set(kinds) <= {"ByteLevel", "Fuse"} and "ByteLevel" in kinds:
+        return _byte_level_table(vocab)
+    if kinds and set(kinds) <= _PIECEWISE_DECODERS:
+        return _piecewise_table(vocab, _replacements(steps), "ByteFallback" in kinds)
+    raise TokenizerError(
+        f"The tokenizer's decoder ({', '.join(kinds) or 'none'}) is not supported. "
+        "Use a model whose tokenizer.json has a ByteLevel or a SentencePiece style decoder."
+    )
 
 
 def _decoder_steps(fast: FastTokenizer) -> list[dict[str, Any]]:
