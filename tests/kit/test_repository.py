@@ -162,6 +162,18 @@ def test_a_text_of_a_template_has_its_beginning_already(tmp_path):
             {},
             64,
         ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {
+                    "rope_type": "linear",
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 16384,
+                },
+            },
+            {},
+            131072,
+        ),
         ({"text_config": {"max_position_embeddings": 64}}, {}, 64),
         ({"max_position_embeddings": 64}, {"context_length": 32}, 32),
         ({"max_position_embeddings": "64"}, {"context_length": True}, None),

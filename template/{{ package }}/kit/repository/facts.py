@@ -187,9 +187,10 @@ def scaled_context(config: dict[str, Any]) -> int | None:
     factor = rope.get("factor")
     if most is None or rope.get("rope_type", rope.get("type")) != "linear":
         return most
-    if not isinstance(factor, int | float) or not 1 <= factor < LARGEST_ID / most:
+    short = count(rope.get("original_max_position_embeddings")) or most
+    if not isinstance(factor, int | float) or not 1 <= factor < LARGEST_ID / short:
         return most
-    return int(most * factor)
+    return max(most, int(short * factor))
 
 
 def rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
