@@ -1,11 +1,13 @@
-"""The folder of exo 0.0's patches is deleted from a plugin: exo is as its authors left it."""
+"""exo 0.0's patches: they stand in the docs, and a plugin without their folder works."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from kit import run as kit
 from test_kit import run_kit
 
@@ -30,3 +32,14 @@ def test_the_engine_is_discovered_loaded_and_answers(
     conftest.write_text("\n".join(kept), "utf-8")
     own = ["tests/test_discovery.py", "tests/test_loading.py", "tests/test_contract.py"]
     run_kit(sys.executable, plugin, variant, *own, *ANSWERS)
+
+
+def test_the_docs_have_every_patch() -> None:
+    rows = []
+    for path in REPOSITORY.glob("template/*/kit/hosts/exo_0_0/patches/*.py"):
+        text = path.read_text("utf-8")
+        registered = r'@patches\("exo\.([^"]+)"(?:, \w+)?\)\ndef .*?"""(.*?)"""'
+        rows += [f"| `{at}` | {fault} |" for at, fault in re.findall(registered, text, re.DOTALL)]
+    assert len(rows) > 10
+    written = (REPOSITORY / "docs/exo.md").read_text("utf-8").splitlines()
+    assert sorted(rows) == sorted(line for line in written if re.match(r"\| `[\w.]+:", line))
