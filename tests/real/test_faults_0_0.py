@@ -24,6 +24,7 @@ pytestmark = [
 QUESTION = "What is an NPU?"
 END_SECONDS = 5.0  # for an answer whose node is gone
 STOP_SECONDS = 7.0  # for one whose node is still connected, and says nothing
+BACK_SECONDS = 120.0  # for a node to start and join, on a machine that does much else
 # exo sorts nodes of one size by name, from the last: it gives them the first layers.
 LAST, FIRST = 0, 1
 rounds = pytest.mark.parametrize("round", range(SOAK))
@@ -73,8 +74,8 @@ class Ring:
 def ring(world: World) -> Iterator[Ring]:
     """A ring of two whose devices may take a second for a step."""
     settings = {
-        "EXO_NUMPY_STEP_SECONDS": "1",
-        "EXO_ONNX_STEP_SECONDS": "1",
+        "EXO_NUMPY_STEP_SECONDS": "3",
+        "EXO_ONNX_STEP_SECONDS": "3",
         "EXO_OPENAI_SILENCE_SECONDS": "1",
         "RKLLM_SILENCE_SECONDS": "1",
         "RKLLM_DRAIN_SECONDS": "1",
@@ -91,7 +92,7 @@ def whole_again(ring: Ring) -> Iterator[None]:
         node.play()
         if node.process is not None and node.process.poll() is not None:
             node.start()
-    well = wait(lambda: all(ring.is_well(node) for node in ring.nodes), 40)
+    well = wait(lambda: all(ring.is_well(node) for node in ring.nodes), BACK_SECONDS)
     assert well, "\n".join(node.log[-4000:] for node in ring.nodes)
 
 
@@ -241,7 +242,7 @@ def come_back(ring: Ring, gone: Node, alive: Node) -> None:
         reply = alive.ask(QUESTION, True)
         assert reply.text == ring.answer or reply.is_sentence(), reply
         assert reply.seconds < END_SECONDS, reply
-        assert time.monotonic() < until + 30, alive.log[-4000:]
+        assert time.monotonic() < until + BACK_SECONDS, alive.log[-4000:]
         time.sleep(0.2)
 
 
@@ -280,7 +281,7 @@ def test_a_node_that_dies_with_the_prompt_ends_the_answer(ring: Ring, round: int
         assert time.monotonic() - begun < END_SECONDS
         ring.right_again(alive)
         gone.start()
-        assert wait(lambda alive=alive: ring.is_well(alive), 40)
+        assert wait(lambda alive=alive: ring.is_well(alive), BACK_SECONDS)
 
 
 @rounds
@@ -302,7 +303,7 @@ def test_the_reader_of_a_nodes_log_may_go_away(ring: Ring, debug: str) -> None:
     assert node.gone()
     node.settings["DEBUG"] = debug
     reader = node.start_into_a_pipe()
-    assert wait(lambda: all(ring.is_well(each) for each in ring.nodes), 40)
+    assert wait(lambda: all(ring.is_well(each) for each in ring.nodes), BACK_SECONDS)
     reader.close()
     assert [each.ask(QUESTION, True).text for each in ring.nodes] == [ring.answer] * 2
     node.send(signal.SIGTERM)
