@@ -8,8 +8,8 @@ import pytest
 from running import answer_of, count, request, until, value
 from toy import ToyAnswers, ToyBackend, ToyMany
 
-from exo_kit.kit.contract import DeviceError, RequestError
-from exo_kit.kit.engine.answer_stream import AnswerStream
+from exo_kit.kit.contract import DeviceError, Piece, RequestError
+from exo_kit.kit.engine.answer_stream import MOST_WAITING, AnswerStream
 from exo_kit.kit.engine.thread import WatchedThread
 
 ONE = np.array([[3]])
@@ -84,6 +84,23 @@ async def test_who_takes_behind_the_end_of_a_stream_never_waits():
         assert (await stream.next()).finish == "stop"
         with pytest.raises(RequestError, match="this answer has ended"):
             await stream.next()
+
+
+async def test_a_backend_waits_for_a_reader_that_is_far_behind():
+    given = []
+
+    async def pieces():
+        for number in range(2 * MOST_WAITING):
+            given.append(number)
+            yield Piece(ids=(number,))
+
+    stream = AnswerStream(pieces())
+    async with asyncio.timeout(5):
+        await until(lambda: len(given) >= MOST_WAITING)
+        assert len(given) == MOST_WAITING
+        taken = [(await stream.next()).ids for _ in range(2 * MOST_WAITING)]
+    assert taken == [(number,) for number in range(2 * MOST_WAITING)]
+    assert (await stream.next()).finish == "stop"
 
 
 async def test_a_result_that_is_cancelled_ends_its_requests_in_words(held):

@@ -7,6 +7,8 @@ from contextlib import aclosing
 
 from ..contract import Piece, RequestError
 
+MOST_WAITING = 4096  # pieces that nobody has taken yet; then the backend waits
+
 
 class AnswerStream:
     """One answer: a task of its own iterates the backend's generator, and ends with it.
@@ -18,7 +20,7 @@ class AnswerStream:
     def __init__(self, pieces: AsyncGenerator[Piece, None]) -> None:
         self._pieces: deque[Piece] = deque()
         self._error: Exception | None = None  # once the pieces are taken
-        self._came = asyncio.Event()
+        self._came, self._taken = asyncio.Event(), asyncio.Event()
         self.task = asyncio.create_task(self._iterate(pieces))
         self.task.add_done_callback(self._over)
 
@@ -29,6 +31,7 @@ class AnswerStream:
                 raise self._error
             self._came.clear()
             await self._came.wait()
+        self._taken.set()
         return self._pieces.popleft()
 
     def end(self, error: RequestError) -> None:
@@ -43,6 +46,9 @@ class AnswerStream:
             async for piece in pieces:
                 self._pieces.append(piece)
                 self._came.set()
+                while len(self._pieces) >= MOST_WAITING:
+                    self._taken.clear()
+                    await self._taken.wait()
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         if self._error is not None:
