@@ -18,22 +18,47 @@ from toy import ToyBackend
 from {PACKAGE}.kit.command import progress
 from {PACKAGE}.kit.command.cli import main
 
-progress._QUIET_SECONDS = 0.1
+progress._QUIET_SECONDS = progress._EVERY_SECONDS = 0.05
 slow, folder, argv = sys.argv[1], sys.argv[2], sys.argv[3:]
+phases = ["warming up", "measuring answer 1"] if slow == "warming" else [slow]
+make_line, drawn = progress._line, set()
+
+def line():
+    live = make_line()
+    update = live.update
+
+    def draw(*args, description):
+        update(*args, description=description)
+        live.refresh()
+        drawn.add(description)
+
+    live.update = draw
+    return live
+
+def wait_until_drawn():
+    # A phase that is slow enough to be seen, on a machine of any speed.
+    phase, end = phases.pop(0), time.monotonic() + 30
+    while sys.stderr.isatty() and not any(phase in text for text in drawn):
+        assert time.monotonic() < end, drawn
+        time.sleep(0.01)
+
+progress._line = line
 
 def snapshot_download(*_, **__):
-    time.sleep(0.4)
+    wait_until_drawn()
     return folder
 
 class Slow(ToyBackend):
     files = ("*.weights",) if slow == "fetching" else ()
 
     def load(self, *args):
-        time.sleep(0.4 * (slow == "loading"))
+        if slow == "loading":
+            wait_until_drawn()
         super().load(*args)
 
     def step(self, request_id, x):
-        time.sleep(0.4 * (slow in ("reading", "warming") and x.shape[1] > 1))
+        if slow in ("reading", "warming") and x.shape[1] > 1 and phases:
+            wait_until_drawn()
         return super().step(request_id, x)
 
 huggingface_hub.snapshot_download = snapshot_download
