@@ -55,7 +55,7 @@ def change(path: Path, pattern: str, new: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("variant", kit.FOLDERS)
+@pytest.mark.parametrize("variant", ["numpy", "openai"])
 def test_an_author_edits_what_changelog_says(variant: str, template: Path, tmp_path: Path) -> None:
     known = subprocess.run(["git", "cat-file", "-e", f"{BEFORE}^{{commit}}"], cwd=REPOSITORY)
     if known.returncode:

@@ -21,7 +21,7 @@ BASH = shutil.which("bash") if os.name == "posix" else None
 CHECKER = re.compile(
     r"""(['"])exo-engine-template @ git\+https://github\.com/ada/exo-engine-template@[0-9a-f]{40}\1"""
 )
-# These take long, and tests/test_rendered_plugin.py runs them on every variant.
+# These take long, and tests/template/test_rendered_plugin.py runs them on every variant.
 ELSEWHERE = {"mypy": '"-m", "mypy", "--strict"'}
 # Of the plugin's own tests that file runs all; here it is enough that the command works.
 PYTEST = "pytest tests/test_discovery.py"
@@ -191,7 +191,7 @@ def test_every_variant_has_the_same_workflows(plugin_of: Callable[[str], Path]) 
 
 
 def test_what_is_not_run_here_is_run_there() -> None:
-    source = (REPOSITORY / "tests/test_rendered_plugin.py").read_text(encoding="utf-8")
+    source = (REPOSITORY / "tests/template/test_rendered_plugin.py").read_text(encoding="utf-8")
     for text in ELSEWHERE.values():
         assert text in source
 
