@@ -294,3 +294,17 @@ def test_a_hub_that_can_t_be_reached_is_a_sentence(tmp_path, home):
     with node(tmp_path, python_path=python_path(plugin), HF_HOME=str(tmp_path / "hf")) as exo:
         exo.send(place=MODEL)
         assert "organization/toy" in exo.said("DownloadFailed")["more"]
+
+
+def test_doctor_says_which_exo_and_which_models_are_here(tmp_path):
+    plugin = make(tmp_path / "plugins", READS)
+    toy = write_model(tmp_path / "named/toy")
+    command = [sys.executable, "-P", "-m", "exo_kit", "doctor"]
+    settings = {"EXO_KIT_FOLDERS": str(toy), "EXO_KIT_METRICS_PORT": "9200"}
+    env = os.environ | {"PYTHONPATH": python_path(plugin), "COLUMNS": "200"} | settings
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert "0.3, as this plugin knows it" in done.stdout
+    assert "1 for exo 0.3, 1 of them here" in done.stdout
+    assert "Start it with `exo-kit exo`" in done.stdout
+    assert "from port 9200 on" in done.stdout
+    assert done.returncode == 0, done.stdout

@@ -4,10 +4,12 @@ import argparse
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from inspect import isawaitable
 from typing import Any, NamedTuple
 
-from ...names import PACKAGE
+from ...names import PACKAGE, PROJECT
+from .. import settings
 from ..plugin import Plugin
 from .output import CommandError, printable, sentence
 
@@ -15,6 +17,7 @@ GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 # Not the newest: this commit was tested, and nobody can make another of it.
 EXO_COMMIT = "0c831d39a0c42772aa68df9bacd6af8c8bd3cd84"
 GET_EXO = f'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama@{EXO_COMMIT}"'
+DISCOVERY = "exo.inference.plugin_discovery"  # exo 0.0's
 OK, NOTE, FAIL = "ok", "note", "fail"
 _COLOURS = {OK: "green", NOTE: "yellow", FAIL: "red"}
 
@@ -56,8 +59,10 @@ async def check_backend(plugin: Plugin) -> Result:
 
 def check_exo(_: Plugin) -> Result:
     """Which `exo` this environment has: PyPI's package of that name is another project."""
+    if _has("exo.worker.runner.bootstrap"):
+        return _exo_0_3()
     try:
-        import_module("exo.inference.plugin_discovery")
+        import_module(DISCOVERY)
     except ModuleNotFoundError as error:
         if error.name == "exo":
             return Result("not installed", FAIL, f"Install exo with: {GET_EXO}")
@@ -72,13 +77,45 @@ def check_exo(_: Plugin) -> Result:
     return Result("with plugin support")
 
 
+def _has(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except Exception:  # whatever a foreign module called exo does at its import
+        return False
+
+
+def _exo_0_3() -> Result:
+    """Whether exo 0.3 is as this plugin knows it, and what is changed in it."""
+    from ..hosts.exo_0_3.compatibility import HostError, require
+
+    try:
+        require()
+    except HostError as error:
+        return Result("0.3, but not as this plugin knows it", FAIL, sentence(error))
+    advice = f"Start it with `{PROJECT} exo`. In its processes alone, that changes where a model's "
+    advice += "process begins, where cards are read, and who downloads this plugin's models."
+    if port := settings.whole("METRICS_PORT"):
+        advice += f" Metrics are on 127.0.0.1, from port {port} on, one port an instance."
+    return Result("0.3, as this plugin knows it", OK, advice)
+
+
+def _models_0_3(plugin: Plugin) -> Result:
+    """Which models are whole on this machine, as exo 0.3 is told."""
+    from ..hosts.exo_0_3.cards import offers
+
+    found = offers(plugin)
+    lacks = [f"{offer.name}: not here: {offer.missing}." for offer in found if offer.missing]
+    text = f"{len(found)} for exo 0.3, {len(found) - len(lacks)} of them here"
+    return Result(text, OK if len(lacks) < len(found) else NOTE, " ".join(lacks))
+
+
 def check_entry_points(plugin: Plugin) -> Result:
     """Whether the installed metadata leads exo to this package, and exo really takes it."""
     ours = {group: _ours(group) for group in GROUPS}
     if missing := [group for group, points in ours.items() if not points]:
         advice = "Install this plugin where exo is installed: pip install -e . in its folder."
         return Result(f"missing: {', '.join(missing)}", FAIL, advice)
-    if check_exo(plugin).state == OK:
+    if _has(DISCOVERY) and check_exo(plugin).state == OK:
         if taken := [point.name for point in ours[GROUPS[0]] if not _is_taken_by_exo(point)]:
             advice = "exo has another engine of this name: choose another name in pyproject.toml."
             return Result(f"hidden by exo: {', '.join(taken)}", FAIL, advice)
@@ -94,7 +131,7 @@ def _ours(group: str) -> list[EntryPoint]:
 
 def _is_taken_by_exo(point: EntryPoint) -> bool:
     """Whether exo's own discovery leads to this package."""
-    discovery = import_module("exo.inference.plugin_discovery")
+    discovery = import_module(DISCOVERY)
     module: str = discovery.discover_inference_engines().get(point.name, ("",))[0]
     return module.partition(".")[0] == PACKAGE
 
@@ -110,6 +147,8 @@ def check_models(plugin: Plugin) -> Result:
         advice = "Each model of MODELS in models.py has an id of its own, a number of layers and a "
         advice += f"repository. Look at: {', '.join(wrong or by_id)}."
         return Result(f"{count}, not all of use to exo", FAIL, advice)
+    if _has("exo.worker.runner.bootstrap"):
+        return _models_0_3(plugin)
     if check_exo(plugin).state != OK:
         return Result(count)
     cards: dict[str, Any] = import_module("exo.models").model_cards
