@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -27,7 +26,7 @@ from .ring import fit, hold, lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
 
-_streams: OrderedDict[str, Detokenizer] = OrderedDict()
+_streams: dict[str, Detokenizer] = {}
 
 
 def _destroys(original: Function, _: ModuleType) -> bool:
@@ -80,10 +79,12 @@ def _text(
     given: dict[str, Any], ids: list[int], finish: str | None, error: AnswerError | None
 ) -> str:
     """What an event, or a whole answer, shows; a limit within a character leaves it out."""
-    tokenizer = given["tokenizer"]
-    stream = Detokenizer(_decoder(tokenizer), byte_tokens(tokenizer))
-    if given["stream"]:
-        stream = _streams.setdefault(given["request_id"], stream)
+    request_id, tokenizer = given["request_id"], given["tokenizer"]
+    stream = _streams.get(request_id)
+    if stream is None:
+        stream = Detokenizer(_decoder(tokenizer), byte_tokens(tokenizer))
+        if given["stream"]:
+            _streams[request_id] = stream
     if error is not None and finish:
         return f"{stream.rest()}\n[{error}]"
     text = stream.feed(ids)
