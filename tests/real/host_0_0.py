@@ -41,6 +41,11 @@ class Variant:
         return self.name in ("openai", "rkllm")
 
     @property
+    def extra(self) -> str:
+        """The plugin's extra that its device needs."""
+        return "[cpu]" if self.name == "onnx" else ""
+
+    @property
     def ids(self) -> list[str]:
         """The models' ids in exo."""
         return [f"{model}-{self.engine_name}" for model, *_ in self.models]
@@ -76,11 +81,14 @@ def make_host(template: Path, folder: Path, variant: Variant, played: str = "") 
     if played:
         with (plugin / variant.package / "backend.py").open("a", encoding="utf-8") as backend:
             backend.write(played)
-    return Host(install(plugin, folder), plugin, variant)
+    return Host(install(plugin, folder, variant.extra), plugin, variant)
 
 
-def install(plugin: Path, folder: Path) -> Path:
-    """A Python that sees exo's packages through a .pth file, with the plugin's wheel and pytest."""
+def install(plugin: Path, folder: Path, extra: str = "") -> Path:
+    """A Python that sees exo's packages through a .pth file, with the plugin's wheel and pytest.
+
+    extra: the plugin's that its device needs, such as "[cpu]".
+    """
     wheel = build_wheel(plugin, folder / "dist")
     where = "import json, sysconfig as s; "
     where += "print(json.dumps([s.get_path(name) for name in ('purelib', 'platlib')]))"
@@ -92,13 +100,14 @@ def install(plugin: Path, folder: Path) -> Path:
     (Path(own) / "exo.pth").write_text("".join(lines), encoding="utf-8")
     tools = ["pytest", "pytest-asyncio", "iniconfig", "pluggy"]
     command = [uv(), "pip", "install", "--quiet", "--no-deps", "--python", python]
-    run(*command, wheel, *tools, *missing(wheel))
+    run(*command, wheel, *tools, *missing(wheel, extra))
     return python
 
 
-def missing(wheel: Path) -> list[str]:
+def missing(wheel: Path, extra: str) -> list[str]:
     """What exo's environment lacks for a plugin, as name==version; nothing of exo's may change."""
-    plan = run(uv(), "pip", "install", "--dry-run", "--python", EXO_PYTHON, wheel).splitlines()
+    command = [uv(), "pip", "install", "--dry-run", "--python", EXO_PYTHON]
+    plan = run(*command, f"{wheel}{extra}").splitlines()
     changed = [line for line in plan if line.startswith(" - ")]
     assert not changed, f"the plugin changes exo's environment: {changed}"
     added = [line.removeprefix(" + ") for line in plan if line.startswith(" + ")]
