@@ -142,10 +142,21 @@ def test_a_second_ctrl_c_ends_the_chat(running):
     assert running.communicate() == ("", "")
 
 
+SLOW = """
+from exo_kit.kit.command import progress
+progress._QUIET_SECONDS = 0.05
+
+class Backend(ToyBackend):
+    def load(self, *args):
+        time.sleep(0.3)
+        super().load(*args)
+"""
+
+
 def test_on_a_terminal_there_are_a_prompt_and_a_line_of_counts(model_id):
     use_template(model_id, ALL)
     ours, theirs = pty.openpty()
-    source = f"{PREPARED}\nrun(ToyBackend, 'chat', '--max-tokens', '3')\n"
+    source = f"{PREPARED}{SLOW}\nrun(Backend, 'chat', '--max-tokens', '3')\n"
     environment = os.environ | {"PYTHONPATH": PYTHONPATH, "TERM": "xterm"}
     ends = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     command = subprocess.Popen([sys.executable, "-c", source], env=environment, **ends)
@@ -163,7 +174,10 @@ def test_on_a_terminal_there_are_a_prompt_and_a_line_of_counts(model_id):
     finally:
         command.kill()
         os.close(ours)
-    assert b"cde" in seen
+    before, _, behind = seen.partition(b"> ")
+    assert b"loading" in before
+    assert b"loading" not in behind
+    assert b"cde" in behind
     assert b"3 tokens, " in seen
 
 

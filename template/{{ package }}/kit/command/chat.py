@@ -25,6 +25,7 @@ async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
         if arguments.system:
             messages.append({"role": "system", "content": arguments.system})
         with _terminal():
+            session.progress.stop()
             while (line := await in_thread(_line)) is not None:
                 if line.strip():
                     await _turn(session, arguments, messages, line)
