@@ -96,10 +96,10 @@ def test_a_company_that_has_gone_gives_its_memory_back(llama_folder, set_):
     names = "abcdefgh"
     backend.step_batch([(name, tokens(1)) for name in names])
     alone.step("h", tokens(1))
-    assert len(backend._requests["h"].room.members) == 8
+    assert len(backend._requests["h"].block.members) == 8
     for name in names[:-1]:
         backend.forget(name)
-    assert len(backend._requests["h"].room.members) == 1
+    assert len(backend._requests["h"].block.members) == 1
     assert_near(backend.step("h", tokens(1, 1)), alone.step("h", tokens(1, 1)), TOLERANCE)
 
 

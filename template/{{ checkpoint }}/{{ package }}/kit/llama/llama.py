@@ -108,7 +108,9 @@ def attention(
     w: Weights,
     config: Config,
 ) -> Array:
-    """Grouped-query attention, [R, D] -> [R, D]: products of all rows, but each sees its own part.
+    """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245), [R, D] -> [R, D].
+
+    The products are of all rows, but each sees its own part.
 
     layer: which of the parts' layers this is.
     """
@@ -149,7 +151,7 @@ def attend(
 
 
 def mlp(x: Array, w: Weights) -> Array:
-    """SwiGLU, [S, D] -> [S, D]."""
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202), [S, D] -> [S, D]."""
     gate = silu(linear(x, w, "mlp.gate_proj"))  # [S, D] -> [S, F]
     gate *= linear(x, w, "mlp.up_proj")  # [S, D] -> [S, F]
     return linear(gate, w, "mlp.down_proj")  # [S, F] -> [S, D]
@@ -179,7 +181,7 @@ def product(x: Array, matrix: Array) -> Array:
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """Scale the last axis to a mean square of 1."""
+    """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467): the last axis's mean square is 1."""
     squares: Array = np.vecdot(x, x)[..., None]  # [..., D] . [..., D] -> [..., 1]
     scaled: Array = x / np.sqrt(squares / x.shape[-1] + eps)  # [..., D] / [..., 1]
     return scaled * weight  # [..., D] * [D]
@@ -225,7 +227,11 @@ def ungrouped(x: Array, length: int) -> Array:
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotary position embedding, [S, heads, E]: the halves of E are the planes' two axes."""
+    """Rotary position embedding (RoFormer, Su et al. 2021, arXiv 2104.09864), [S, heads, E].
+
+    In the half-split convention, as transformers' rotate_half: numbers n and n + E/2 are the axes
+    of one plane. Meta's own and RoFormer's code has them interleaved, 2n and 2n + 1.
+    """
     axes = x.reshape(len(x), -1, 2, x.shape[-1] // 2)  # [S, heads, 2, E/2]
     turned = axes * cos + axes[:, :, ::-1] * sin  # [S, heads, 2, E/2]
     return turned.reshape(x.shape)  # [S, heads, E]
@@ -241,7 +247,11 @@ def rotation(positions: NDArray[np.int64], config: Config) -> tuple[Array, Array
 
 @cache
 def frequencies(config: Config) -> NDArray[np.float64]:
-    """Radians a position, [E/2], scaled as the model's `rope` says."""
+    """Radians a position, [E/2], scaled as the model's `rope` says.
+
+    linear: Position Interpolation (Chen et al. 2023, arXiv 2306.15595). llama3: Llama 3.1's, as
+    transformers' _compute_llama3_parameters has it.
+    """
     rope = config.rope
     plain = rope.theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)  # [E/2]
     if rope.kind != "llama3":

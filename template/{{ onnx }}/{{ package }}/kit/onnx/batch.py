@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..contract import Array
-from .kv_cache import Room, State, gathered
+from .kv_cache import Block, Slot, gathered
 
 Found = Array | Exception
 
@@ -20,31 +20,31 @@ def apart(step: Callable[[Any, Array], Array], steps: Sequence[tuple[Any, Array]
     return found
 
 
-def together(states: Sequence[State]) -> tuple[Room, int, int]:
-    """A room where all of these are, with a free position each, and the slots from first to end.
+def together(slots: Sequence[Slot]) -> tuple[Block, int, int]:
+    """A block where all of these are, with a free position each, and the rows from first to end.
 
     Who is in between and has no step computes a row for nothing, and keeps what it has: the row is
     written behind it. So requests may come late, and come and go, and few have to move.
     """
-    room = max((state.room for state in states), key=lambda room: len(room.members))
-    outside = [state for state in states if state.room is not room]
-    free = [slot for slot, member in enumerate(room.members) if member is None]
-    slots = sorted([state.slot for state in states if state.room is room] + free[: len(outside)])
-    first, end = slots[0], slots[-1] + 1
-    between = [member.length for member in room.members[first:end] if member]
-    total = 1 + max(*(state.length for state in states), *between)
-    if len(slots) < len(states) or end - first > 2 * len(states) or total > room.form.limit:
-        return moved(states, room), 0, len(states)
-    room.reach(total)
-    for state, slot in zip(outside, free, strict=False):
-        room.take(state, slot)
-    return room, first, end
+    block = max((slot.block for slot in slots), key=lambda block: len(block.members))
+    outside = [slot for slot in slots if slot.block is not block]
+    free = [index for index, member in enumerate(block.members) if member is None]
+    rows = sorted([s.index for s in slots if s.block is block] + free[: len(outside)])
+    first, end = rows[0], rows[-1] + 1
+    between = [member.length for member in block.members[first:end] if member]
+    total = 1 + max(*(slot.length for slot in slots), *between)
+    if len(rows) < len(slots) or end - first > 2 * len(slots) or total > block.form.limit:
+        return moved(slots, block), 0, len(slots)
+    block.reach(total)
+    for slot, index in zip(outside, free, strict=False):
+        block.take(slot, index)
+    return block, first, end
 
 
-def moved(states: Sequence[State], old: Room) -> Room:
-    """A new room of just these; others of the old one get rooms of their own."""
-    total = max(max(1 + state.length, state.room.room) for state in states)
-    room = gathered(states, total)
+def moved(slots: Sequence[Slot], old: Block) -> Block:
+    """A new block of just these; others of the old one get blocks of their own."""
+    total = max(max(1 + slot.length, slot.block.positions) for slot in slots)
+    block = gathered(slots, total)
     for member in old.alive:
         gathered([member], member.length)
-    return room
+    return block

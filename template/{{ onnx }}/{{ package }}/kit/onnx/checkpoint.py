@@ -18,7 +18,7 @@ from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
 from .batch import Found, apart, together
 from .graph import Kind
-from .kv_cache import Form, Room, State, needed
+from .kv_cache import Block, Form, Slot, needed
 from .plan import Plan, cores
 from .providers import Provider, ProviderError, session
 from .tensorrt import profiles
@@ -98,27 +98,27 @@ class CheckpointLayers:
         )
         return {name: ort.OrtValue.ortvalue_from_numpy(numbers) for name, numbers in made}
 
-    def request(self) -> State:
+    def request(self) -> Slot:
         """A new request."""
-        return State(self._form)
+        return Slot(self._form)
 
-    def step(self, state: State, x: Array) -> Array:
+    def step(self, slot: Slot, x: Array) -> Array:
         """Ids (1, S) or hidden states (1, S, D) to hidden states, or logits (1, 1, V)."""
-        state.room.reach(needed(state.length, x.shape[1], self.context))
+        slot.block.reach(needed(slot.length, x.shape[1], self.context))
         x = self._embedded(x)
         blocks = []
         for n in range(0, x.shape[1], BLOCK):
             block = x[:, n : n + BLOCK]
-            newest = [state.length + block.shape[1] - 1]
-            blocks.append(self._run(state.room, state.slot, block, newest))
-            state.length += block.shape[1]
+            newest = [slot.length + block.shape[1] - 1]
+            blocks.append(self._run(slot.block, slot.index, block, newest))
+            slot.length += block.shape[1]
         if self.layers.ends or len(blocks) == 1:
             return blocks[-1]
         return np.concatenate(blocks, axis=1)
 
-    def step_batch(self, steps: list[tuple[State, Array]]) -> list[Found]:
+    def step_batch(self, steps: list[tuple[Slot, Array]]) -> list[Found]:
         """What step() gives for each, to rounding: those of one position go in one step."""
-        many = [n for n, (state, x) in enumerate(steps) if self._joins(state, x)]
+        many = [n for n, (slot, x) in enumerate(steps) if self._joins(slot, x)]
         if len(many) < 2:
             return apart(self.step, steps)
         rest = [n for n in range(len(steps)) if n not in many]
@@ -126,21 +126,21 @@ class CheckpointLayers:
         found |= zip(many, self._step_together([steps[n] for n in many]), strict=True)
         return [found[n] for n in range(len(steps))]
 
-    def _joins(self, state: State, x: Array) -> bool:
-        """Whether a step can go with others: only the CPU's rooms have several slots."""
-        return self.provider.name == "CPU" and x.shape[1] == 1 and state.length < self.context
+    def _joins(self, slot: Slot, x: Array) -> bool:
+        """Whether a step can go with others: only the CPU's blocks have several slots."""
+        return self.provider.name == "CPU" and x.shape[1] == 1 and slot.length < self.context
 
-    def _step_together(self, steps: list[tuple[State, Array]]) -> list[Array]:
-        room, first, end = together([state for state, _ in steps])
+    def _step_together(self, steps: list[tuple[Slot, Array]]) -> list[Array]:
+        cache, first, end = together([slot for slot, _ in steps])
         x = np.zeros((end - first, 1, self.config.hidden_size), np.float32)  # [B, 1, D]
-        for state, token in steps:
-            x[state.slot - first] = self._embedded(token)[0]
-        members = room.members[first:end]
-        y = self._run(room, first, x, [member.length if member else 0 for member in members])
-        for state, _ in steps:
-            state.length += 1
+        for slot, token in steps:
+            x[slot.index - first] = self._embedded(token)[0]
+        members = cache.members[first:end]
+        y = self._run(cache, first, x, [member.length if member else 0 for member in members])
+        for slot, _ in steps:
+            slot.length += 1
         # [B, 1, D or V] -> [1, 1, D or V] each
-        return [y[state.slot - first : state.slot - first + 1] for state, _ in steps]
+        return [y[slot.index - first : slot.index - first + 1] for slot, _ in steps]
 
     def _embedded(self, x: Array) -> Array:
         """[V, D] at [1, S] -> [1, S, D]; hidden states are given."""
@@ -150,9 +150,9 @@ class CheckpointLayers:
         refuse_unknown(x, self.vocabulary)
         return self.embedding[x]
 
-    def _run(self, room: Room, first: int, x: Array, newest: list[int]) -> Array:
+    def _run(self, cache: Block, first: int, x: Array, newest: list[int]) -> Array:
         """[B, S, D] -> [B, S, D], or [B, 1, V], of the slots from `first` on."""
-        binding = room.bound(self.session, first, first + len(x))
+        binding = cache.bound(self.session, first, first + len(x))
         binding.bind_cpu_input("x", np.ascontiguousarray(x, np.float32))
         binding.bind_cpu_input("newest", np.array(newest, np.int32))
         binding.bind_cpu_input("total", np.array(max(newest) + 1, np.int32))

@@ -1,4 +1,4 @@
-"""Where requests' keys and values are: arrays on the device that grow in steps."""
+"""The KV cache: blocks of slots, arrays on the device that grow in steps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ def needed(length: int, more: int, limit: int) -> int:
 
 
 class Form(NamedTuple):
-    """What all rooms of a session share. limit: the most positions; memory: where arrays are."""
+    """What all blocks of a session share. limit: the most positions; memory: where arrays are."""
 
     names: tuple[str, ...]
     heads: int
@@ -32,48 +32,48 @@ class Form(NamedTuple):
     limit: int
 
 
-class State:
-    """One request's keys and values: a slot of a room, of which `length` positions are filled."""
+class Slot:
+    """One request's keys and values: the block's row `index`, `length` positions filled."""
 
     def __init__(self, form: Form) -> None:
-        self.room, self.slot, self.length = Room(form, 1), 0, 0
-        self.room.members[0] = self
+        self.block, self.index, self.length = Block(form, 1), 0, 0
+        self.block.members[0] = self
 
     @property
     def size(self) -> int:
         """The bytes of its slot."""
-        return self.room.size
+        return self.block.size
 
-    def copied(self, length: int) -> "State":
+    def copied(self, length: int) -> "Slot":
         """A new one with the first positions of this one."""
-        copy = State(self.room.form)
-        copy.room.reach(length)
-        copy.room.copy(self, length, 0)
+        copy = Slot(self.block.form)
+        copy.block.reach(length)
+        copy.block.copy(self, length, 0)
         copy.length = length
         return copy
 
     def forget(self) -> None:
-        """Give the slot back; those who are left where few are move to a smaller room."""
-        self.room.members[self.slot] = None
-        alive = self.room.alive
-        if alive and 2 * len(alive) < len(self.room.members):
-            gathered(alive, self.room.room)
+        """Give the slot back; those who are left where few are move to a smaller block."""
+        self.block.members[self.index] = None
+        alive = self.block.alive
+        if alive and 2 * len(alive) < len(self.block.members):
+            gathered(alive, self.block.positions)
 
 
-class Room:
-    """[slots, heads, room, size] for each name. A slot is one request's, or nobody's.
+class Block:
+    """[slots, heads, positions, size] for each name. A slot is one request's, or nobody's.
 
     Several slots are on the CPU only, where those in a row can be bound as they lie here.
     """
 
     def __init__(self, form: Form, slots: int) -> None:
-        self.form, self.room = form, 0
-        self.members: list[State | None] = [None] * slots
+        self.form, self.positions = form, 0
+        self.members: list[Slot | None] = [None] * slots
         self._values: dict[str, Any] = {}
         self._bindings: dict[tuple[int, int], Any] = {}
 
     @property
-    def alive(self) -> list[State]:
+    def alive(self) -> list[Slot]:
         """Those who are here."""
         return [member for member in self.members if member]
 
@@ -81,39 +81,39 @@ class Room:
     def size(self) -> int:
         """The bytes of one slot."""
         f = self.form
-        return len(f.names) * f.heads * self.room * f.size * int(np.dtype(f.kind).itemsize)
+        return len(f.names) * f.heads * self.positions * f.size * int(np.dtype(f.kind).itemsize)
 
     def reach(self, total: int) -> None:
-        """Have room for so many positions.
+        """Hold so many positions.
 
         It doubles, up to STEP, so that few tokens cost a copy.
         """
-        if total <= self.room:
+        if total <= self.positions:
             return
         f = self.form
-        room = min(f.limit, max(total, min(2 * self.room, self.room + STEP), 64))
+        positions = min(f.limit, max(total, min(2 * self.positions, self.positions + STEP), 64))
         for name in f.names:
-            new = np.zeros((len(self.members), f.heads, room, f.size), f.kind)
-            if self.room:
-                new[:, :, : self.room] = self._values[name].numpy()
+            new = np.zeros((len(self.members), f.heads, positions, f.size), f.kind)
+            if self.positions:
+                new[:, :, : self.positions] = self._values[name].numpy()
             self._values[name] = ort.OrtValue.ortvalue_from_numpy(new, *f.memory)
-        self.room, self._bindings = room, {}
+        self.positions, self._bindings = positions, {}
 
-    def copy(self, state: State, length: int, slot: int) -> None:
-        """Put another's first positions into a slot; there must be room for them."""
+    def copy(self, other: Slot, length: int, index: int) -> None:
+        """Put another's first positions into a slot; the block must hold them."""
         if not length:
             return
         for name, value in self._values.items():
-            mine, its = value.numpy(), state.room._values[name].numpy()  # the CPU's are no copies
-            mine[slot, :, :length] = its[state.slot, :, :length]
+            mine, its = value.numpy(), other.block._values[name].numpy()  # the CPU's are no copies
+            mine[index, :, :length] = its[other.index, :, :length]
             if self.form.memory[0] != "cpu":
                 value.update_inplace(mine)
 
-    def take(self, state: State, slot: int) -> None:
+    def take(self, slot: Slot, index: int) -> None:
         """Let a request move in, where nobody is."""
-        self.copy(state, state.length, slot)
-        state.room.members[state.slot] = None
-        state.room, state.slot, self.members[slot] = self, slot, state
+        self.copy(slot, slot.length, index)
+        slot.block.members[slot.index] = None
+        slot.block, slot.index, self.members[index] = self, index, slot
 
     def bound(self, session: Any, first: int, end: int) -> Any:
         """A session's binding to these slots: keys and values are read and written in place."""
@@ -127,10 +127,10 @@ class Room:
         return self._bindings[first, end]
 
 
-def gathered(states: Sequence[State], total: int) -> Room:
-    """A new room of just these, with room for `total` positions of each."""
-    room = Room(states[0].room.form, len(states))
-    room.reach(total)
-    for slot, state in enumerate(states):
-        room.take(state, slot)
-    return room
+def gathered(slots: Sequence[Slot], total: int) -> Block:
+    """A new block of just these, of `total` positions each."""
+    block = Block(slots[0].block.form, len(slots))
+    block.reach(total)
+    for index, slot in enumerate(slots):
+        block.take(slot, index)
+    return block
