@@ -126,6 +126,5 @@ def test_only_a_plain_address_is_named(template: Path, source: str | None, url: 
 
 def test_this_repository_says_once_what_org_stands_for() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"`org` stands for", text)) == 1
-    before = text.split("`org` stands for")[0]
-    assert before.count("org/exo-engine-template") == 1
+    assert text.count("`org` in `gh:org/exo-engine-template` stands for") == 1
+    assert text.count("org/exo-engine-template") == 1
