@@ -9,13 +9,13 @@ LONGEST = 512  # characters of a token; no vocabulary that is known has a longer
 
 
 class Cut:
-    """Takes the pieces of one answer. begun: whether it has had a word.
+    """Takes the pieces of one answer. started: whether it has had a word.
 
     in_ids: the answer is in ids; most: its tokens at most.
     """
 
     def __init__(self, tokenizer: Tokenizer, in_ids: bool, most: int) -> None:
-        self.begun = False
+        self.started = False
         self._tokenizer, self._in_ids, self._left = tokenizer, in_ids, most
         self._characters = most * LONGEST
 
@@ -26,7 +26,7 @@ class Cut:
         piece = self._up_to_the_end(piece) if piece.ids else piece
         self._left -= len(piece.ids)
         self._characters -= len(piece.text)
-        self.begun = self.begun or bool(piece.ids or piece.text or piece.tool_calls)
+        self.started = self.started or bool(piece.ids or piece.text or piece.tool_calls)
         if self._characters < 0 and not piece.finish:
             return replace(piece, finish="length")
         return piece

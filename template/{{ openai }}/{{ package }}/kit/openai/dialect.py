@@ -188,19 +188,19 @@ def _names(field: str, words: str) -> bool:
 
 def _pieces(choice: Event, calls: Calls | None = None) -> Iterable[Piece]:
     """What a choice adds to an answer: reasoning, text, and why it ends."""
-    thought, said = spoken(choice)
+    reasoning, content = spoken(choice)
     finish = finish_of(choice)
-    if thought:
-        yield Piece(thought, thinking=True)
+    if reasoning:
+        yield Piece(reasoning, thinking=True)
     if finish:
-        yield _last(said, finish, calls)
-    elif said:
-        yield Piece(said)
+        yield _last(content, finish, calls)
+    elif content:
+        yield Piece(content)
 
 
-def _last(said: str, finish: Finish, calls: Calls | None) -> Piece:
+def _last(content: str, finish: Finish, calls: Calls | None) -> Piece:
     whole = calls.whole() if calls else ()
-    return Piece(said, tool_calls=whole, finish="tool_calls" if whole else finish)
+    return Piece(content, tool_calls=whole, finish="tool_calls" if whole else finish)
 
 
 def _behind(event: Event, calls: Calls | None = None) -> Piece | None:

@@ -26,7 +26,7 @@ async def cards_of(
     Raises ServerError where no model of the server's fits one, the setting names none of them, or
     a model can't be spoken to.
     """
-    found, names = list[str](), [m.name for m in served]
+    rows, names = list[str](), [m.name for m in served]
     fitting = _fitting(cards.table, names, choose, settings)
     for model, name in fitting.items():
         folder = tokenizer_here(model.repository)
@@ -35,28 +35,28 @@ async def cards_of(
         with suppress(TokenizerError):  # doctor has a row for it
             tokenizer = await in_thread(partial(Tokenizer.from_folder, folder))
             prompt_mode = await find_prompt_mode(server, name, tokenizer, settings.prompt_mode)
-            found.append(f"{model.id} in {prompt_mode.kind} ({prompt_mode.why})")
+            rows.append(f"{model.id} in {prompt_mode.kind} ({prompt_mode.why})")
             if settings.model:
                 break  # it is said to be every card's
-    return found or [f"speaks {'ids or text' if server.id_fields else 'text or chat'}"]
+    return rows or [f"speaks {'ids or text' if server.id_fields else 'text or chat'}"]
 
 
 def _fitting(
     models: Sequence[Model], names: Sequence[str], choose: Choose, settings: Settings
 ) -> dict[Model, str]:
     """The server's name for each card that has one. Raises ServerError where none has."""
-    found = dict[Model, str]()
+    fitting = dict[Model, str]()
     several: Several | None = None
     for model in models:
         try:
-            found[model] = choose(model, names, settings)
+            fitting[model] = choose(model, names, settings)
         except Several as error:
             several = error
         except ServerError:
             if settings.model:  # it is said to be every card's
                 raise
-    if found:
-        return found
+    if fitting:
+        return fitting
     raise several or ServerError(
         f"none of the server's models is one of this plugin's: {listed(names)}. "
         f"`{PROJECT} models` prints the lines that {PACKAGE}/models.py needs for them"

@@ -18,15 +18,15 @@ def reached(seconds: float = SECONDS) -> str | None:
         address = Settings.from_env(os.environ).address
     except SettingError:
         return None
-    found: list[str] = []
+    names: list[str] = []
     # Looking a name up has no timeout: a thread that nobody waits for any more may hang.
-    asking = threading.Thread(target=_ask, args=(address, seconds, found), daemon=True)
+    asking = threading.Thread(target=_ask, args=(address, seconds, names), daemon=True)
     asking.start()
     asking.join(seconds)
-    return found[0] if found else None
+    return names[0] if names else None
 
 
-def _ask(address: Address, seconds: float, found: list[str]) -> None:
+def _ask(address: Address, seconds: float, names: list[str]) -> None:
     parts = urlsplit(address.url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=seconds)
@@ -37,4 +37,4 @@ def _ask(address: Address, seconds: float, found: list[str]) -> None:
         return
     finally:
         connection.close()
-    found.append(f"server at {address.shown}")
+    names.append(f"server at {address.shown}")

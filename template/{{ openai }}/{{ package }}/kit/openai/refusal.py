@@ -53,8 +53,8 @@ def advised(error: Refused, settings: Settings, kind: str = "") -> ServerError |
         model, kind = named("MODEL"), named("KIND")
         is_set = f"Correct {model}, which is {settings.model!r}"
         advice = is_set if settings.model else f"Set {model} to one of its models"
-        said = f"correct {kind}, which is {settings.kind!r}"
-        other = f"set {kind} to what it is" if settings.kind == "auto" else said
+        correct = f"correct {kind}, which is {settings.kind!r}"
+        other = f"set {kind} to what it is" if settings.kind == "auto" else correct
         return ServerError(f"{error}. {advice}, or {other}")
     if error.status == 429:
         advice = f"It stayed busy; a larger {named('BUSY_SECONDS')} waits longer. Send it again"
@@ -79,16 +79,16 @@ def limit_in(words: str, prompt: int, answer: int) -> tuple[int, int] | None:
     """
     if not (_OF_WHAT.search(words) and _TOO_MUCH.search(words)):
         return None
-    found = {int(re.sub(r"\D", "", n)) for n in _NUMBER.findall(words)} - {0, answer}
+    numbers = {int(re.sub(r"\D", "", n)) for n in _NUMBER.findall(words)} - {0, answer}
     # A sum that is named tells the server's own count of the prompt.
-    own = next((n for n in found if n + answer in found), prompt)
-    limits = [n for n in found if 1 < n < own + answer and not _near(n, own)]
+    own = next((n for n in numbers if n + answer in numbers), prompt)
+    limits = [n for n in numbers if 1 < n < own + answer and not _near(n, own)]
     limits = [n for n in limits if not _near(n, own + answer)] or limits
     if not limits:
         guess = answer > GUESS and not _SAMPLING.search(words)
         return (GUESS, 0) if guess else None
     most = max(limits)
-    own = max([own, *(n for n in found if n < most)])
+    own = max([own, *(n for n in numbers if n < most)])
     if most > own + 1:
         return most, own
     return (most, 0) if most < answer and _OF_ANSWER.search(words) else None

@@ -108,20 +108,20 @@ class OpenAIBackend:
         if remedies is None or self._connection is None:
             raise ServerError("no model is loaded")
         patience = Patience(self._connection.settings.busy_seconds)
-        tried, most, begun = set[str](), None, False
+        tried, most, started = set[str](), None, False
         while True:
             connection = self._connection
             sent = connection.request(request, await self.messages(request), most)
             try:
                 async with aclosing(self._pieces(connection, sent)) as pieces:
                     async for piece in pieces:
-                        begun = True
+                        started = True
                         yield piece
                 return
             except (Refused, BrokenOffError) as error:
-                remedy = None if begun else await remedies.find(error, connection, sent, tried)
+                remedy = None if started else await remedies.find(error, connection, sent, tried)
                 if remedy is None:
-                    seconds = None if begun else patience.wait(error)
+                    seconds = None if started else patience.wait(error)
                     if seconds is None:
                         raise self._final(error, connection) from error
                     await asyncio.sleep(seconds)
@@ -150,7 +150,7 @@ class OpenAIBackend:
                     if piece.ids or piece.text:
                         yield piece
                     continue
-                if not cut.begun:
+                if not cut.started:
                     raise RequestError(_NO_WORD)
                 with suppress(TimeoutError, ServerError):
                     async with asyncio.timeout(END_SECONDS):
@@ -158,7 +158,7 @@ class OpenAIBackend:
                             usage = rest.usage or usage
                 yield replace(piece, usage=usage)
                 return
-        raise ServerError(_CUT if cut.begun else _EMPTY)
+        raise ServerError(_CUT if cut.started else _EMPTY)
 
     async def close(self) -> None:
         """End every connection, and with it what is still being answered."""

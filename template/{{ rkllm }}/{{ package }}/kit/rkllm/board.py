@@ -39,16 +39,16 @@ def model_folders(setting: str = "") -> list[Path]:
 
 def find_models(setting: str = "") -> dict[str, Path]:
     """The .rkllm files by name: the file's, or its folder's where the file's says nothing."""
-    found = dict[str, Path]()
+    models = dict[str, Path]()
     for folder in model_folders(setting):
         for path in _files(folder, _DEPTH):
             name = path.stem
-            if name.lower() in ("model", "rkllm") or name in found:
-                name = path.parent.name if path.parent.name not in found else str(path)
-            found.setdefault(name, path)
-            if len(found) >= _MOST:
-                return found
-    return found
+            if name.lower() in ("model", "rkllm") or name in models:
+                name = path.parent.name if path.parent.name not in models else str(path)
+            models.setdefault(name, path)
+            if len(models) >= _MOST:
+                return models
+    return models
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
@@ -74,8 +74,8 @@ def about(path: Path) -> str:
         size, version = path.stat().st_size, toolkit_of(path)
     except OSError as error:
         return f"can't be read: {error.strerror}"
-    told = f"toolkit {version}" if version else "its file tells no toolkit's version"
-    return f"{size / 1e9:.1f} GB, {told}"
+    toolkit = f"toolkit {version}" if version else "its file tells no toolkit's version"
+    return f"{size / 1e9:.1f} GB, {toolkit}"
 
 
 def toolkit_of(path: Path) -> str | None:
@@ -84,8 +84,8 @@ def toolkit_of(path: Path) -> str | None:
         ends = file.read(_EDGE)
         file.seek(max(path.stat().st_size - _EDGE, len(ends)))
         ends += file.read(_EDGE)
-    found = set(_TOOLKIT.findall(ends))
-    return found.pop().decode() if len(found) == 1 else None
+    versions = set(_TOOLKIT.findall(ends))
+    return versions.pop().decode() if len(versions) == 1 else None
 
 
 def refuse_mismatch(path: Path, runtime: str) -> None:
@@ -108,12 +108,12 @@ def _numbers(version: str) -> list[int]:
 
 def driver(root: Path = Path("/")) -> list[str]:
     """The NPU's driver and load, and the memory that is free, where the machine tells."""
-    told = [_line(root / _DRIVER), _line(root / _LOAD)]
+    lines = [_line(root / _DRIVER), _line(root / _LOAD)]
     if memory := re.search(r"MemAvailable:\s*(\d+) kB", _text(root / "proc/meminfo")):
-        told.append(f"{int(memory[1]) / 1e6:.1f} GB of memory free")
+        lines.append(f"{int(memory[1]) / 1e6:.1f} GB of memory free")
     if mask := os.environ.get("RKNN_CORE_MASK"):
-        told.append(f"RKNN_CORE_MASK {mask}")
-    return [line for line in told if line]
+        lines.append(f"RKNN_CORE_MASK {mask}")
+    return [line for line in lines if line]
 
 
 def _line(path: Path) -> str:

@@ -127,14 +127,14 @@ class Rkllama(Dialect):
         }
         async with aclosing(json_lines(self._client, "/api/chat", body)) as stream:
             async for event in stream:
-                thought, said = spoken(event)
-                if thought:
-                    yield Chunk(thought, thinking=True)
+                reasoning, content = spoken(event)
+                if reasoning:
+                    yield Chunk(reasoning, thinking=True)
                 final = bool(event.get("done"))
                 # It writes 0 where its runtime gave no count.
                 count = number(event.get("eval_count")) or None if final else None
                 prompt = number(event.get("prompt_eval_count")) if final else None
-                yield Chunk(said, final=final, count=count, prompt=prompt or None)
+                yield Chunk(content, final=final, count=count, prompt=prompt or None)
 
 
 class OpenAI(Dialect):
@@ -167,11 +167,11 @@ class OpenAI(Dialect):
                 for choice in parts(event, "choices"):
                     finish = finish_of(choice)
                     ended, length = ended or bool(finish), length or finish == "length"
-                    thought, said = spoken(choice)
-                    if thought:
-                        yield Chunk(thought, thinking=True)
-                    if said:
-                        yield Chunk(said)
+                    reasoning, content = spoken(choice)
+                    if reasoning:
+                        yield Chunk(reasoning, thinking=True)
+                    if content:
+                        yield Chunk(content)
         if ended:
             yield Chunk(final=True, count=count, length=length, prompt=prompt)
 

@@ -175,12 +175,12 @@ class InProcess:
 
     def _warn_of(self, library: Library, sampling: Sampling) -> None:
         """Say once what this version can't do."""
-        wanted = set[str]()
+        lacking = set[str]()
         if not library.abi.own_limits and sampling.temperature != self._started.temperature:
-            wanted.add("a temperature of the request's (RKLLM_TEMPERATURE is every request's)")
+            lacking.add("a temperature of the request's (RKLLM_TEMPERATURE is every request's)")
         if sampling.seed is not None:
-            wanted.add("a seed")
-        if new := wanted - self._warned:
+            lacking.add("a seed")
+        if new := lacking - self._warned:
             self._warned |= new
             version = library.version or library.abi.name
             _log.warning("the runtime %s does not know %s", version, ", ".join(sorted(new)))

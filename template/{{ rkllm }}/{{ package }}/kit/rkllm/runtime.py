@@ -230,7 +230,7 @@ def version_of(path: Path) -> str | None:
     """The version that a library has in it; None where it has none, or several."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = set(_VERSION.findall(data)) or set(_ALONE.findall(data))
+            versions = set(_VERSION.findall(data)) or set(_ALONE.findall(data))
     except (OSError, ValueError):
         return None
-    return found.pop().decode() if len(found) == 1 else None
+    return versions.pop().decode() if len(versions) == 1 else None

@@ -28,15 +28,15 @@ async def run(plugin: Plugin, _: argparse.Namespace) -> int:
 
     backend: Any = cast(Any, plugin.load_backend())()
     try:
-        found: list[Served] = await backend.names()
+        served: list[Served] = await backend.names()
     finally:
         await backend.close()
     names, table, lines = (
-        matches(plugin.models, found),
+        matches(plugin.models, served),
         Table("the server's model", "this plugin's"),
         [],
     )
-    for model in found:
+    for model in served:
         fitting = ", ".join(names[model.name])
         table.add_row(escape(printable(model.name)), escape(fitting) or "[yellow]none[/]")
         if not fitting:
@@ -44,14 +44,14 @@ async def run(plugin: Plugin, _: argparse.Namespace) -> int:
     console = Console()
     console.print(table)
     if lines:
-        told = [f"For MODELS in {PACKAGE}/models.py:", "", *lines]
-        console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
+        output = [f"For MODELS in {PACKAGE}/models.py:", "", *lines]
+        console.print("\n".join(output), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def matches(models: Cards, found: list[Served]) -> dict[str, list[str]]:
+def matches(models: Cards, served: list[Served]) -> dict[str, list[str]]:
     """Of each of the server's names, the ids of the models that would be asked of it."""
-    names: dict[str, list[str]] = {model.name: [] for model in found}
+    names: dict[str, list[str]] = {model.name: [] for model in served}
     for model in models.table:
         with suppress(ServerError):
             names[choose_model(model, list(names), None, "")].append(model.id)
@@ -64,8 +64,8 @@ def line(model: Served) -> str:
     layers = next(((name, count) for name in named if (count := find_layers(name))), None)
     repository = layers[0] if layers else next(iter(named), f"owner/{_last(model)}")
     slug = re.sub(r"[^a-z0-9.]+", "-", _last(model).lower()).strip("-.") or "model"
-    told = ", ".join(json.dumps(word) for word in (slug, _last(model), repository))
-    return f"    Model({told}, {layers[1] if layers else 0}),{'' if layers else _UNKNOWN}"
+    words = ", ".join(json.dumps(word) for word in (slug, _last(model), repository))
+    return f"    Model({words}, {layers[1] if layers else 0}),{'' if layers else _UNKNOWN}"
 
 
 def _last(model: Served) -> str:

@@ -19,31 +19,31 @@ _MOST_CALLS = 128  # of tools, in one answer
 def spoken(choice: Event) -> tuple[str, str]:
     """The reasoning and the text of a choice; content may be a text, or a list of parts."""
     message = part(choice, "delta") or part(choice, "message") or choice
-    thought, said = next((t for key in _THOUGHTS if (t := _joined(message.get(key)))), ""), ""
+    reasoning, content = next((t for key in _THOUGHTS if (t := _joined(message.get(key)))), ""), ""
     for key in _SAID:
         text, within = _split(message.get(key))
-        said, thought = said + text, thought + within
-    return thought, said
+        content, reasoning = content + text, reasoning + within
+    return reasoning, content
 
 
 def _split(value: Any) -> tuple[str, str]:
     """The text and the reasoning of a content. Raises BrokenOffError where no text can hold it."""
     if isinstance(value, str):
         return value, ""
-    said, thought = "", ""
+    content, reasoning = "", ""
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str):
-            said += item
+            content += item
         elif isinstance(item, dict):
             kind = str(item.get("type", "text"))
             text = _joined(item)
             if kind in ("thinking", "reasoning"):
-                thought += text
+                reasoning += text
             elif text or kind == "text":
-                said += text
+                content += text
             else:
                 raise BrokenOffError(f"it sent {kind!r}, which is no text")
-    return said, thought
+    return content, reasoning
 
 
 def _joined(value: Any, depth: int = 0) -> str:

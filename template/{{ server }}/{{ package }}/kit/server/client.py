@@ -73,9 +73,9 @@ def _words(value: Any, depth: int = 0) -> str:
         return "; ".join(filter(None, (_words(item, depth + 1) for item in value)))
     if not isinstance(value, dict):
         return ""
-    said = next((found for key in _WORDS if (found := _words(value.get(key), depth + 1))), "")
+    text = next((part for key in _WORDS if (part := _words(value.get(key), depth + 1))), "")
     place = value.get("loc")  # of a field that was refused, as FastAPI names it
-    return f"{'.'.join(map(str, place))}: {said}" if isinstance(place, list) and said else said
+    return f"{'.'.join(map(str, place))}: {text}" if isinstance(place, list) and text else text
 
 
 class Client:
@@ -172,11 +172,11 @@ class Client:
         except aiohttp.ClientConnectorError as error:
             raise self._absent(path, reason(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            said = self.settings.without_secrets(str(error) or repr(error))
+            cause = self.settings.without_secrets(str(error) or repr(error))
             plain = response is None and self.settings.address.url.startswith("http:")
             hint = "; where it speaks TLS, write https://" if plain else ""
             raise ServerError(
-                f"{self.name(path)} broke the connection off: {said}{hint}"
+                f"{self.name(path)} broke the connection off: {cause}{hint}"
             ) from error
         finally:
             if response is not None:

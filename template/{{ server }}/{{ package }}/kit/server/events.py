@@ -26,9 +26,9 @@ DONE = b"[DONE]"
 class BrokenOffError(ServerError):
     """The server ended an answer within its stream. words: its own; status: as it says, if any."""
 
-    def __init__(self, said: str, status: int | None = None) -> None:
-        super().__init__(f"the server broke the answer off: {said}")
-        self.words, self.status = said, status
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(f"the server broke the answer off: {message}")
+        self.words, self.status = message, status
 
 
 class _Reader:
@@ -76,15 +76,15 @@ async def events(
     known: members of which an event of this API has one. Comments carry nothing. Some servers send
     one object of JSON with the status 200 where a stream was asked for. Raises ServerError.
     """
-    reader, begun = _Reader(), False
+    reader, started = _Reader(), False
     async with aclosing(client.lines(path, body)) as lines:
         async for line in lines:
             if reader.feed(line):
-                begun = True
+                started = True
                 yield _checked(client, known, *reader.take())
     if reader.data:
         yield _checked(client, known, *reader.take())
-    elif reader.other and not begun:
+    elif reader.other and not started:
         words = client.settings.without_secrets(Reply(200, None, _text(reader.other)).words())
         raise ServerError(f"{client.name(path)} sent no stream of events, but: {words}")
 
@@ -135,8 +135,8 @@ def _checked(client: Client, known: frozenset[str], name: bytes, data: bytes) ->
         return parsed
     if name.decode("ascii", "replace").lower() in _ALIVE:
         return {"choices": []}
-    said = _text(data) if parsed is None else words(parsed)
-    raise BrokenOffError(client.settings.without_secrets(said), _status(parsed or {}))
+    message = _text(data) if parsed is None else words(parsed)
+    raise BrokenOffError(client.settings.without_secrets(message), _status(parsed or {}))
 
 
 def _failed(event: Event, known: frozenset[str]) -> bool:

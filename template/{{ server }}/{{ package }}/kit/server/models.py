@@ -33,21 +33,21 @@ class Several(ServerError):
     """More than one of the server's models fits; the text says which."""
 
 
-def choose_model(model: Model, names: Sequence[str], wanted: str | None, setting: str) -> str:
+def choose_model(model: Model, names: Sequence[str], chosen: str | None, setting: str) -> str:
     """The server's name for a model: the same, without case, or that name and more after it.
 
-    wanted: what the user says that it is, in the setting of this name. Raises ServerError where
+    chosen: what the user says that it is, in the setting of this name. Raises ServerError where
     there is none, Several where there is more than one.
     """
-    if wanted:
-        if wanted not in names:
-            raise ServerError(f"{setting} is {wanted!r}, but the server has: {listed(names)}")
-        return wanted
-    found = next(iter(_found(model, names)), [])
-    if len(found) == 1:
-        return found[0]
-    problem = f"several for {model.id}: {listed(found)}" if found else f"no {model.id}"
-    raise (Several if found else ServerError)(
+    if chosen:
+        if chosen not in names:
+            raise ServerError(f"{setting} is {chosen!r}, but the server has: {listed(names)}")
+        return chosen
+    fitting = next(iter(_fitting(model, names)), [])
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = f"several for {model.id}: {listed(fitting)}" if fitting else f"no {model.id}"
+    raise (Several if fitting else ServerError)(
         f"the server has {problem}; its models are: {listed(names)}. "
         f"Set {setting} to the one that you mean"
     )
@@ -61,13 +61,13 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) or "none"
 
 
-def _found(model: Model, names: Sequence[str]) -> list[list[str]]:
+def _fitting(model: Model, names: Sequence[str]) -> list[list[str]]:
     """The names that fit, those of each rule that finds any, the strictest first."""
     base = model.repository.rsplit("/", 1)[-1]
-    wanted = [model.id, base, model.repository]
-    rules = [[n for n in names if _last(n) in wanted]]
+    known = [model.id, base, model.repository]
+    rules = [[n for n in names if _last(n) in known]]
     rules += [
-        [n for n in names if same(_last(n)) in {same(w) for w in wanted}]
+        [n for n in names if same(_last(n)) in {same(w) for w in known}]
         for same in (str.lower, _plain)
     ]
     plain = _plain(base)
@@ -75,7 +75,7 @@ def _found(model: Model, names: Sequence[str]) -> list[list[str]]:
         [n for n in names if _is_build(_plain(_last(n)), start)]
         for start in (plain, plain.removesuffix("-instruct"))
     ]
-    return [found for found in rules if found]
+    return [names for names in rules if names]
 
 
 def _is_build(name: str, model: str) -> bool:
