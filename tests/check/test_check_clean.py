@@ -27,8 +27,9 @@ def test_a_rendered_plugin_is_clean_and_says_what_it_can(
     copy = Path(shutil.copy(table, tmp_path))
     report = check(plugin_of(name), Options(report=copy))
     assert report.faults == []
-    short = {"EX854"} if name == "rkllm" else set()  # its server's answers come at once
-    assert {result.id for result in report.with_state("not run")} == short
+    # A server's answer may be over before it can be cancelled.
+    short = {"EX854"} if name in {"openai", "rkllm"} else set()
+    assert {result.id for result in report.with_state("not run")} <= short
     assert copy.read_text() == table.read_text(), "python tests/check/capabilities.py"
 
 
