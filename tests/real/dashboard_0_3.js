@@ -24,12 +24,12 @@ async function main(url, model, prompt, folder) {
     (n) => (document.body.innerText.match(/tok\/s/g) || []).length >= n, count);
   await box.fill(prompt);
   await box.press('Enter');
-  await answers(1);
+  await answers(3); // beside the message, in the list and under it
   await shot('answer');
   said.answer = await text();
   await box.fill('And once more?');
   await box.press('Enter');
-  await answers(2);
+  await answers(4);
   await shot('second');
   said.second = await text();
   page.on('dialog', (dialog) => dialog.accept());
