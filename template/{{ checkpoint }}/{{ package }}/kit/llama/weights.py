@@ -77,8 +77,8 @@ def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
     if last:
         norm = checkpoint.tensor("model.norm.weight", (config.hidden_size,))
         head = embedding if config.tied else checkpoint.tensor(HEAD, matrix)
-    seen = embedding if first else None
-    return Model(config, start, layers, seen, norm, head, checkpoint.watched())
+    embedding = embedding if first else None
+    return Model(config, start, layers, embedding, norm, head, checkpoint.watched())
 
 
 def open_checkpoint(folder: Path, config: Config) -> tuple["Checkpoint", Config]:
@@ -106,9 +106,7 @@ class Checkpoint:
         self._folder = folder
         self._files: dict[str, _File] = {}
         self._aliases: dict[str, str] = {}
-        self._homes: dict[str, Any] | None = None
-        if not (folder / SINGLE).is_file():
-            self._homes = _read_index(folder)
+        self._homes = None if (folder / SINGLE).is_file() else _read_index(folder)
 
     def __contains__(self, name: str) -> bool:
         return self._stored(name) in self._names
