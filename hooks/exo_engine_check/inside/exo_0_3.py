@@ -20,6 +20,7 @@ from typing import Any
 from . import audit, device
 from .check import BrokenError, NotThereError
 from .events import Events
+from .records_0_3 import bound, card_of, load, plain
 
 GROUP = "exo_engine_template.plugins"
 LOAD_SECONDS = 20.0
@@ -116,21 +117,6 @@ class Node:
         return runner
 
 
-def card_of(values: dict[str, Any]) -> Any:
-    """exo's ModelCard. Raises whatever exo raises."""
-    cards, memory = load("exo.shared.models.model_cards"), load("exo.shared.types.memory").Memory
-    if hasattr(cards.ModelCard, "model_validate"):
-        return cards.ModelCard.model_validate(values)
-    model_id = load("exo.shared.types.common").ModelId(values["model_id"])
-    size = memory(**values["storage_size"])
-    return cards.ModelCard(**values | {"model_id": model_id, "storage_size": size})
-
-
-def load(name: str) -> Any:
-    """A module of exo's."""
-    return importlib.import_module(name)
-
-
 class Reply:
     """What comes of one request."""
 
@@ -163,7 +149,7 @@ class Runner:
         to_us, self.events = channel()
         self.tasks, to_do = channel()
         self.cancels, to_cancel = channel()
-        self.bound, self.instance = _bound(card)
+        self.bound, self.instance = bound(card)
         logger = getattr(load("exo.worker.runner.bootstrap"), "logger", logging.getLogger())
         given = (self.bound, to_us, to_do, to_cancel, logger)
         # A fork is there at once; exo spawns, and so imports the plugin anew.
@@ -229,7 +215,7 @@ class Runner:
         while not done():
             alive = self.process.is_alive()
             for event in self._collect():
-                self._take(*_plain(event))
+                self._take(*plain(event))
             if failed := [value for kind, value in self.kinds if kind == "RunnerFailed"]:
                 raise BrokenError(f"the runner fails: {failed[0].splitlines()[0]}")
             if not alive and not done():
@@ -260,45 +246,3 @@ class Runner:
         self.process.terminate()
         await asyncio.to_thread(self.process.join, STOP_SECONDS)
         return not self.process.is_alive()
-
-
-def _bound(card: Any) -> tuple[Any, Any]:
-    """exo's BoundInstance of a whole model, and its instance."""
-    types = load("exo.shared.types.worker.instances")
-    layers = {"start_layer": 0, "end_layer": card.n_layers, "n_layers": card.n_layers}
-    shard = load("exo.shared.types.worker.shards").PipelineShardMetadata(
-        model_card=card, device_rank=0, world_size=1, **layers
-    )
-    if not hasattr(types, "MlxRingInstance"):
-        bound = types.BoundInstance(bound_shard=shard)
-        return bound, bound
-    runners = load("exo.shared.types.worker.runners")
-    node, runner = load("exo.shared.types.common").NodeId(), runners.RunnerId()
-    assignments = runners.ShardAssignments(
-        model_id=card.model_id, runner_to_shard={runner: shard}, node_to_runner={node: runner}
-    )
-    instance = types.MlxRingInstance(
-        instance_id=types.InstanceId(),
-        shard_assignments=assignments,
-        hosts_by_node={},
-        ephemeral_port=1,
-    )
-    bound = types.BoundInstance(instance=instance, bound_runner_id=runner, bound_node_id=node)
-    return bound, instance
-
-
-def _plain(event: Any) -> tuple[str, str, Any]:
-    """An event of a runner's as its kind, its request and what it brings."""
-    if isinstance(event, tuple):
-        kind, task, value = event
-        return str(kind), str(task), value
-    kind = type(event).__name__
-    if kind == "RunnerStatusUpdated":
-        return type(event.runner_status).__name__, "", event.runner_status
-    if kind == "ChunkGenerated":
-        return type(event.chunk).__name__, str(event.command_id), event.chunk
-    if kind == "TaskStatusUpdated" and event.task_status.value == "Complete":
-        return "FinishedResponse", str(event.task_id), None
-    if kind == "RunnerTerminationError":
-        return "RunnerFailed", "", str(event)
-    return kind, "", None

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..check import CannotError, Check, NotRunError
 from ..events import describe, shorten
-from ..exo_0_3 import Node, card_of
+from ..exo_0_3 import Node
+from ..records_0_3 import card_of
 
 LONG, SHORT = 400, 20  # tokens of an answer
 
