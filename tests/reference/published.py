@@ -1,9 +1,10 @@
 """Published repositories as their authors laid them out: keys, spellings, tokens; tiny sizes.
 
-Their layouts were written down from what is known of them, most without a look at the repository and
-so without a revision: public copies were read of Llama 2 7B, Llama 3.1 8B and Llama 3.2 1B alone. Where
-a repository's own files differ, they are right. Weights are random, made by kit/llama's own writer.
-Token ids are those of tiny tokenizers (published_folder.py) with each repository's special tokens.
+Their layouts were written down from what is known of them, most without a look at the repository
+and so without a revision; public copies were read of Llama 2 7B, Llama 3.1 8B and Llama 3.2 1B
+alone. Where a repository's own files differ, they are right. Weights are random, made by
+kit/llama's own writer. Token ids are those of tiny tokenizers (published_folder.py) with each
+repository's special tokens.
 """
 
 from dataclasses import dataclass, field
