@@ -242,8 +242,13 @@ class Node:
         else:
             node_id = where.wait_for("node id", lambda: where.get("/node_id"))
             query = f"/instance/previews?model_id={model}&node_ids={node_id}"
-            previews = [p["instance"] for p in self.get(query)["previews"] if p["instance"]]
-            status, reply = self.request("POST", "/instance", {"instance": previews[0]})
+
+            def placement() -> Any | None:
+                previews = (self.get(query) or {"previews": []})["previews"]
+                return next((p["instance"] for p in previews if p["instance"]), None)
+
+            found = self.wait_for("placement on that node", placement)
+            status, reply = self.request("POST", "/instance", {"instance": found})
         assert status == 200, reply
 
         def ready() -> str | None:
