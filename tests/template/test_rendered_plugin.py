@@ -382,14 +382,14 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     before, rest = source.split("Weights = dict[str, Array]", 1)
     after = "\n\ndef forward(" + rest.split("\n\ndef forward(", 1)[1]
     before = before.replace(
-        "from .config import Config\n",
+        "from ..repository.watched import WatchedFiles\nfrom .config import Config\n",
         "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Part, Weights\n",
-    ).replace("from dataclasses import dataclass\n", "")
+    ).replace("from dataclasses import dataclass, field\n", "")
     operations = before.rstrip() + "\n" + after
     (package / "operations.py").write_text(operations, encoding="utf-8")
     backend = package / "backend.py"
     text = backend.read_text(encoding="utf-8")
-    text = text.replace("from .kit.core", "from . import operations\nfrom .kit.core", 1)
+    text = text.replace("from .kit.contract", "from . import operations\nfrom .kit.contract", 1)
     assert "y = llama.forward(" in text
     backend.write_text(text.replace("y = llama.forward(", "y = operations.forward("), "utf-8")
     parity = [installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_backend.py"]
