@@ -72,6 +72,15 @@ async def test_a_node_that_stops_takes_no_new_request(main_module, api):
 async def test_a_node_that_stops_waits_until_its_clients_have_the_sentence(main_module, api):
     """A device that hangs: each client has its answer before exo ends all tasks."""
     made, nodes = api(AnswersNever)
+    next_ids = made._next
+
+    async def late(request_id):
+        ids, finished = await next_ids(request_id)
+        if finished:  # a loop that is busy: later than WRITE_SECONDS
+            await asyncio.sleep(0.15)
+        return ids, finished
+
+    made._next = late
     clients = [Client(stream) for stream in (True, False)]
     calls = [asyncio.ensure_future(made.handle_post_chat_completions(c)) for c in clients]
     engine = nodes[0].inference_engine.engine
