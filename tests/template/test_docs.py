@@ -17,6 +17,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "docs/operating.md")
 # What a command may need that is not here. A comment says so (`# needs GitHub`), or it shows.
 NEEDS = {
     "exo": r"^(DEBUG=2 )?exo |^curl http://localhost:52415/|^exo-\w+ doctor$",
+    "a board, or a server": r"^exo-rkllm (generate|bench|models)\b",
     "a server": r"^exo-(rkllm|openai) (generate|bench|models)\b",
     "a download": r"^exo-(numpy|onnx) .*--model smollm2-",
     "a commit": r" COMMIT ",
