@@ -255,7 +255,7 @@ class PluginEngine(base.Engine):
 
     def serve_prefill(self, request: Any, wfile: Any) -> None:
         """exo can have one node compute a prompt for another; this engine does not."""
-        raise NotImplementedError("this engine computes no prompt for other nodes")
+        raise RuntimeError("this engine computes no prompt for other nodes")
 
     def close(self) -> None:
         """Give the device back; once, and any thread may."""
