@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from kit import run as kit
-from test_kit import run_kit
+from test_kit import python_for, run_kit  # noqa: F401 - a fixture, of which pytest learns here
 
 ANSWERS = (
     "test_exo_engine.py::test_every_kind_of_backend_answers",
@@ -20,7 +19,10 @@ ANSWERS = (
 
 @pytest.mark.parametrize("variant", ["numpy", "openai"])
 def test_the_engine_is_discovered_loaded_and_answers(
-    render: Callable[..., Path], template: Path, tmp_path: Path, variant: str
+    python_for: Callable[..., Path],  # noqa: F811
+    template: Path,
+    tmp_path: Path,
+    variant: str,
 ) -> None:
     plugin = kit.render(template, tmp_path / "plugin", variant)
     shutil.rmtree(plugin / "exo_kit/kit/hosts/exo_0_0/patches")
@@ -31,7 +33,7 @@ def test_the_engine_is_discovered_loaded_and_answers(
     kept = [line for line in lines if "patched" not in line]
     conftest.write_text("\n".join(kept), "utf-8")
     own = ["tests/test_discovery.py", "tests/test_loading.py", "tests/test_contract.py"]
-    run_kit(sys.executable, plugin, variant, *own, *ANSWERS)
+    run_kit(python_for(plugin), plugin, variant, *own, *ANSWERS)
 
 
 def test_the_docs_have_every_patch() -> None:

@@ -247,7 +247,8 @@ def test_exo_is_named_by_the_commit_that_was_tested(plugin_of: Callable[[str], P
     [tested] = re.findall(r'^EXO_COMMIT = "([0-9a-f]{40})"$', doctor, re.M)
     assert matrix == [f"@{tested}", ""]  # and the newest
     checker = (REPOSITORY / "hooks/exo_engine_check/host.py").read_text(encoding="utf-8")
-    for text in (checker, *((f / "README.md").read_text() for f in (plugin, REPOSITORY))):
+    pages = (plugin / "README.md", REPOSITORY / "docs/exo.md")
+    for text in (checker, *(page.read_text(encoding="utf-8") for page in pages)):
         assert tested in text
 
 

@@ -34,7 +34,7 @@ class StepsBuilder(Builder):
 
 
 class StepsEngine(Engine):
-    """The letter after n is n + 1; a seed where the temperature is high."""
+    """The letter after n is n + 1; with a temperature, each is drawn by the request's seed."""
 
     def __init__(self, model_id: Any, cancels: Any) -> None:
         self.model_id, self.cancels, self.tasks = model_id, cancels, dict[Any, Any]()
@@ -50,9 +50,9 @@ class StepsEngine(Engine):
 
     def submit(self, task: Any) -> None:
         params = task.task_params
-        start = random.Random(params.seed).randrange(26) if params.temperature else 0
+        drawn = random.Random(params.seed) if params.temperature else None
         left = params.max_output_tokens
-        self.tasks[task.task_id] = SimpleNamespace(params=params, count=0, left=left, start=start)
+        self.tasks[task.task_id] = SimpleNamespace(params=params, count=0, left=left, drawn=drawn)
 
     def step(self) -> Any:
         for task_id in self.cancels.collect():
@@ -70,7 +70,7 @@ class StepsEngine(Engine):
 
     def chunk(self, task: Any) -> Any:
         task.count, task.left = task.count + 1, task.left - 1
-        letter = chr(97 + (task.start + task.count) % 26)
+        letter = chr(97 + (task.drawn.randrange(26) if task.drawn else task.count % 26))
         usage, finish = (None, None) if task.left else (usage_of(task.count), "length")
         return TokenChunk(
             model=self.model_id, text=letter, token_id=1, usage=usage, finish_reason=finish
