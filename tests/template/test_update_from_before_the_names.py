@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import history
@@ -10,6 +10,7 @@ import pytest
 from conftest import REPOSITORY
 from hosting import environment
 from kit import run as kit
+from test_kit import python_for  # noqa: F401 - a fixture, of which pytest learns here
 
 # The last commit with kit/core; a shallow clone has it not.
 BEFORE = "6f31abc68d2b196561a475ab7ef72d3c0c754ace"
@@ -56,7 +57,12 @@ def change(path: Path, pattern: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["numpy", "openai"])
-def test_an_author_edits_what_changelog_says(variant: str, template: Path, tmp_path: Path) -> None:
+def test_an_author_edits_what_changelog_says(
+    variant: str,
+    template: Path,
+    tmp_path: Path,
+    python_for: Callable[..., Path],  # noqa: F811
+) -> None:
     known = subprocess.run(["git", "cat-file", "-e", f"{BEFORE}^{{commit}}"], cwd=REPOSITORY)
     if known.returncode:
         pytest.skip("this clone has not the commit")
@@ -82,7 +88,7 @@ def test_an_author_edits_what_changelog_says(variant: str, template: Path, tmp_p
     for name in ("tests/test_backend.py", "tests/test_models.py", "tests/test_detection.py"):
         (plugin / name).write_bytes((fresh / name).read_bytes())  # he had not changed them
     kit.write_metadata(plugin)
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    run = [python_for(plugin), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         run, cwd=plugin, env=kit.environment(plugin), capture_output=True, text=True
     )
