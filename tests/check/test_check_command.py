@@ -254,6 +254,7 @@ def test_the_distribution_has_the_checker_and_the_stand_in(tmp_path: Path) -> No
         "standin_node/exo/orchestration/node.py",
         "standin_0_3/exo/main.py",
         "inside/__main__.py",
+        "inside/exo_order.py",
         "inside/checks/nodes.py",
     ):
         assert (folder / name).is_file(), name

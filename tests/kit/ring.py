@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from driver import wire
+from exo_order import wire
 
 
 class Halves:

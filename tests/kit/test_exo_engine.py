@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from driver import first_step, full_shard, generate, split, text_of, wire
+from driver import checked_step, full_shard, generate, text_of
 from exo.inference.shard import Shard
 from exo.models import get_repo
+from exo_order import first_step, split, wire
 from plugin import ENGINE_CLASS
 from toy import END, STOP, VOCABULARY, ToyAnswers, ToyBackend, write_tokenizer
 
@@ -82,7 +83,7 @@ async def test_another_split_keeps_a_whole_model(use, model_id):
 async def test_loading_is_idempotent_for_exos_two_callers(use, model_id):
     engine = use(ToyBackend)
     shard = full_shard(engine, model_id)
-    await first_step([engine], [shard], "abc", "r", None)
+    await first_step([engine], [shard], "abc", checked_step("r"))
     await asyncio.gather(*(engine.ensure_shard(shard) for _ in range(5)))
     assert engine.engine.executor.instance.loads == 1
 

@@ -4,7 +4,8 @@ import asyncio
 import threading
 
 import numpy as np
-from driver import full_shard, generate, pick, split, wire
+from driver import full_shard, generate
+from exo_order import pick, split, wire
 from toy import END, ToyBackend
 
 

@@ -4,7 +4,8 @@ import asyncio
 import threading
 
 import pytest
-from driver import full_shard, split
+from driver import full_shard
+from exo_order import split
 from patched import AnswersNever, EndsNever, Heard, answer_of, count, live, text, until
 from ring import model_shard
 from toy import ToyAnswers, ToyBackend

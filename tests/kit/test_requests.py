@@ -4,8 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from driver import full_shard, generate, split
+from driver import full_shard, generate
 from exo.inference.shard import Shard
+from exo_order import split
 from toy import END, ToyAnswers, ToyBackend
 
 from exo_kit.kit.contract import RequestError

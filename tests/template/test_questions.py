@@ -276,7 +276,7 @@ def test_no_project_has_the_name_of_a_module_beside_it(
 ) -> None:
     plugin = plugin_of(variant)
     names = {path.stem for path in (plugin / "tests").glob("*.py")}
-    assert {"conftest", "driver", "device", "test_backend"} <= names
+    assert {"conftest", "driver", "exo_order", "device", "test_backend"} <= names
     project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for needed in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
         names.add(Requirement(needed).name.replace("-", "_"))

@@ -339,6 +339,9 @@ def old_plugin(alone: None, template: Path, tmp_path_factory: pytest.TempPathFac
     base = tmp_path_factory.mktemp("old")
     few = shutil.ignore_patterns("exo_engine_check", "standin", ".github", "test_[!b]*.py*")
     shutil.copytree(template, base / "few", ignore=few)
+    order = Path("hooks/exo_engine_check/inside/exo_order.py")  # the plugin's tests include it
+    (base / "few" / order).parent.mkdir(parents=True)
+    shutil.copy(template / order, base / "few" / order)
     history = versions.synthetic(base / "few", base / "template")
     return versions.make_plugin(history, OLDEST, base / "exo-ada", ANSWERS)
 

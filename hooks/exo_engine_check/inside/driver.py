@@ -1,4 +1,4 @@
-"""Calls engines as a node of exo does: its order, its arguments, its arrays."""
+"""Calls engines in exo's order, on an event loop that is watched."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from . import device
+from . import device, exo_order
 from .audit import blocking
 from .check import BrokenError, NotRunError
 from .events import Events, shorten
@@ -26,6 +26,11 @@ class Answer(list[int]):
     def __init__(self) -> None:
         self.sent: set[str] = set()
         self.results: list[tuple[Any, Any]] = []  # each with a copy of what it was at first
+
+    def keep(self, x: Any) -> None:
+        """A step of the last node gave this array."""
+        self.first = x.copy() if self.first is None else self.first
+        self.results.append((x, x.copy()))
 
     def changed(self) -> bool:
         """Whether an array is no longer what it was when a step gave it."""
@@ -57,32 +62,25 @@ class Driver:
         model, layers = self.device.model, self.device.layers
         if layers < parts:
             raise NotRunError(f"the device's model has {layers} layer, too few for {parts} nodes")
-        cuts = [layers * n // parts for n in range(parts + 1)]
-        return [self.exo.shard(model, a, b - 1, layers) for a, b in itertools.pairwise(cuts)]
-
-    def wire(self, array: Any) -> Any:
-        """What a peer gets: read-only, and only dtypes with a name of NumPy's."""
-        received = self.np.frombuffer(array.tobytes(), dtype=self.np.dtype(str(array.dtype)))
-        return received.reshape(array.shape)
+        return exo_order.split(self.exo.shard(model, 0, layers - 1, layers), parts)
 
     async def answer(self, *engines: Any, steps: int = STEPS) -> Answer:
         """One answer over as many nodes as there are engines."""
         request_id, shards, ids = self.request_id(), self.shards(len(engines)), Answer()
-        loading = asyncio.ensure_future(engines[0].ensure_shard(shards[0]))
-        x = await self.first(engines[0], shards[0], request_id)
-        await loading
-        while True:
-            for engine, shard in list(zip(engines, shards, strict=True))[1:]:
-                ids.sent.add(x.dtype.kind)
-                x = await self.step(engine, "infer_tensor", request_id, shard, self.wire(x))
-            ids.first = x.copy() if ids.first is None else ids.first
-            ids.results.append((x, x.copy()))
-            token, number = await self._pick(engines[-1], shards[-1], x)
+
+        async def step(engine: Any, name: str, shard: Any, given: Any) -> Any:
+            if engine is not engines[0]:
+                ids.sent.add(given.dtype.kind)
+            x = await self.step(engine, name, request_id, shard, given)
+            if engine is engines[-1]:
+                ids.keep(x)
+            return x
+
+        async for number in exo_order.answer(engines, shards, self.device.prompt, steps, step):
+            if not isinstance(number, int):
+                raise BrokenError(f"sample() gives {shorten(number)}, no token id")
             ids.append(number)
-            if number == engines[-1].tokenizer.eos_token_id or len(ids) >= steps:
-                return ids
-            x = token.reshape(1, -1) if len(engines) == 1 else self.wire(token.reshape(1, -1))
-            x = await self.step(engines[0], "infer_tensor", request_id, shards[0], x)
+        return ids
 
     async def first(self, engine: Any, shard: Any, request_id: str) -> Any:
         return await self.step(engine, "infer_prompt", request_id, shard, self.device.prompt)
@@ -100,15 +98,6 @@ class Driver:
         if not isinstance(array, self.np.ndarray):
             raise BrokenError(f"{name}() gives {shorten(array)}, no array")
         return array
-
-    async def _pick(self, engine: Any, shard: Any, result: Any) -> tuple[Any, int]:
-        """Sample on the last node, as exo does; `item()` wants exactly one element."""
-        token = await engine.sample(result, temp=0.0)
-        await engine.ensure_shard(shard)
-        number = token.item()
-        if not isinstance(number, int):
-            raise BrokenError(f"sample() gives {shorten(number)}, no token id")
-        return token, number
 
     async def run(self, what: str, work: Any, seconds: float = 8.0) -> Any:
         """A step of the plugin's on this event loop, which is watched."""

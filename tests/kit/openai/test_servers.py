@@ -3,7 +3,8 @@
 import logging
 
 import pytest
-from driver import full_shard, generate, split, text_of
+from driver import full_shard, generate, text_of
+from exo_order import split
 from hosting import within
 from serving import IDS, MODEL, PROMPT, SETTINGS
 from tokenizers import Tokenizer

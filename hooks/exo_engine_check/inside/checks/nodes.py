@@ -8,6 +8,7 @@ from typing import Any
 from .. import host
 from ..check import CannotError, Check, NotRunError
 from ..driver import Driver
+from ..exo_order import wire
 from ..leaks import states_of
 from ..nodes import Listener, Peer, before_step, discovery, failing, make_node, start
 from ..patience import settle
@@ -126,7 +127,7 @@ class EX906(Check, row="split by layers"):
         whole = driver.shards(1)[0]
         try:
             await other.ensure_shard(whole)
-            work = other.infer_tensor(driver.request_id(), whole, driver.wire(hidden), {})
+            work = other.infer_tensor(driver.request_id(), whole, wire(hidden), {})
             await asyncio.wait_for(work, driver.seconds)
         except Exception:
             return
@@ -149,7 +150,7 @@ class EX907(Check, row="split by layers", host_fault=True):
             raise CannotError("the engine runs whole models and sends no hidden states")
         listener = Listener(driver, node, driver.request_id())
         with contextlib.suppress(Exception):
-            await node.process_tensor(others, driver.wire(x), listener.request_id, {})
+            await node.process_tensor(others, wire(x), listener.request_id, {})
         if listener.ids and not listener.ended.is_set():
             yield "a node computes a step that was meant for other layers than it has"
 
