@@ -99,6 +99,11 @@ class Node:
         self.events += seen
         return seen
 
+    def gone(self) -> None:
+        """Wait until neither it nor a runner of it lives: nobody holds its stdout any more."""
+        while self._queue.get(timeout=SECONDS) is not None:
+            pass
+
     def said(self, what: str) -> Event:
         """Wait until it says this."""
         return self.until(lambda event: event["what"] == what)[-1]
