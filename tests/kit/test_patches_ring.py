@@ -189,3 +189,22 @@ def counted():
     """How many requests of this process ended how."""
     outcomes = ("finished", "cancelled", "failed")
     return {name: count(name) + count(name, "cluster") for name in outcomes}
+
+
+async def test_a_node_that_is_back_hears_which_answers_ended_without_it(ring, model_id):
+    """It was stopped, not ended: it would hold their state for as long as nobody needs the room."""
+    nodes = ring(EndsNever, 2, most=10_000)
+    gone, alive = nodes
+    await begun(nodes, model_id)
+    await until(lambda: live(gone) and live(alive))
+    [peer] = alive.peers
+    peer.down = gone.peers[0].down = True
+    await ring_patches.lose(alive.inference_engine.state, peer)
+    gone.inference_engine.state.ends.clear()  # of what it finds out by itself, nothing
+    held = gone.inference_engine.engine.requests
+    await held.enter("request")
+    assert not live(alive)
+    assert "request" in held
+    peer.down = False
+    await alive.update_peers()
+    await until(lambda: "request" not in held)

@@ -6,8 +6,9 @@ A patch makes it with the node. Without patches there is none, and exo's own cal
 import asyncio
 import json
 import logging
+import time
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ class NodeState:
         self.ends: OrderedDict[str, End] = OrderedDict()
         self.clients: set[str] = set()  # answers that a client of this node's API waits for
         self.stopped: AnswerError | None = None  # why no answer begins any more
-        self.lost: set[str] = set()  # nodes that can't be reached
+        self.lost: dict[str, set[str]] = {}  # nodes that can't be reached: answers ended without
+        self.cut_off: deque[tuple[float, str]] = deque(maxlen=64)  # by a loss: time.monotonic(), id
         self.looking = asyncio.Lock()  # who is in the ring is worked out once at a time
         self.joining: dict[str, float] = {}  # nodes that wait for the answers in flight, and since
         self._changed = asyncio.Event()  # set when an answer is over, or its client has it
@@ -192,16 +194,32 @@ class NodeState:
         if finished or request_id in self.ends:
             return
         end = End(str(error), error.lost, error.cancelled)
+        if end.lost:
+            self.cut_off.append((time.monotonic(), request_id))
         self._end_here(request_id, end)
-        message = {"type": PACKAGE, "why": end.sentence, "lost": end.lost}
-        status = json.dumps(message | {"cancelled": end.cancelled})
-        tokenizer = self.exo_engine.tokenizer
-        # A node without this plugin shows the sentence's ids; none would be an IndexError there.
-        ids = tokenizer.encode(f"\n[{error}]") if tokenizer else [0]
+        status, ids = self._last_word(end)
         self.node.outstanding_requests.pop(request_id, None)
         # Its own client first: a peer can be slow, and is told even where the caller is cancelled.
         self.node.trigger_on_token_callbacks(request_id, ids, True)
         await asyncio.shield(later(self._tell_peers(request_id, status, ids)))
+
+    def _last_word(self, end: End) -> tuple[str, list[int]]:
+        """Why an answer is over, for other nodes, and the ids with which it ends there."""
+        message = {"type": PACKAGE, "why": end.sentence, "lost": end.lost}
+        tokenizer = self.exo_engine.tokenizer
+        # A node without this plugin shows the sentence's ids; none would be an IndexError there.
+        ids = tokenizer.encode(f"\n[{end.sentence}]") if tokenizer else [0]
+        return json.dumps(message | {"cancelled": end.cancelled}), ids
+
+    async def tell_ends(self, peer: Any, request_ids: set[str]) -> None:
+        """Say to a node that is back which answers ended without it: it still holds their state."""
+        for request_id in request_ids & self.ends.keys():
+            if not (end := self.ends[request_id]).sentence:  # it was whole
+                continue
+            status, ids = self._last_word(end)
+            with suppress(Exception):  # it is gone again
+                await peer.send_opaque_status(request_id, status)
+                await peer.send_result(request_id, ids, True)
 
     async def _tell_peers(self, request_id: str, status: str, ids: list[int]) -> None:
         """A peer hears why before the last token."""

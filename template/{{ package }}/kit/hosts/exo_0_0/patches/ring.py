@@ -15,6 +15,7 @@ from ..node_state import AWAY, AnswerError, NodeState, later, state_of, why
 from .patch import Function, patches, run_now
 from .peer import Link, reached
 
+NOTICE_SECONDS = 10.0  # what a node did not hear before it was found to be away
 WAIT_SECONDS = 30.0  # how long a node that joins waits for the answers in flight
 
 CHANGED = f"{PACKAGE}: a node joined or left the cluster. Send the request again"
@@ -46,8 +47,8 @@ class Ring:
         if name in state.lost:
             if not await reached(peer):
                 return False
-            state.lost.discard(name)
             _log.warning("node %s is back", name)
+            later(state.tell_ends(peer, state.lost.pop(name, set())))
         if any(name == known.id() for known in state.node.peers):
             state.joining.pop(name, None)
             return True
@@ -87,7 +88,7 @@ async def lose(state: NodeState, peer: Any, sure: bool = False) -> None:
         return
     if name in state.lost or peer not in node.peers:  # somebody else was quicker
         return
-    state.lost.add(name)
+    state.lost[name] = set()
     if isinstance(peer, Link):
         peer.lose()
     _log.error(
@@ -98,6 +99,9 @@ async def lose(state: NodeState, peer: Any, sure: bool = False) -> None:
     async with state.looking:
         node.peers = [other for other in node.peers if other is not peer]
     ended = state.in_flight(with_waiting=True)
+    since = time.monotonic() - NOTICE_SECONDS
+    unheard = {request_id for at, request_id in state.cut_off if at > since}
+    state.lost.get(name, set()).update(ended | unheard)
     await node.collect_topology(set())
     await _end_all(state, ended, AWAY)
 
