@@ -11,7 +11,7 @@ from pathlib import Path
 
 import guide_plugin as guide
 import pytest
-from checking import PLUGINS, SHORT, faults, plugin
+from checking import SHORT, faults, plugin
 from conftest import variants
 from exo_engine_check.run import Options, check
 
@@ -166,21 +166,14 @@ def test_a_device_by_a_path(tmp_path: Path) -> None:
     assert check(copy, Options(select=["EX801"])).results[0].state == "passed"
 
 
-def test_repo_review_shows_the_checks_that_read() -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "repo_review",
-            "--select",
-            "EX",
-            "--format",
-            "json",
-            PLUGINS / "steps",
-        ],
-        capture_output=True,
-        encoding="utf-8",
-    )
+def test_repo_review_shows_the_checks_that_read(tmp_path: Path) -> None:
+    copy = plugin(tmp_path)
+    config = copy / "pyproject.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f'{text}\n[tool.exo-engine.cannot]\nreuse = "the server keeps its own"\n')
+    review = [sys.executable, "-m", "repo_review", "--select", "EX", "--format", "json", copy]
+    done = subprocess.run(review, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
     assert '"EX301"' in done.stdout
     assert '"EX801"' not in done.stdout
 
