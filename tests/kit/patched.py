@@ -18,6 +18,7 @@ from exo_kit.kit.hosts.exo_0_0.patches import PATCHES
 from exo_kit.kit.hosts.exo_0_0.patches import patch as patch_module
 from exo_kit.models import MODELS
 
+SECONDS = 30.0  # until a wait has failed; a busy machine needs more than a calm one
 FAULTS = {each.wrap.__name__: each for each in PATCHES}
 
 
@@ -110,7 +111,7 @@ class AnswersNever(ToyAnswers):
 
 async def until(condition):
     """Wait for what tasks and threads do."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110 - a thread may do it
             await asyncio.sleep(0.001)
 
@@ -140,7 +141,7 @@ class Heard:
             self.done.set()
 
     async def whole(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             await self.done.wait()
         return self.ids
 

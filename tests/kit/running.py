@@ -45,7 +45,7 @@ async def answer_of(runner, *args, **members):
 
 async def until(condition):
     """Wait for what another thread does."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the device works in its own thread
             await asyncio.sleep(0.001)
 

@@ -120,7 +120,7 @@ async def test_a_hung_device_ends_those_who_wait_too(new_runner, monkeypatch):
     runner = await new_runner(Held)
     device = runner.executor.instance
     work = [asyncio.ensure_future(runner.step(name, ONE)) for name in ("first", "a", "b")]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         found = await asyncio.gather(*work, return_exceptions=True)
     assert {type(error) for error in found} == {DeviceError}
     assert device.batches == [[("first", 1)]]
@@ -149,14 +149,14 @@ async def test_those_who_were_just_served_are_waited_for(new_runner, patient):
     users = [asyncio.ensure_future(user(runner, *who)) for who in (("first", 6, 9), ("a", 6, 1))]
     await until(device.entered.is_set)
     device.go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*users)
     assert [len(batch) for batch in device.batches] == [1, 2, 2, 2, 2, 2, 1]
 
 
 async def test_one_user_alone_waits_for_nobody(new_runner, patient):
     runner = await new_runner(ToyMany)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await user(runner, "a", 20, 3)
         await asyncio.gather(*(user(runner, name, 5, 2) for name in "bc"))  # one ends first
         await user(runner, "d", 20, 3)
@@ -164,7 +164,7 @@ async def test_one_user_alone_waits_for_nobody(new_runner, patient):
 
 async def test_who_does_not_come_back_is_not_waited_for_long(new_runner):
     runner = await new_runner(ToyMany)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(runner.step(name, ONE) for name in "abc"))
         for _ in range(5):
             await asyncio.gather(*(runner.step(name, ONE) for name in "ab"))

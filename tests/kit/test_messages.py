@@ -89,7 +89,7 @@ async def test_only_the_last_node_is_told_and_a_slow_one_is_not_waited_for(api):
         await asyncio.Event().wait()
 
     other.send_opaque_status = never
-    response = await asyncio.wait_for(made.handle_post_chat_completions(Client(False, "xyz")), 5)
+    response = await asyncio.wait_for(made.handle_post_chat_completions(Client(False, "xyz")), 30)
     assert response.status == 200
     assert not any('"messages"' in status for status in statuses)
     assert last.id() == "node2"
@@ -117,7 +117,7 @@ async def test_messages_are_dropped_at_every_end(api, how):
         client.closed = True
     else:
         Waits.go.set()
-    await asyncio.wait_for(answer, 5)
+    await asyncio.wait_for(answer, 30)
     await until(lambda: not any(state.answers for state in states))
 
 

@@ -130,9 +130,12 @@ async def test_a_step_whose_sender_dies_ends_the_answer_in_words(ring, model_id,
     nodes = ring(backend, 2, most=10_000)
     failed, calls, process = count("failed", "cluster"), [], nodes[1].process_tensor
 
+    async def called(*given, **named):
+        calls.append(asyncio.current_task())  # it has begun: cancelling is seen in it
+        await process(*given, **named)
+
     async def process_tensor(*given, **named):
-        calls.append(asyncio.ensure_future(process(*given, **named)))
-        await calls[-1]
+        await asyncio.ensure_future(called(*given, **named))
 
     nodes[1].process_tensor = process_tensor
     heard = await begun(nodes, model_id)
@@ -195,15 +198,19 @@ async def test_a_node_that_is_back_hears_which_answers_ended_without_it(ring, mo
     """It was stopped, not ended: it would hold their state for as long as nobody needs the room."""
     nodes = ring(EndsNever, 2, most=10_000)
     gone, alive = nodes
+    held, frozen = gone.inference_engine.engine.requests, asyncio.Event()
+
+    async def process_tensor(*_, **__):
+        frozen.set()
+        await asyncio.Event().wait()
+
     await begun(nodes, model_id)
-    await until(lambda: live(gone) and live(alive))
+    gone.process_tensor = process_tensor
+    await asyncio.wait_for(frozen.wait(), 30)
     [peer] = alive.peers
     peer.down = gone.peers[0].down = True
     await ring_patches.lose(alive.inference_engine.state, peer)
-    gone.inference_engine.state.ends.clear()  # of what it finds out by itself, nothing
-    held = gone.inference_engine.engine.requests
-    await held.enter("request")
-    assert not live(alive)
+    await until(lambda: not live(alive))
     assert "request" in held
     peer.down = False
     await alive.update_peers()

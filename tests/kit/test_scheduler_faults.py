@@ -55,7 +55,7 @@ async def test_a_cancelled_task_of_an_answer_ends_it_in_words(new_runner):
     following = asyncio.ensure_future(anext(answer))
     await asyncio.sleep(0)
     runner.requests.get("request").stream.task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(RequestError, match="what made this answer was cancelled"):
             await following
     assert count("failed", "request") == failed + 1
@@ -69,7 +69,7 @@ async def test_a_backend_that_cancels_itself_ends_its_answer_in_words(new_runner
             raise asyncio.CancelledError
 
     runner = await new_runner(Cancels)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(RequestError, match="what made this answer was cancelled"):
             await answer_of(runner, "abc")
 
@@ -80,7 +80,7 @@ async def test_who_takes_behind_the_end_of_a_stream_never_waits():
         yield
 
     stream = AnswerStream(pieces())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await stream.next()).finish == "stop"
         with pytest.raises(RequestError, match="this answer has ended"):
             await stream.next()
@@ -95,7 +95,7 @@ async def test_a_backend_waits_for_a_reader_that_is_far_behind():
             yield Piece(ids=(number,))
 
     stream = AnswerStream(pieces())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await until(lambda: len(given) >= MOST_WAITING)
         assert len(given) == MOST_WAITING
         taken = [(await stream.next()).ids for _ in range(2 * MOST_WAITING)]
@@ -106,7 +106,7 @@ async def test_a_backend_waits_for_a_reader_that_is_far_behind():
 async def test_a_result_that_is_cancelled_ends_its_requests_in_words(held):
     runner, _, step = held
     next(iter(runner.executor._thread._jobs)).result.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(RequestError, match="its step was cancelled"):
             await step
 
@@ -119,7 +119,7 @@ async def test_a_fault_of_the_schedulers_own_ends_its_requests(held, monkeypatch
 
     monkeypatch.setattr(runner._scheduler._cache, "add", broken)
     device.go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(KeyError):
             await step
         monkeypatch.undo()
@@ -176,7 +176,7 @@ async def test_a_job_that_hung_says_when_it_is_back():
     unbounded = thread.submit(lambda: "came to its turn")
     assert not job.returned.done()
     go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await job.returned
         assert await unbounded == "came to its turn"
     assert thread.hung is None
