@@ -1,5 +1,6 @@
 """Published repositories' files against transformers (reference/make_published.py)."""
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import render_into
-from reference.published import REPOSITORIES, TEXT
-from reference.published_folder import write
+from reference.published import REFUSED, REPOSITORIES, TEXT
+from reference.published.folder import write
 
 DATA = np.load(Path(__file__).parent / "reference/answers/published.npz")
 
@@ -86,6 +87,18 @@ def test_the_context_and_the_layers_are_the_repositorys(repository: Any) -> None
     assert repository.facts.layers == 2
 
 
-def test_there_are_enough_of_them() -> None:
-    assert len(REPOSITORIES) >= 25
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_run_is_refused_in_a_sentence(plugin: str, name: str) -> None:
+    _, config, words = REFUSED[name]
+    module = import_module(f"{plugin}.kit.llama.config")
+    with pytest.raises(module.RepositoryError, match=re.escape(words)):
+        module.Config.from_dict(config)
+
+
+def test_at_least_25_were_read_in_public_and_each_says_where() -> None:
+    sources = [row.source for row in REPOSITORIES.values() if row.confirmed]
+    assert len(sources) >= 25
+    for source in [*sources, *(row[0] for row in REFUSED.values())]:
+        for part in source.split("; "):
+            assert re.match(r"(hub:)?[\w.-]+/[\w.-]+@([0-9a-f]{7,}|main):?", part), part
     assert {name.partition("|")[0] for name in DATA} == set(REPOSITORIES)

@@ -1,7 +1,7 @@
-"""Make answers/published.npz: what transformers says of the repositories of published.py, float32.
+"""Make answers/published.npz: what transformers says of the repositories of published/, float32.
 
-Run by hand, after a change of published.py, in the environment that make.py describes; the data was
-made with torch 2.13.0 and transformers 5.24.0.
+Run by hand, after a change of published/, as make.py is, with the folder of a rendered plugin; the
+data was made with torch 2.13.0 and transformers 5.24.0.
 """
 
 import sys
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from make import CHECKPOINT, HERE
+from make import HERE
 from published import REPOSITORIES, TEXT
-from published_folder import write
+from published.folder import write
 
 
 def answers(folder: Path) -> dict[str, np.ndarray]:
@@ -38,8 +38,7 @@ def main() -> None:
     """Every repository."""
     torch.set_grad_enabled(False)
     sys.dont_write_bytecode = True
-    package = sys.argv[1:] or [str(CHECKPOINT)]
-    sys.path[:0] = package
+    sys.path.insert(0, sys.argv[1])
     write_checkpoint = import_module("exo_reference.kit.llama.random_checkpoint").write_checkpoint
     data = {}
     for name, repository in REPOSITORIES.items():

@@ -1,4 +1,4 @@
-"""Writes a repository of published.py as a folder: files, a tiny tokenizer, random weights."""
+"""Writes one published repository as a folder: files, a tiny tokenizer, random weights."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def _tokenizer(repository: Any) -> Any:
 
     special = [*repository.tokens]
     if repository.kind == "sentencepiece":
-        special = ["<unk>", "<s>", "</s>", *special]
+        special = special if "<unk>" in special else ["<unk>", "<s>", "</s>", *special]
         words = [*special, *(f"<0x{b:02X}>" for b in range(256)), "▁", *"Hithere"]
         vocab = {word: n for n, word in enumerate(dict.fromkeys(words))}
         made = Tokenizer(
@@ -36,6 +36,7 @@ def _tokenizer(repository: Any) -> Any:
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    made.add_tokens([AddedToken(t, special=False, normalized=False) for t in repository.plain])
     start = next((t for t in ("<s>", "<|begin_of_text|>") if t in special), None)
     if start:
         made.post_processor = _starts_with(start, made.token_to_id(start))
@@ -51,7 +52,7 @@ def _starts_with(token: str, i: int) -> Any:
 
 
 def write(repository: Any, folder: Path, write_checkpoint: Any) -> None:
-    """One repository (published.Repository), as a folder."""
+    """One repository, as a folder."""
     made = _tokenizer(repository)
     table = repository.tokenizer.get("added_tokens_decoder", {})
     known = {entry["content"]: int(i) for i, entry in table.items()}
@@ -65,8 +66,8 @@ def write(repository: Any, folder: Path, write_checkpoint: Any) -> None:
     size = max([made.get_vocab_size() - 1, *known.values()]) + 1
     config = _TINY | {"vocab_size": size} | repository.config
     config = {key: value for key, value in config.items() if value is not ...}
-    for key in ("eos_token_id", "pad_token_id"):
-        if isinstance(config.get(key), str):
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if isinstance(config.get(key), str | tuple):
             config[key] = ids(config[key])
     writes = {"seed": repository.context} | repository.writes
     write_checkpoint(folder, {"eos_token_id": None, "bos_token_id": None} | config, **writes)
