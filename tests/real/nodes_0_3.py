@@ -194,13 +194,22 @@ class Node:
         """The text of that."""
         return str(self.chat(model, text, **options)["choices"][0]["message"]["content"])
 
-    def stream(self, model: str, text: str, most: int | None = None, **options: Any) -> Answer:
-        """A chat completion that is streamed; the client hangs up after `most` events."""
-        body = _chat_body(model, text, options | {"stream": True})
-        return self.space.call(lambda: self._stream(body, most))
+    def stream(
+        self,
+        model: str,
+        text: str,
+        most: int | None = None,
+        answer: Answer | None = None,
+        **options: Any,
+    ) -> Answer:
+        """A chat completion that is streamed; the client hangs up after `most` events.
 
-    def _stream(self, body: Any, most: int | None) -> Answer:
-        answer = Answer()
+        answer: to be filled as the events come, for who wants to see them on another thread.
+        """
+        body, filled = _chat_body(model, text, options | {"stream": True}), answer or Answer()
+        return self.space.call(lambda: self._stream(body, most, filled))
+
+    def _stream(self, body: Any, most: int | None, answer: Answer) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
         try:
             headers = {"Content-Type": "application/json"}
