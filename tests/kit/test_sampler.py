@@ -105,18 +105,49 @@ def test_random_logits_and_settings_follow_vllms_formulas(seed, size):
     ],
 )
 def test_frequencies_follow_the_probabilities(sampling):
-    """Chi-square over fixed seeds, one token each; its 99.9 % point by Wilson and Hilferty."""
     logits = np.random.default_rng(5).standard_normal(40).astype(np.float32) * 2
     drawn = [Sampler(Sampling(seed=n, **sampling)).sample(logits) for n in range(3000)]
-    expected = vllm(logits, Sampling(**sampling), (), ()) * len(drawn)
-    seen = np.bincount(drawn, minlength=len(expected)).astype(float)
-    assert seen[expected == 0].sum() == 0
-    rare = expected < 5  # in one cell
-    if rare.any():
-        expected = np.append(expected[~rare], max(expected[rare].sum(), 1e-9))
-        seen = np.append(seen[~rare], seen[rare].sum())
-    chi, freedom = ((seen - expected) ** 2 / expected).sum(), len(expected) - 1
+    check_frequencies(drawn, vllm(logits, Sampling(**sampling), (), ()), cell=5)
+
+
+def check_frequencies(drawn, probabilities, cell):
+    """Chi-square over cells that expect so many; its 99.9 % point by Wilson and Hilferty."""
+    order = np.argsort(probabilities)
+    ends = np.cumsum(probabilities[order]) * len(drawn) // cell
+    cells = np.unique(ends, return_inverse=True)[1]
+    expected = np.bincount(cells, weights=probabilities[order]) * len(drawn)
+    seen = np.bincount(cells, weights=np.bincount(drawn, minlength=len(order))[order])
+    assert probabilities[drawn].all(), "one was drawn that can't come"
+    chi, freedom = ((seen - expected) ** 2 / np.maximum(expected, 1e-9)).sum(), len(expected) - 1
     assert chi < freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3
+
+
+@pytest.mark.parametrize("sharp", [1.0, 5.0])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"top_p": 0.95},
+        {"top_p": 0.5},
+        {"top_p": 0.02},
+        {"min_p": 0.01},
+        {"min_p": 0.01, "top_p": 0.8},
+        {"top_k": 700, "top_p": 0.9},
+        {"top_k": 19_000, "top_p": 0.9},
+    ],
+)
+def test_a_large_vocabulary_is_drawn_from_by_the_same_formulas(sampling, sharp):
+    logits = np.random.default_rng(6).standard_normal(20_011).astype(np.float32) * np.float32(sharp)
+    sampling = Sampling(1.0, seed=3, **sampling)
+    sampler = Sampler(sampling)
+    drawn = [sampler.sample(logits) for _ in range(2000)]
+    check_frequencies(drawn, vllm(logits, sampling, (), ()), cell=50)
+
+
+def test_the_nucleus_of_equal_logits_is_all_of_them():
+    sampler = Sampler(Sampling(1.0, seed=1, top_p=0.01))
+    drawn = {sampler.sample(np.full(20_000, -3e4, dtype=np.float32)) for _ in range(50)}
+    assert len(drawn) > 45
 
 
 def answer(sampling, steps, name=0):
