@@ -215,3 +215,25 @@ async def test_a_node_that_is_back_hears_which_answers_ended_without_it(ring, mo
     peer.down = False
     await alive.update_peers()
     await until(lambda: "request" not in held)
+
+
+class SaysNothing(ToyAnswers):
+    """Works on its first token for ever."""
+
+    async def answer(self, request):
+        await asyncio.Event().wait()
+        yield self.piece(ids=(1,))
+
+
+async def test_a_node_that_leaves_before_the_first_token_ends_the_answer(ring, model_id):
+    """It is there for others, but no longer for this node: its tokens have no way back."""
+    nodes = ring(SaysNothing, 2)
+    heard = Heard(nodes[0])
+    shard = model_shard(nodes[0].inference_engine, model_id)
+    sent = asyncio.ensure_future(nodes[0].process_prompt(shard, "abc", "request", {}))
+    await until(lambda: "request" in nodes[1].inference_engine.engine.requests)
+    assert not nodes[0].inference_engine.state.in_flight()
+    nodes[0].discovery.found = []
+    assert await nodes[0].update_peers()
+    assert "a node joined or left the cluster" in text(nodes[0], await heard.whole())
+    sent.cancel()

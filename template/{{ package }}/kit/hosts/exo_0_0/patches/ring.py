@@ -163,13 +163,16 @@ def end_orphans(original: Function, engine_class: Any) -> Function:
         if state is None:
             return bool(await original(self, *args, **named))
         async with state.looking:
+            before = {peer.id() for peer in self.peers}
             real, self.discovery = self.discovery, Ring(state, self.discovery)
             try:
                 changed = bool(await original(self, *args, **named))
             finally:
                 self.discovery = real
+            left = before - {peer.id() for peer in self.peers}
         if changed:
-            await _end_all(state, state.in_flight(), CHANGED)
+            # Who left may have the prompt: it has no way back for the first token.
+            await _end_all(state, state.in_flight(with_waiting=bool(left)), CHANGED)
         return changed
 
     return update_peers
