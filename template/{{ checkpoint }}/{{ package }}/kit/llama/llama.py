@@ -76,6 +76,8 @@ def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
     if model.embedding is not None:
         refuse_unknown(x, len(model.embedding))
         x = model.embedding[x]  # [V, D] at [R] -> [R, D]
+    else:
+        refuse_width(x, config.hidden_size)
     positions = [np.arange(part.position, part.end) for part in parts]
     cos, sin = rotation(np.concatenate(positions), config)  # [R, 1, 2, E/2] each
     for n, w in enumerate(model.layers):
@@ -96,6 +98,15 @@ def refuse_unknown(ids: NDArray[Any], vocabulary: int | None) -> None:
     if vocabulary is not None and not 0 <= ids.min() <= ids.max() < vocabulary:
         wrong = ids.max() if ids.min() >= 0 else ids.min()
         raise ValueError(f"there is no token {wrong}: the model has {vocabulary}")
+
+
+def refuse_width(states: NDArray[Any], size: int) -> None:
+    """Raise ValueError for hidden states [..., D] of another size; one of 1 would be broadcast."""
+    if states.shape[-1] != size:
+        raise ValueError(
+            f"hidden states of size {states.shape[-1]} came, and this model's layers take {size}: "
+            "another node runs another model"
+        )
 
 
 def attention(

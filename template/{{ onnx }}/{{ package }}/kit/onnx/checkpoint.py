@@ -13,7 +13,7 @@ from onnx import helper
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError, Config
-from ..llama.llama import refuse_unknown
+from ..llama.llama import refuse_unknown, refuse_width
 from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
 from .batch import Found, apart, together
@@ -145,6 +145,7 @@ class CheckpointLayers:
     def _embedded(self, x: Array) -> Array:
         """[V, D] at [1, S] -> [1, S, D]; hidden states are given."""
         if self.embedding is None:
+            refuse_width(x, self.config.hidden_size)
             return x
         self.files.check()
         refuse_unknown(x, self.vocabulary)
