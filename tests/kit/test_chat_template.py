@@ -1,6 +1,7 @@
 """Chat templates are foreign code: what they write, and what they can't do to a node."""
 
 import gc
+import json
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import pytest
 from jinja2 import TemplateError
 
 from exo_kit.kit.text import chat_template
-from exo_kit.kit.text.chat_template import BoundError, compiled, render
+from exo_kit.kit.text.chat_template import BoundError, ChatTemplate, compiled, render
 
 HELLO = [{"role": "user", "content": "hello"}]
 LOOPS = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
@@ -188,3 +189,22 @@ def test_a_last_message_that_cannot_go_on_is_refused():
 def test_a_template_writes_todays_date():
     text = render(compiled("{{ strftime_now('%Y-%m-%d') }}"), HELLO, {})
     assert text == time.strftime("%Y-%m-%d")
+
+
+def test_the_process_of_a_template_has_no_key_in_its_environment(tmp_path, monkeypatch):
+    """What gets out of Jinja's sandbox (3.1.5 and before let some) can read its environment."""
+    monkeypatch.setenv("HF_TOKEN", "a secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy")
+    script = tmp_path / "prints.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'text': json.dumps(dict(os.environ))}), flush=True)\n"
+    )
+    monkeypatch.setattr(chat_template, "_CHILD", script)
+    seen = json.loads(ChatTemplate("").render([], {}))
+    ours = {"PYTHONPATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
+    system = {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"}  # what Python and macOS set by themselves
+    assert "PYTHONPATH" in seen
+    assert set(seen) <= ours | system
+    assert "secret" not in str(seen)

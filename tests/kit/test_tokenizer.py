@@ -122,7 +122,7 @@ def test_replacements_that_grow_without_end_are_refused(tmp_path, part):
     for steps in ([grow] * 3, [mark] * 3):
         write_with(tmp_path, **{part: {"type": "Sequence", f"{part}s": steps}})
         if steps[0] is grow:
-            with pytest.raises(TokenizerError, match="make 1000000000 characters out of one"):
+            with pytest.raises(TokenizerError, match="make 1000000000 bytes out of one"):
                 Tokenizer.from_folder(tmp_path)
         else:
             Tokenizer.from_folder(tmp_path)

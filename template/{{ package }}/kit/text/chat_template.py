@@ -5,9 +5,7 @@ a process of its own, bounded in time, memory and size (chat_template_process.py
 """
 
 import json
-import os
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
+
+from .child import command, environment
 
 LOAD_SECONDS = 10.0  # to compile a template, and to learn what it writes
 PROMPT_SECONDS = 2.0
@@ -92,15 +92,13 @@ class ChatTemplate:
             return self._ask(asked, seconds)
 
     def _start(self) -> None:
-        # -P: the folder of the script is not where modules are; ours have the names of others.
-        command = [sys.executable, "-P", str(_CHILD)]
         try:
             self._process = subprocess.Popen(
-                command,
+                command(_CHILD),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=environment(),
             )
         except OSError as error:
             raise TemplateError(f"the chat template's process can't be started: {error}") from error

@@ -1,22 +1,29 @@
 """A model's tokenizer, without transformers and without remote code."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..repository.facts import Facts, RepositoryError
+from .child import command, environment
+from .tokenizer_bounds import Bounds, bounds_of
 
 if TYPE_CHECKING:
     import tokenizers
 
 
 LARGEST_FILE = 200_000_000  # bytes; a vocabulary of 262,144 tokens has 33 million
+SMALL_FILE = 1_000_000  # bytes; a larger one is loaded in a process of its own first
+LOAD_SECONDS = 120.0  # there; 33 MB take a second or two
 MOST_START = 4  # ids before a text
-MOST_GROWTH = 64  # characters out of one: a text of 1 MB is then 64 MB
+MOST_PIECES = 4 << 20  # characters that a text becomes before it is ids; 300 bytes each then
+MOST_DECODED = 32 << 20  # bytes that ids may become
+SLICE = 1 << 14  # bytes, normalized, that are looked at in one go: other threads go on in between
+_CHILD = Path(__file__).with_name("tokenizer_bounds.py")
 
 
 class TokenizerError(RuntimeError):
@@ -39,6 +46,7 @@ class Tokenizer:
     chat_template: str | None
     special_tokens: dict[str, str]
     start_ids: tuple[int, ...] = ()
+    bounds: Bounds = field(default_factory=Bounds)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
@@ -48,7 +56,7 @@ class Tokenizer:
         if not path.is_file():
             raise TokenizerError(facts.no_tokenizer())
         try:
-            fast, start = _read(path)
+            fast, start, bounds = _read(path)
             special, template = facts.special_tokens, facts.chat_template
             with _no_panic(f"{path} can't take the tokens of tokenizer_config.json"):
                 _add_tokens(fast, facts.added_tokens)
@@ -59,7 +67,7 @@ class Tokenizer:
         except RepositoryError as error:
             raise TokenizerError(str(error)) from error
         begin = tuple(start or ())
-        return cls(folder, fast, eos[0], frozenset(eos), template, special, begin)
+        return cls(folder, fast, eos[0], frozenset(eos), template, special, begin, bounds)
 
     def encode_prompt(self, text: str, plain: bool = False) -> list[int]:
         """Token ids of a prompt. Raises TokenizerError.
@@ -78,13 +86,40 @@ class Tokenizer:
         A batch of one: encode() keeps every other thread of Python waiting, for seconds.
         """
         with _no_panic("this text can't be tokenized"):
+            self._refuse_longer(text)
             ids: list[int] = self.fast.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
+
+    def _refuse_longer(self, text: str) -> None:
+        """Raise TokenizerError for a text that becomes more than there is memory for."""
+        bounds, size = self.bounds, len(text.encode())
+        most, normalizer = MOST_PIECES // bounds.pieces, self.fast.normalizer
+        if size * bounds.normalized <= most:
+            return
+        step = max(1, SLICE // bounds.normalized)
+        if normalizer is not None:
+            size = 0
+            for n in range(0, len(text), step):
+                size += len(normalizer.normalize_str(text[n : n + step]).encode())
+                if size > most:
+                    break
+        if size > most:
+            raise TokenizerError(f"the model's tokenizer makes more than {most} bytes of it")
 
     def decode(self, ids: Any) -> str:
         """The text of token ids, (S,) or a list; special tokens are kept."""
         with _no_panic("these ids can't be decoded"):
-            return self.fast.decode([int(i) for i in ids], skip_special_tokens=False)
+            numbers = [int(i) for i in ids]
+            if self._decoded(numbers) > MOST_DECODED:
+                raise TokenizerError(f"these {len(numbers)} ids are more than {MOST_DECODED} bytes")
+            return self.fast.decode(numbers, skip_special_tokens=False)
+
+    def _decoded(self, ids: list[int]) -> int:
+        """How many bytes ids may become, at most."""
+        each = self.bounds.decoded
+        if len(ids) * self.bounds.longest * each <= MOST_DECODED:
+            return 0
+        return sum((4 * len(self.fast.id_to_token(i) or "") + 1) * each for i in ids)
 
 
 @contextmanager
@@ -100,10 +135,10 @@ def _no_panic(what: str) -> Iterator[None]:
         raise
 
 
-def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None]:
-    """A tokenizer.json, and the ids that its post-processor puts before a text; None without one.
+def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None, Bounds]:
+    """A tokenizer.json, the ids that its post-processor puts before a text, and its bounds.
 
-    Raises TokenizerError.
+    The ids are None without such a processor. Raises TokenizerError.
     """
     import tokenizers
 
@@ -111,6 +146,7 @@ def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None]:
         if (size := path.stat().st_size) > LARGEST_FILE:
             most = f"no model's has more than {LARGEST_FILE}"
             raise TokenizerError(f"{path} has {size} bytes; {most}")
+        bounds = _bounds_of_large(path) if size > SMALL_FILE else None
         fast = tokenizers.Tokenizer.from_file(str(path))
         # A file's own settings would cut a prompt, repeat it, or pad it to the end of memory;
         # the library acts on them at the first text, not before.
@@ -119,8 +155,28 @@ def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None]:
         after = fast.post_processor
         start = None if after is None else _start(json.loads(after.__getstate__()))
         fast.post_processor = None
-        _refuse_growth(fast)
-    return fast, start
+        return fast, start, bounds or bounds_of(fast)
+
+
+def _bounds_of_large(path: Path) -> Bounds:
+    """Load a file in a process of its own, which may end it. Raises TokenizerError."""
+    one = {"RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # memory is counted by address
+    try:
+        done = subprocess.run(
+            command(_CHILD, path),
+            env=environment(**one),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LOAD_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise TokenizerError(f"{path} takes longer than {LOAD_SECONDS:.0f} s to load") from None
+    if done.returncode:
+        raise TokenizerError(f"{path} takes more memory or time than any model's, or is broken")
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise TokenizerError(answer["refused"])
+    return Bounds(**answer)
 
 
 def _start(processor: Any) -> list[int]:
@@ -143,23 +199,6 @@ def _add_tokens(fast: "tokenizers.Tokenizer", tokens: list[dict[str, Any]]) -> N
     import tokenizers
 
     fast.add_tokens([tokenizers.AddedToken(**token) for token in tokens])
-
-
-def _refuse_growth(fast: "tokenizers.Tokenizer") -> None:
-    """Few replacements, one after the other, make more of a letter than there is memory."""
-    for part in (fast.normalizer, fast.decoder):
-        growth = 1 if part is None else _growth(json.loads(part.__getstate__()))
-        if growth > MOST_GROWTH:
-            raise TokenizerError(f"its replacements make {growth} characters out of one")
-
-
-def _growth(part: Any) -> int:
-    """How many characters a normalizer or a decoder may make out of one, at most."""
-    if not isinstance(part, dict):
-        return 1
-    steps = part.get("normalizers", part.get("decoders")) or []
-    written = [part[name] for name in ("content", "prepend") if isinstance(part.get(name), str)]
-    return prod([max(1, len(text)) for text in written] + [_growth(step) for step in steps])
 
 
 def _eos_ids(facts: Facts, fast: "tokenizers.Tokenizer") -> list[int]:
