@@ -120,6 +120,26 @@ def test_every_action_is_pinned_by_commit_with_its_version(plugin_of: Callable) 
     assert len(pins) == 5
 
 
+def test_every_hook_is_pinned_by_commit_with_its_version(plugin_of: Callable) -> None:
+    text = (plugin_of("numpy") / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pins = re.findall(r"rev: (.*)", text)
+    assert len(pins) == len(yaml.safe_load(text)["repos"]) >= 3
+    for pin in pins:
+        assert re.fullmatch(r"[0-9a-f]{40}  # frozen: v\d+\.\d+\.\d+", pin)
+
+
+def test_dependabot_looks_wherever_a_version_is_pinned(project: Path) -> None:
+    """build.txt says that it brings new versions."""
+    text = (project / ".github/dependabot.yml").read_text(encoding="utf-8")
+    found: dict[str, set[str]] = {}
+    for update in yaml.safe_load(text)["updates"]:
+        places = update.get("directories") or [update["directory"]]
+        found.setdefault(update["package-ecosystem"], set()).update(places)
+    assert "/" in found["github-actions"]
+    pinned = {path.parent.relative_to(project).as_posix() for path in project.glob("**/build.txt")}
+    assert {f"/{place}" for place in pinned} <= found["pip"]
+
+
 def test_a_job_may_only_read_and_only_publish_may_sign(project: Path) -> None:
     assert {file: flow["permissions"] for file, flow in workflows(project).items()} == {
         file: {} for file in workflows(project)
