@@ -246,6 +246,14 @@ async def test_a_node_that_has_not_seen_the_prompt_does_not_start_anew(use, mode
         await engine.infer_tensor("r", last, np.zeros((1, 1, 1), np.float32))
 
 
+@pytest.mark.parametrize("backend", [ToyBackend, ToyAnswers])
+async def test_an_empty_prompt_is_a_sentence(use, model_id, backend):
+    engine = use(backend)
+    with pytest.raises(EngineError, match="the prompt is empty"):
+        await engine.infer_prompt("request", full_shard(engine, model_id), "")
+    assert "request" not in engine.engine.requests
+
+
 async def test_a_prompt_without_end_is_refused_before_it_is_tokenized(use, model_id, monkeypatch):
     monkeypatch.setattr(prompts, "MOST_CHARACTERS", 10)
     engine = use(ToyBackend)

@@ -12,6 +12,7 @@ from toy import ToyAnswers, ToyBackend
 
 from exo_kit.kit.hosts.exo_0_0.node_state import AnswerError
 from exo_kit.kit.hosts.exo_0_0.patches import ring as ring_patches
+from exo_kit.kit.text.tokenizer import Tokenizer, TokenizerError
 
 
 async def test_a_node_that_is_gone_ends_the_answer_and_leaves_the_ring(ring, model_id, caplog):
@@ -237,3 +238,16 @@ async def test_a_node_that_leaves_before_the_first_token_ends_the_answer(ring, m
     assert await nodes[0].update_peers()
     assert "a node joined or left the cluster" in text(nodes[0], await heard.whole())
     sent.cancel()
+
+
+async def test_an_end_is_told_where_the_tokenizer_has_no_ids_for_it(ring, model_id, monkeypatch):
+    """A stranger's expressions can fail on our sentence; its client would wait for ever."""
+
+    def fails(*_):
+        raise TokenizerError("retry-limit-in-match over")
+
+    nodes = ring(EndsNever, 2, most=10_000)
+    heard = await begun(nodes, model_id)
+    monkeypatch.setattr(Tokenizer, "encode", fails)
+    await nodes[0].inference_engine.state.end("request", AnswerError("over", lost=True))
+    await heard.whole()

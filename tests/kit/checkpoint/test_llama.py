@@ -8,6 +8,7 @@ import pytest
 from checkpoints import CONFIGS, LAYERS, tokens
 
 from exo_kit.kit.llama import llama
+from exo_kit.kit.llama.cache import Cache
 from exo_kit.kit.llama.config import Config, Rope
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.kit.llama.weights import load_model
@@ -163,3 +164,14 @@ def test_a_sliding_window_forgets_what_no_layer_can_reach(tmp_path, name, forget
     before = logits()
     ids[0] = (ids[0] + 1) % 61  # 4 layers of window 9 reach back 32 positions
     assert np.array_equal(logits(), before) is forgets
+
+
+@pytest.mark.parametrize("size", [1, 16, 33])
+def test_hidden_states_of_another_size_are_refused(tmp_path, size):
+    """One number a row would be broadcast to a whole one, and the answer be wrong, silently."""
+    write_checkpoint(tmp_path, CONFIGS["llama"])
+    model = load_model(tmp_path, Config.from_folder(tmp_path), 1, LAYERS - 1)
+    part = Cache(model.config, len(model.layers))
+    part.make_room(3)
+    with pytest.raises(ValueError, match=f"hidden states of size {size} came, .* take 32"):
+        llama.forward(normal(3, size), [part.part(3)], model)

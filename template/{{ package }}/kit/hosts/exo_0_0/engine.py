@@ -154,6 +154,7 @@ class ExoEngine(InferenceEngine):
                 x: Array = np.frombuffer(text, dtype=np.uint8)
             else:
                 x = await self.encode(shard, prompt)
+            _refuse_empty(x.size)
             return await self._step(request_id, shard, x.reshape(1, -1), arrived), inference_state
 
     async def infer_tensor(
@@ -210,6 +211,7 @@ class ExoEngine(InferenceEngine):
         else:
             prompt = await self._prompts.decode(tokenizer, x.reshape(-1).tolist())
         ids = await self._prompts.encode(tokenizer, prompt)
+        _refuse_empty(len(ids))
         limit, temperature = self.limits()
         sent = self.state.answers.get(request_id) if self.state else None
         conversation = sent.messages if sent else None
@@ -257,6 +259,11 @@ def _patch_exo(engine_class: type[ExoEngine]) -> None:
         from .patches import apply_patches
 
         apply_patches(engine_class)
+
+
+def _refuse_empty(size: int) -> None:
+    if not size:
+        raise RequestError("the prompt is empty")
 
 
 def _sentence(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ....names import PACKAGE
 from ...contract import Messages
+from ...text.tokenizer import TokenizerError
 
 KEEP_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
 AWAY = f"{PACKAGE}: a node of the cluster went away. Send the request again"
@@ -206,9 +207,11 @@ class NodeState:
     def _last_word(self, end: End) -> tuple[str, list[int]]:
         """Why an answer is over, for other nodes, and the ids with which it ends there."""
         message = {"type": PACKAGE, "why": end.sentence, "lost": end.lost}
-        tokenizer = self.exo_engine.tokenizer
+        tokenizer, ids = self.exo_engine.tokenizer, [0]
         # A node without this plugin shows the sentence's ids; none would be an IndexError there.
-        ids = tokenizer.encode(f"\n[{end.sentence}]") if tokenizer else [0]
+        if tokenizer is not None:
+            with suppress(TokenizerError):  # an end has to be told whatever the model's can't do
+                ids = tokenizer.encode(f"\n[{end.sentence}]") or ids
         return json.dumps(message | {"cancelled": end.cancelled}), ids
 
     async def tell_ends(self, peer: Any, request_ids: set[str]) -> None:
