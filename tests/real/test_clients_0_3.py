@@ -169,6 +169,28 @@ def test_what_is_no_call_is_text(on: Any) -> None:
     assert not reply.choices[0].message.tool_calls
 
 
+def test_logprobs_are_one_for_each_token_streamed_or_not(on: Any) -> None:
+    about: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "logprobs": True}
+
+    def ask(client: Any, model: str) -> Any:
+        return client.chat.completions.create(model=model, top_logprobs=2, **about)
+
+    def stream(client: Any, model: str) -> Any:
+        chunks = client.chat.completions.create(model=model, top_logprobs=2, stream=True, **about)
+        choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+        return [item for each in choices if each.logprobs for item in each.logprobs.content]
+
+    reply = on(ask)
+    items = reply.choices[0].logprobs.content
+    assert "".join(item.token for item in items) == "Hello."
+    assert len(items) == reply.usage.completion_tokens
+    for item in items:
+        best, second = item.top_logprobs
+        assert (best.token, best.logprob) == (item.token, item.logprob)
+        assert second.logprob < -50 < best.logprob <= 0
+    assert on(stream) == items
+
+
 @pytest.mark.parametrize("thinks", [True, False])
 def test_reasoning_is_apart_and_counted(on: Any, thinks: bool) -> None:
     reply = on(

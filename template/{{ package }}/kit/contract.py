@@ -189,8 +189,8 @@ class StepBackend(Protocol):
         On a raise the prompt is computed from its beginning.
     unsupported: tuple[str, ...]    (optional)
         What of a request it can't do, of the class: "tools", "logprobs" or names of Sampling's
-        members. A request that needs tools or logprobs is refused with a sentence; of the others
-        there is one warning a model.
+        members. A request that needs tools is refused with a sentence; of the others there is one
+        warning a model.
     """
 
     @property

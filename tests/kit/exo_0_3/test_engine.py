@@ -89,6 +89,23 @@ class Backend(Backend):
         assert len(chunks) < 200, "exo takes an event for each"
 
 
+def test_logprobs_come_a_token_a_chunk(started):
+    exo = started()
+    answer = exo.ask("ab", max_output_tokens=3, logprobs=True, top_logprobs=2)
+    *chunks, last = [event["more"] for event in answer.events if event["what"] == "TokenChunk"]
+    assert [chunk["text"] for chunk in chunks] == ["c", "d", "e"]
+    for chunk in chunks:
+        best, second = chunk["top_logprobs"]
+        assert (best["token"], best["logprob"]) == (chunk["text"], chunk["logprob"])
+        assert best["bytes"] == list(chunk["text"].encode())
+        assert second["logprob"] < best["logprob"] <= 0
+    assert last["logprob"] is None
+    chunks = exo.ask("ab", task="five", max_output_tokens=1, logprobs=True).events
+    assert len(chunks[0]["more"]["top_logprobs"]) == 5, "as exo's own engine has it"
+    chunks = exo.ask("ab", task="none", max_output_tokens=1, top_logprobs=2).events
+    assert chunks[0]["more"]["logprob"] is None
+
+
 def test_answers_at_once_each_have_their_own_text(started):
     exo = started(SLOW)
     tasks = {f"task {letter}": letter for letter in "aeim"}

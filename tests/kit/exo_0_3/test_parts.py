@@ -4,7 +4,8 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from exo_kit.kit.hosts.exo_0_3.outbox import Outbox, Text
+from exo_kit.kit.contract import Logprob, Piece
+from exo_kit.kit.hosts.exo_0_3.outbox import Outbox, Text, texts_of
 from exo_kit.kit.hosts.exo_0_3.place import place
 
 
@@ -30,6 +31,19 @@ def test_a_first_text_comes_at_once_and_neighbours_of_one_kind_as_one():
     assert outbox.take(0) == [], "it waits for its pace"
     outbox.end("a", "end")
     assert outbox.take(0) == [("a", [Text("01", True, 1), Text("2", False, 2)], ("end",))]
+
+
+def test_a_token_with_its_logprob_is_a_chunk_of_its_own():
+    outbox, same = Outbox(), Logprob(1, -0.5, ((1, -0.5),))
+    outbox.open("a", streamed=False)
+    texts = texts_of(Piece("ab", (1, 1), logprobs=(same, same))) + texts_of(Piece("c", (2,)))
+    assert texts == [Text("", False, 1, same), Text("ab", False, 1, same), Text("c", False, 2)]
+    assert texts_of(Piece("", (3,), logprobs=(same,))), "held back text is a token all the same"
+    assert not texts_of(Piece("", (3,)))
+    for text in texts:
+        outbox.put("a", text)
+    outbox.end("a", "end")
+    assert outbox.take(5) == [("a", texts, ("end",))]
 
 
 def test_an_answer_that_is_not_streamed_waits_for_its_end():

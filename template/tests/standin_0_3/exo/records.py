@@ -91,6 +91,7 @@ class TextGenerationTaskParams(Record):
     enable_thinking: bool | None = None
     reasoning_effort: str | None = None
     logprobs: bool = False
+    top_logprobs: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
@@ -141,6 +142,12 @@ class ToolCallItem(Record):
     arguments: str
 
 
+class TopLogprobItem(Record):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
 class TokenChunk(Record):
     model: ModelId
     text: str
@@ -148,6 +155,8 @@ class TokenChunk(Record):
     usage: Usage | None
     finish_reason: Literal["stop", "length"] | None = None
     stats: GenerationStats | None = None
+    logprob: float | None = None
+    top_logprobs: list[TopLogprobItem] | None = None
     is_thinking: bool = False
 
 

@@ -265,9 +265,11 @@ class Engine:
 
 
 def _logprobs(request: Request, logits: Array, token: int) -> tuple[Logprob, ...]:
-    """The token's, where the request wants them."""
+    """The token's, where the request wants them, and the device gives logits."""
     most = request.sampling.logprobs
-    return () if most is None else (logprob(logits, token, most),)
+    if most is None or np.issubdtype(logits.dtype, np.integer):
+        return ()
+    return (logprob(logits, token, most),)
 
 
 def _count(request: RequestState, tokens: int) -> None:

@@ -6,7 +6,9 @@ from dataclasses import fields
 from ..contract import Request, RequestError, Sampling
 
 _NEUTRAL = Sampling()
-_REFUSED = ("tools", "logprobs")  # an answer without them would be another answer
+# An answer without them would be another. One without logprobs is the same one, and exo's dashboard
+# asks for them in every request, whether anybody looks at them or not.
+_REFUSED = ("tools",)
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,17 @@ class Tokenizer:
         if len(ids) * self.bounds.longest * each <= MOST_DECODED:
             return 0
         return sum((4 * len(self.fast.id_to_token(i) or "") + 1) * each for i in ids)
+
+    def text_of(self, token: int) -> str:
+        """A token's text within a text: decoders treat a text's first one otherwise."""
+        before, ids = self._before
+        text = self.decode([*ids, token])
+        return text.removeprefix(before) if text.startswith(before) else self.decode([token])
+
+    @cached_property
+    def _before(self) -> tuple[str, list[int]]:
+        ids = self.encode("a")
+        return self.decode(ids), ids
 
 
 @contextmanager

@@ -27,7 +27,7 @@ ABSTRACT = {
 # The fields that are read or made; exo may want no others where one is made.
 RECORDS = {
     "exo.shared.types.chunks.TokenChunk": (
-        "model text token_id usage finish_reason stats is_thinking"
+        "model text token_id usage finish_reason stats logprob top_logprobs is_thinking"
     ),
     "exo.shared.types.chunks.ErrorChunk": "model error_message",
     "exo.shared.types.chunks.ToolCallChunk": "model tool_calls usage stats",
@@ -39,11 +39,12 @@ RECORDS = {
         "prompt_tps generation_tps prompt_tokens generation_tokens peak_memory_usage"
     ),
     "exo.api.types.ToolCallItem": "id name arguments",
+    "exo.api.types.TopLogprobItem": "token logprob bytes",
     "exo.shared.types.worker.runner_response.ModelLoadingResponse": "layers_loaded total",
     "exo.shared.types.text_generation.TextGenerationTaskParams": (
         "model input instructions max_output_tokens temperature top_p top_k min_p seed stop tools "
-        "stream chat_template_messages enable_thinking reasoning_effort images "
-        "repetition_penalty presence_penalty frequency_penalty"
+        "stream chat_template_messages enable_thinking reasoning_effort images logprobs "
+        "top_logprobs repetition_penalty presence_penalty frequency_penalty"
     ),
     "exo.shared.models.model_cards.ModelCard": (
         "model_id storage_size n_layers hidden_size supports_tensor tasks backends family "

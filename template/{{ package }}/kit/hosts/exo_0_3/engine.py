@@ -35,8 +35,8 @@ from ...cards import Model
 from ...contract import Layers, Piece, Request
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
-from .outbox import Outbox, Text
-from .task import exo_usage, request_of, stats
+from .outbox import Outbox, Text, texts_of
+from .task import exo_usage, finite, request_of, stats, top_logprobs
 
 T = TypeVar("T")
 
@@ -189,11 +189,18 @@ class PluginEngine(base.Engine):
         return replies
 
     def _chunk(self, text: Text) -> TokenChunk:
+        logprob, tokenizer = text.logprob, self._engine.tokenizer
+        if logprob is None or tokenizer is None:
+            value, top = None, None
+        else:
+            value, top = finite(logprob.logprob), top_logprobs(logprob, tokenizer)
         return TokenChunk(
             model=self._model,
             text=text.text,
             token_id=text.token,
             usage=None,
+            logprob=value,
+            top_logprobs=top,
             is_thinking=text.thinking,
         )
 
@@ -231,9 +238,8 @@ class PluginEngine(base.Engine):
             async for piece in pieces:
                 now = time.monotonic()
                 first = first or now
-                if piece.text:
-                    token = piece.ids[-1] if piece.ids else 0
-                    self._outbox.put(task_id, Text(piece.text, piece.thinking, token))
+                for text in texts_of(piece):
+                    self._outbox.put(task_id, text)
                 if piece.finish and piece.usage:
                     rates = stats(piece.usage, first - arrived, now - first)
                     last = self._last(piece, exo_usage(piece.usage), rates)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from ...contract import Logprob, Piece
+
 PACE_SECONDS = 0.05  # between two chunks of a streamed answer, of which nobody sees a difference
 EVENT_SECONDS = 0.01  # and between any two chunks, over all answers
 LONGEST_SECONDS = 0.5  # that a text waits, however many answers there are
@@ -17,11 +19,21 @@ UNSEEN_SECONDS = 1.0  # between two chunks of an answer that is not streamed: no
 
 
 class Text(NamedTuple):
-    """A part of an answer's text, and the last token in it."""
+    """A part of an answer's text, and the last token in it; logprob: of the only one."""
 
     text: str
     thinking: bool
     token: int
+    logprob: Logprob | None = None
+
+
+def texts_of(piece: Piece) -> list[Text]:
+    """A piece's texts: one, but where each token has its logprob; the last has the piece's text."""
+    token = piece.ids[-1] if piece.ids else 0
+    if not piece.logprobs:
+        return [Text(piece.text, piece.thinking, token)] if piece.text else []
+    texts = [Text("", piece.thinking, each.id, each) for each in piece.logprobs]
+    return [*texts[:-1], texts[-1]._replace(text=piece.text)]
 
 
 @dataclass
@@ -94,9 +106,10 @@ class Outbox:
 
 
 def _joined(texts: list[Text]) -> list[Text]:
-    """Neighbours of one kind as one."""
+    """Neighbours of one kind as one; a chunk of exo's has one token's logprob at most."""
     joined = []
-    for thinking, group in groupby(texts, key=lambda text: text.thinking):
-        parts = list(group)
-        joined.append(Text("".join(part.text for part in parts), thinking, parts[-1].token))
+    kinds = (text.thinking if text.logprob is None else object() for text in texts)
+    for _, group in groupby(zip(kinds, texts, strict=True), key=lambda pair: pair[0]):
+        parts = [text for _, text in group]
+        joined.append(parts[-1]._replace(text="".join(part.text for part in parts)))
     return joined

@@ -4,20 +4,27 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from exo.api.types import CompletionTokensDetails, GenerationStats, PromptTokensDetails
+from exo.api.types import (
+    CompletionTokensDetails,
+    GenerationStats,
+    PromptTokensDetails,
+    TopLogprobItem,
+)
 from exo.api.types import Usage as ExoUsage
 from exo.shared.types.memory import Memory
 from exo.shared.types.text_generation import TextGenerationTaskParams
 from jinja2 import TemplateError
 
-from ...contract import Messages, Request, RequestError, Sampling, Usage
+from ...contract import Logprob, Messages, Request, RequestError, Sampling, Usage
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
 from ...engine.thread import in_thread
 from ...text.chat_template import compiled
+from ...text.tokenizer import Tokenizer
 
 MOST_TOKENS = 32_168  # where nobody says, as exo's own engine has it
 TEMPERATURE = 0.7  # likewise
+LIKELIEST, MOST_LIKELIEST = 5, 20  # of top_logprobs: likewise, and OpenAI's API takes no more
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -107,14 +114,26 @@ async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: 
 
 
 def sampling_of(params: TextGenerationTaskParams) -> Sampling:
-    """What departs from neutral. Where the client names no seed, each answer has its own.
-
-    exo's dashboard asks for logprobs always and needs none: they would take a chunk a token.
-    """
+    """What departs from neutral. Where the client names no seed, each answer has its own."""
     given = {name: getattr(params, name) for name in ("top_p", "top_k", "min_p", *PENALTIES)}
     named = {name: value for name, value in given.items() if value is not None}
     temperature = TEMPERATURE if params.temperature is None else params.temperature
-    return Sampling(temperature=temperature, seed=params.seed, **named)
+    likeliest = min(params.top_logprobs or LIKELIEST, MOST_LIKELIEST) if params.logprobs else None
+    return Sampling(temperature=temperature, seed=params.seed, logprobs=likeliest, **named)
+
+
+def top_logprobs(logprob: Logprob, tokenizer: Tokenizer) -> list[TopLogprobItem]:
+    """exo's records of the likeliest tokens, the likeliest first."""
+    texts = [(tokenizer.text_of(token), value) for token, value in logprob.top]
+    return [
+        TopLogprobItem(token=text, logprob=finite(value), bytes=list(text.encode()))
+        for text, value in texts
+    ]
+
+
+def finite(logprob: float) -> float:
+    """JSON has no infinity: what can't come has this value, as OpenAI's API has it."""
+    return max(logprob, -9999.0)
 
 
 def exo_usage(usage: Usage) -> ExoUsage:
