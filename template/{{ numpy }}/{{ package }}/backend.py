@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .kit.contract import Array, Layers
-from .kit.llama import llama, threads
+from .kit.llama import llama, operations, threads
 from .kit.llama.cache import Cache
 from .kit.llama.config import CheckpointError, Config
 from .kit.llama.weights import load_model
@@ -27,6 +27,7 @@ class Backend:
     def __init__(self) -> None:
         self.context: int | None = None
         self._model: llama.Model | None = None
+        self._operations = llama.REFERENCE
         self._caches: dict[str, Cache] = {}
 
     def load(self, layers: Layers, folder: Path, tokenizer: Tokenizer) -> None:
@@ -38,6 +39,7 @@ class Backend:
                 f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
         self.context = config.context_length
+        self._operations = operations.own().operations  # those of operations.py, if you have one
         self._model = load_model(folder, config, layers.first, layers.last)
         threads.of_process().ready(self._model)
 
@@ -55,7 +57,7 @@ class Backend:
         parts = [cache.part(x.shape[1]) for cache, (_, x) in zip(caches, steps, strict=True)]
         rows = np.concatenate([x[0] for _, x in steps])  # [S] or [S, D] each -> [R] or [R, D]
         with threads.of_process().step(self._model, len(rows), len(steps)):
-            y = llama.forward(rows, parts, self._model)
+            y = llama.forward(rows, parts, self._model, self._operations)
         for cache, part in zip(caches, parts, strict=True):
             cache.length = part.end
         counts = [part.length if self._model.head is None else 1 for part in parts]

@@ -11,6 +11,7 @@ from exo_kit.kit.llama import llama
 from exo_kit.kit.llama.cache import Cache
 from exo_kit.kit.llama.config import Config, Rope
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
+from exo_kit.kit.llama.rotation import frequencies, rotation
 from exo_kit.kit.llama.weights import load_model
 
 CONFIG = Config.from_dict(CONFIGS["llama"])  # 4 query heads, 2 key-value heads, head size 8
@@ -45,12 +46,10 @@ def test_silu_is_quiet_far_below_zero():
 
 
 def test_linear_adds_a_bias_where_there_is_one():
-    x, w = normal(2, 3), {"a.weight": normal(5, 3)}
-    wanted = np.einsum("si,oi->so", x, w["a.weight"])
-    np.testing.assert_allclose(llama.linear(x, w, "a"), wanted, rtol=1e-4, atol=1e-6)
-    w["a.bias"] = normal(5)
-    wanted += w["a.bias"]
-    np.testing.assert_allclose(llama.linear(x, w, "a"), wanted, rtol=1e-4, atol=1e-6)
+    x, weight, bias = normal(2, 3), normal(5, 3), normal(5)
+    wanted = np.einsum("si,oi->so", x, weight)
+    np.testing.assert_allclose(llama.linear(x, weight, None), wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(llama.linear(x, weight, bias), wanted + bias, rtol=1e-4, atol=1e-6)
 
 
 def test_grouped_puts_the_query_heads_of_a_key_value_head_together():
@@ -65,30 +64,30 @@ def test_rotation_makes_products_depend_on_the_distance_alone():
     q, k = normal(1, 1, 8), normal(1, 1, 8)
 
     def product(m, n):
-        at_m, at_n = (llama.rotation(np.array([position]), CONFIG) for position in (m, n))
+        at_m, at_n = (rotation(np.array([position]), CONFIG) for position in (m, n))
         return float(np.vdot(llama.rotate(q, *at_m), llama.rotate(k, *at_n)))
 
     assert product(7, 3) == pytest.approx(product(204, 200), abs=1e-4)
     assert product(7, 3) != pytest.approx(product(7, 4), abs=1e-3)
-    np.testing.assert_array_equal(llama.rotate(q, *llama.rotation(np.arange(1), CONFIG)), q)
+    np.testing.assert_array_equal(llama.rotate(q, *rotation(np.arange(1), CONFIG)), q)
 
 
 def test_rotation_turns_the_first_plane_by_one_radian_a_position():
     x = np.zeros((1, 1, 8), np.float32)
     x[0, 0, 0] = 1
-    found = llama.rotate(x, *llama.rotation(np.array([2]), CONFIG))[0, 0]
+    found = llama.rotate(x, *rotation(np.array([2]), CONFIG))[0, 0]
     np.testing.assert_allclose(found[[0, 4]], [np.cos(2), np.sin(2)], rtol=1e-6)
 
 
 def test_linear_scaling_slows_every_plane():
-    plain = llama.frequencies(CONFIG)
-    slow = llama.frequencies(replace(CONFIG, rope=Rope(10000.0, "linear", 4.0)))
+    plain = frequencies(CONFIG)
+    slow = frequencies(replace(CONFIG, rope=Rope(10000.0, "linear", 4.0)))
     np.testing.assert_allclose(slow * 4, plain)
 
 
 def test_llama3_scaling_slows_only_slow_planes():
     rope = Rope(10000.0, "llama3", 8.0, 1.0, 4.0, 128)
-    plain, found = llama.frequencies(CONFIG), llama.frequencies(replace(CONFIG, rope=rope))
+    plain, found = frequencies(CONFIG), frequencies(replace(CONFIG, rope=rope))
     np.testing.assert_allclose(plain, [1, 0.1, 0.01, 0.001])
     turns = 128 * 0.1 / (2 * np.pi)  # between 1 and 4: partly
     part = (turns - 1) / 3
@@ -122,12 +121,12 @@ def test_query_and_key_norms_make_the_scores_independent_of_scale():
     w = attention_weights()
     norms = {"self_attn.q_norm.weight": normal(8), "self_attn.k_norm.weight": normal(8)}
     config, x = replace(CONFIG, qk_norm=True), normal(6, 32)
-    cos, sin = llama.rotation(np.arange(6), CONFIG)
+    cos, sin = rotation(np.arange(6), CONFIG)
 
     def attended(scale):
         names = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
         weights = w | norms | {name: w[name] * scale for name in names}
-        return llama.attention(x, [part(6)], 0, cos, sin, None, weights, config)
+        return llama.attention(x, [part(6)], 0, cos, sin, None, weights, config, llama.REFERENCE)
 
     np.testing.assert_allclose(attended(100), attended(1), rtol=1e-3, atol=1e-3)
 
@@ -135,11 +134,15 @@ def test_query_and_key_norms_make_the_scores_independent_of_scale():
 @pytest.mark.parametrize("window", [None, 3])
 def test_attention_is_that_of_each_head_by_itself(window):
     w, x = attention_weights(), normal(6, 32)
-    cos, sin = llama.rotation(np.arange(6), CONFIG)
-    found = llama.attention(x, [part(6)], 0, cos, sin, window, w, CONFIG)
-    q = llama.rotate(llama.linear(x, w, "self_attn.q_proj").reshape(6, 4, 8), cos, sin)
-    k = llama.rotate(llama.linear(x, w, "self_attn.k_proj").reshape(6, 2, 8), cos, sin)
-    v = llama.linear(x, w, "self_attn.v_proj").reshape(6, 2, 8)
+    cos, sin = rotation(np.arange(6), CONFIG)
+    found = llama.attention(x, [part(6)], 0, cos, sin, window, w, CONFIG, llama.REFERENCE)
+
+    def linear(name):
+        return llama.linear(x, w[f"{name}.weight"], None)
+
+    q = llama.rotate(linear("self_attn.q_proj").reshape(6, 4, 8), cos, sin)
+    k = llama.rotate(linear("self_attn.k_proj").reshape(6, 2, 8), cos, sin)
+    v = linear("self_attn.v_proj").reshape(6, 2, 8)
     mixed = np.zeros((6, 4, 8))
     for head in range(4):
         for n in range(6):

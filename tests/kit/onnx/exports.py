@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from exo_kit.kit.llama.config import Config
-from exo_kit.kit.llama.llama import frequencies
+from exo_kit.kit.llama.rotation import frequencies
 from exo_kit.kit.llama.weights import load_model
 from exo_kit.kit.onnx.matrices import round_rows
 

@@ -22,6 +22,7 @@ from .output import ReaderGone, sentence
 # Where a variant has them.
 RANDOM = f"{PACKAGE}.kit.llama.random_checkpoint"
 MODELS = f"{PACKAGE}.kit.command.models"
+OPS = f"{PACKAGE}.kit.command.ops"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("exo", help="run exo 0.3 with this engine; all of exo's options follow")
     if _has(MODELS):
         commands.add_parser("models", help="say what the server has, and which models those are")
+    if _has(OPS):
+        import_module(OPS).add_to(commands)
 
     command = commands.add_parser("generate", help="answer a prompt")
     command.add_argument("prompt", type=utf8, help="what to ask")

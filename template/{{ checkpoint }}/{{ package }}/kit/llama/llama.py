@@ -9,9 +9,8 @@ A layer's weights are named as in the checkpoint, without its "model.layers.N.";
 [out, in] as there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from ..repository.watched import WatchedFiles
 from .config import Config
+from .refusals import refuse_unknown, refuse_width
+from .rotation import rotation
 
 FEW = 6  # rows; for more than so many the BLAS's own way is as fast, or faster
 CACHED = 1 << 17  # numbers of a matrix that stay in a core's cache meanwhile
@@ -65,90 +66,121 @@ class Model:
         return sum(known.values())
 
 
-def forward(x: NDArray[Any], parts: Sequence[Part], model: Model) -> Array:
+@dataclass(frozen=True)
+class Operations:
+    """What a model is computed with: this module's functions, or a device's with their arguments.
+
+    The last argument of the larger ones is the whole table, for the smaller ones that they call.
+    """
+
+    embed: Callable[..., Array]
+    rms_norm: Callable[..., Array]
+    linear: Callable[..., Array]
+    rotate: Callable[..., Array]
+    attend: Callable[..., Array]
+    attention: Callable[..., Array]
+    mlp: Callable[..., Array]
+    layer: Callable[..., Array]
+    logits: Callable[..., Array]
+
+
+def forward(
+    x: NDArray[Any], parts: Sequence[Part], model: Model, op: Operations | None = None
+) -> Array:
     """Run the rows of one or several requests, one after the other in x, through the layers.
 
     x: ids [R] where the model embeds, else hidden states [R, D]; R: the rows of all parts together.
+    op: what they are computed with; the reference's operations where it is None.
     Returns hidden states [R, D], or the logits of each part's last row [B, V] where the model has a
     head; B: the number of parts.
     """
-    config = model.config
+    config, op = model.config, op or REFERENCE
     if model.embedding is not None:
         refuse_unknown(x, len(model.embedding))
-        x = model.embedding[x]  # [V, D] at [R] -> [R, D]
+        x = op.embed(x, model.embedding)  # [R] -> [R, D]
     else:
         refuse_width(x, config.hidden_size)
     positions = [np.arange(part.position, part.end) for part in parts]
     cos, sin = rotation(np.concatenate(positions), config)  # [R, 1, 2, E/2] each
     for n, w in enumerate(model.layers):
         window = config.windows[model.start + n]
-        normed = rms_norm(x, w["input_layernorm.weight"], config.norm_eps)  # [R, D]
-        x = x + attention(normed, parts, n, cos, sin, window, w, config)  # [R, D]
-        normed = rms_norm(x, w["post_attention_layernorm.weight"], config.norm_eps)  # [R, D]
-        x = x + mlp(normed, w)  # [R, D]
+        x = op.layer(x, parts, n, cos, sin, window, w, config, op)  # [R, D]
     if model.norm is None or model.head is None:
         return x  # [R, D]
     ends = np.cumsum([part.length for part in parts]) - 1  # [B]
-    last = rms_norm(x[ends], model.norm, config.norm_eps)  # [R, D] at [B] -> [B, D]
-    return product(last, model.head)  # [B, D] @ [D, V] -> [B, V]
+    return op.logits(x[ends], model.norm, model.head, config, op)  # [R, D] at [B] -> [B, V]
 
 
-def refuse_unknown(ids: NDArray[Any], vocabulary: int | None) -> None:
-    """Raise ValueError where an id has no row in the embedding; a tokenizer may have more."""
-    if vocabulary is not None and not 0 <= ids.min() <= ids.max() < vocabulary:
-        wrong = ids.max() if ids.min() >= 0 else ids.min()
-        raise ValueError(f"there is no token {wrong}: the model has {vocabulary}")
+def embed(ids: NDArray[Any], embedding: Array) -> Array:
+    """Ids [R] to their rows, [V, D] at [R] -> [R, D]."""
+    rows: Array = embedding[ids]
+    return rows
 
 
-def refuse_width(states: NDArray[Any], size: int) -> None:
-    """Raise ValueError for hidden states [..., D] of another size; one of 1 would be broadcast."""
-    if states.shape[-1] != size:
-        raise ValueError(
-            f"hidden states of size {states.shape[-1]} came, and this model's layers take {size}: "
-            "another node runs another model"
-        )
+def logits(x: Array, norm: Array, head: Array, config: Config, op: Operations) -> Array:
+    """The last rows' logits, [B, D] -> [B, V]."""
+    return op.linear(op.rms_norm(x, norm, config.norm_eps), head, None)  # [B, D] @ [D, V]
 
 
-def attention(
+def layer(
     x: Array,
     parts: Sequence[Part],
-    layer: int,
+    n: int,
     cos: Array,
     sin: Array,
     window: int | None,
     w: Weights,
     config: Config,
+    op: Operations,
+) -> Array:
+    """A whole layer, the n-th of the parts', [R, D] -> [R, D]."""
+    normed = op.rms_norm(x, w["input_layernorm.weight"], config.norm_eps)  # [R, D]
+    x = x + op.attention(normed, parts, n, cos, sin, window, w, config, op)  # [R, D]
+    normed = op.rms_norm(x, w["post_attention_layernorm.weight"], config.norm_eps)  # [R, D]
+    return x + op.mlp(normed, w, op)  # [R, D]
+
+
+def attention(
+    x: Array,
+    parts: Sequence[Part],
+    n: int,
+    cos: Array,
+    sin: Array,
+    window: int | None,
+    w: Weights,
+    config: Config,
+    op: Operations,
 ) -> Array:
     """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245), [R, D] -> [R, D].
 
     The products are of all rows, but each sees its own part.
 
-    layer: which of the parts' layers this is.
+    n: which of the parts' layers this is.
     """
-    q = heads(linear(x, w, "self_attn.q_proj"), config)  # [R, D] -> [R, H, E]
-    k = heads(linear(x, w, "self_attn.k_proj"), config)  # [R, D] -> [R, K, E]
-    v = heads(linear(x, w, "self_attn.v_proj"), config)  # [R, D] -> [R, K, E]
+    q = heads(project(x, w, "self_attn.q_proj", op), config)  # [R, D] -> [R, H, E]
+    k = heads(project(x, w, "self_attn.k_proj", op), config)  # [R, D] -> [R, K, E]
+    v = heads(project(x, w, "self_attn.v_proj", op), config)  # [R, D] -> [R, K, E]
     if config.qk_norm:
-        q = rms_norm(q, w["self_attn.q_norm.weight"], config.norm_eps)  # [R, H, E]
-        k = rms_norm(k, w["self_attn.k_norm.weight"], config.norm_eps)  # [R, K, E]
-    q = rotate(q, cos, sin) * config.head_dim**-0.5  # [R, H, E]
-    k = rotate(k, cos, sin)  # [R, K, E]
+        q = op.rms_norm(q, w["self_attn.q_norm.weight"], config.norm_eps)  # [R, H, E]
+        k = op.rms_norm(k, w["self_attn.k_norm.weight"], config.norm_eps)  # [R, K, E]
+    q = op.rotate(q, cos, sin) * config.head_dim**-0.5  # [R, H, E]
+    k = op.rotate(k, cos, sin)  # [R, K, E]
     mixed, row = [], 0
     for part in parts:
         own = slice(row, row + part.length)  # S of the R rows
-        mixed.append(attend(q[own], k[own], v[own], part, layer, window, config))  # [S, H*E]
+        mixed.append(op.attend(q[own], k[own], v[own], part, n, window, config))  # [S, H*E]
         row = own.stop
-    return linear(np.concatenate(mixed), w, "self_attn.o_proj")  # [R, H*E] -> [R, D]
+    return project(np.concatenate(mixed), w, "self_attn.o_proj", op)  # [R, H*E] -> [R, D]
 
 
 def attend(
-    q: Array, k: Array, v: Array, part: Part, layer: int, window: int | None, config: Config
+    q: Array, k: Array, v: Array, part: Part, n: int, window: int | None, config: Config
 ) -> Array:
     """What one part's rows see, [S, H, E] -> [S, H*E]; k and v [S, K, E] join its keys and values.
 
     In a step of one row nothing is hidden: its keys end with itself.
     """
-    keys, values = part.keys[layer], part.values[layer]  # [K, E, room], [K, room, E]
+    keys, values = part.keys[n], part.values[n]  # [K, E, room], [K, room, E]
     position, end = part.position, part.end
     keys[:, :, position:end] = k.transpose(1, 2, 0)  # [S, K, E] -> [K, E, S]
     values[:, position:end] = v.transpose(1, 0, 2)  # [S, K, E] -> [K, S, E]
@@ -161,17 +193,21 @@ def attend(
     return ungrouped(mixed, part.length)  # [K, G*S, E] -> [S, H*E]
 
 
-def mlp(x: Array, w: Weights) -> Array:
+def mlp(x: Array, w: Weights, op: Operations) -> Array:
     """SwiGLU (Shazeer 2020, arXiv 2002.05202), [S, D] -> [S, D]."""
-    gate = silu(linear(x, w, "mlp.gate_proj"))  # [S, D] -> [S, F]
-    gate *= linear(x, w, "mlp.up_proj")  # [S, D] -> [S, F]
-    return linear(gate, w, "mlp.down_proj")  # [S, F] -> [S, D]
+    gate = silu(project(x, w, "mlp.gate_proj", op))  # [S, D] -> [S, F]
+    gate *= project(x, w, "mlp.up_proj", op)  # [S, D] -> [S, F]
+    return project(gate, w, "mlp.down_proj", op)  # [S, F] -> [S, D]
 
 
-def linear(x: Array, w: Weights, name: str) -> Array:
+def project(x: Array, w: Weights, name: str, op: Operations) -> Array:
     """[S, in] -> [S, out], with a bias where the checkpoint has one."""
-    y = product(x, w[f"{name}.weight"])  # [S, in] @ [in, out] -> [S, out]
-    bias = w.get(f"{name}.bias")
+    return op.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+
+def linear(x: Array, weight: Array, bias: Array | None) -> Array:
+    """[S, in] -> [S, out] with a matrix [out, in], and a bias [out] where there is one."""
+    y = product(x, weight)  # [S, in] @ [in, out] -> [S, out]
     return y if bias is None else y + bias  # [S, out] + [out]
 
 
@@ -248,26 +284,4 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
     return turned.reshape(x.shape)  # [S, heads, E]
 
 
-def rotation(positions: NDArray[np.int64], config: Config) -> tuple[Array, Array]:
-    """Cosines and signed sines of the positions' angles, [S, 1, 2, E/2] each: one for all heads."""
-    angles = np.outer(positions, frequencies(config))  # [S] x [E/2] -> [S, E/2]
-    cos, sin = np.cos(angles), np.sin(angles)  # [S, E/2]
-    both = np.stack([cos, cos], axis=1)[:, None], np.stack([-sin, sin], axis=1)[:, None]
-    return both[0].astype(np.float32), both[1].astype(np.float32)  # [S, 1, 2, E/2] each
-
-
-@cache
-def frequencies(config: Config) -> NDArray[np.float64]:
-    """Radians a position, [E/2], scaled as the model's `rope` says.
-
-    linear: Position Interpolation (Chen et al. 2023, arXiv 2306.15595). llama3: Llama 3.1's, as
-    transformers' _compute_llama3_parameters has it.
-    """
-    rope = config.rope
-    plain = rope.theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)  # [E/2]
-    if rope.kind != "llama3":
-        return plain / rope.factor  # [E/2]
-    turns = rope.original_context * plain / (2 * np.pi)  # [E/2]: in the context it was trained on
-    smooth = (turns - rope.low_frequency) / (rope.high_frequency - rope.low_frequency)  # [E/2]
-    smooth = smooth.clip(0, 1)  # [E/2]: 0 for slow planes, which are scaled, 1 for fast ones
-    return plain * (smooth + (1 - smooth) / rope.factor)  # [E/2]
+REFERENCE = Operations(embed, rms_norm, linear, rotate, attend, attention, mlp, layer, logits)

@@ -13,7 +13,7 @@ from onnx import helper
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError, Config
-from ..llama.llama import refuse_unknown, refuse_width
+from ..llama.refusals import refuse_unknown, refuse_width
 from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
 from .batch import Found, apart, together

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from ..contract import Array, Layers
 from ..llama.config import CheckpointError
-from ..llama.llama import refuse_unknown
+from ..llama.refusals import refuse_unknown
 from ..repository.watched import WatchedFiles
 from ..settings import PREFIX
 from . import arena, export_graph

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..llama.config import Config
-from ..llama.llama import frequencies
+from ..llama.rotation import frequencies
 from ..llama.weights import Checkpoint, Rows, layer_shapes
 from .graph import BLOCKS, Kind, bits_of, head
 from .weight_cache import Forms, WeightCache

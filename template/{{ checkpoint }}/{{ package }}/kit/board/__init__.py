@@ -1,0 +1,1 @@
+"""The operations board: each operation of a device beside the reference's, over many cases."""
