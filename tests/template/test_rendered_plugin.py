@@ -377,31 +377,18 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     """Steps 3 and 4 of the plugin's README."""
     mine = tmp_path / "mine"
     shutil.copytree(plugin.folder, mine)
-    package = mine / plugin.package
-    source = (package / "kit" / "llama" / "llama.py").read_text(encoding="utf-8")
-    before, rest = source.split("Weights = dict[str, Array]", 1)
-    after = "\n\ndef forward(" + rest.split("\n\ndef forward(", 1)[1]
-    before = before.replace(
-        "from ..repository.watched import WatchedFiles\nfrom .config import Config\n",
-        "from .kit.llama.config import Config\nfrom .kit.llama.llama import Model, Part, Weights\n",
-    ).replace("from dataclasses import dataclass, field\n", "")
-    operations = before.rstrip() + "\n" + after
-    (package / "operations.py").write_text(operations, encoding="utf-8")
-    backend = package / "backend.py"
-    text = backend.read_text(encoding="utf-8")
-    text = text.replace("from .kit.contract", "from . import operations\nfrom .kit.contract", 1)
-    assert "y = llama.forward(" in text
-    backend.write_text(text.replace("y = llama.forward(", "y = operations.forward("), "utf-8")
+    command = [installed, "-m", plugin.package, "ops"]
+    run(*command, "--init", cwd=mine)
+    operations = mine / plugin.package / "operations.py"
     parity = [installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_backend.py"]
     run(*parity, cwd=mine)
     check_types(mine)
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=mine)
+    run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache", cwd=mine)
 
-    halves = operations.replace(
-        "    y = product(x, w[",
-        "    x = x.astype(np.float16).astype(np.float32)\n    y = product(x, w[",
-    )
-    assert halves != operations
-    (package / "operations.py").write_text(halves, encoding="utf-8")
+    text = operations.read_text(encoding="utf-8")
+    halves = text.replace("= x @ weight.T", '= (x.astype("f2") @ weight.astype("f2").T).astype("f4")')
+    assert halves != text
+    operations.write_text(halves, encoding="utf-8")
     with pytest.raises(AssertionError, match="test_a_prompt_has_the_logits_of_llama_py"):
         run(*parity, "-x", cwd=mine)

@@ -208,7 +208,31 @@ def test_the_commands_of_ci_and_release_work(
 
 def test_every_variant_has_the_same_workflows(plugin_of: Callable[[str], Path]) -> None:
     [first, *rest] = [workflows(plugin_of(variant)) for variant in variants()]
+    [*_, board] = first["ci.yml"]["jobs"]["test"]["steps"]
+    assert " exo-numpy ops " in board["run"]
+    first["ci.yml"]["jobs"]["test"]["steps"].remove(board)  # numpy's own
     assert all(other == first for other in rest)
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not here")
+@pytest.mark.parametrize(("committed", "code"), [(None, 0), ("right", 0), ("wrong", 1)])
+def test_the_operations_board_is_compared_where_one_is_committed(
+    plugin_of: Callable[[str], Path], tmp_path: Path, committed: str | None, code: int
+) -> None:
+    [*_, step] = commands(plugin_of("numpy"), "ci.yml/test")
+    board, command = tmp_path / "OPERATIONS.md", tmp_path / "bin/exo-numpy"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\nprintf right > $3\n")
+    command.chmod(0o755)
+    if committed:
+        board.write_text(committed)
+    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    run("git", "init", "--quiet", cwd=tmp_path)
+    run("git", "add", "--all", cwd=tmp_path)
+    run("git", *author, "commit", "--quiet", "--message", "A board", cwd=tmp_path)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run([str(BASH), "-ec", step], cwd=tmp_path, env=os.environ | {"PATH": path})
+    assert done.returncode == code
 
 
 def test_what_is_not_run_here_is_run_there() -> None:

@@ -63,18 +63,15 @@ def judge(case: Case, own: Own, timed: bool = True) -> Verdict:
     if not timed:
         return Verdict("right", "", error)
     inputs = draw(case, 0)
-    return Verdict(
-        "right",
-        "",
-        error,
-        seconds(lambda: inputs.call(own.operations, table)),
-        seconds(lambda: inputs.call(REFERENCE, REFERENCE)),
+    taken = seconds(
+        lambda: inputs.call(own.operations, table), lambda: inputs.call(REFERENCE, REFERENCE)
     )
+    return Verdict("right", "", error, *taken)
 
 
 def _errors(case: Case, op: Operations, table: Operations, tolerance: float) -> Iterator[float]:
     """The errors of many calls. Raises Wrong."""
-    first = []  # an earlier call's output, its copy
+    first: list[tuple[Array, Array]] = []  # an earlier call's output, and a copy of it then
     for n, seed in enumerate(SEEDS):
         inputs, when = draw(case, seed), "" if n == 0 else "with other weights of the same shapes"
         for step in range(case.steps + 1):
@@ -169,16 +166,18 @@ def _said(why: str, when: str) -> str:
     return f"{when}, {why}" if when else why
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """The median of some calls, of which there are more while they are short."""
-    taken: list[float] = []
-    while len(taken) < TIMED or sum(taken) < TIMED_SECONDS:
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-        if sum(taken) > 10 * TIMED_SECONDS and len(taken) > 1:
+def seconds(*calls: Callable[[], object]) -> list[float]:
+    """The median of each call's times; they take turns, so that what disturbs one disturbs all."""
+    taken: list[list[float]] = [[] for _ in calls]
+    until = time.perf_counter() + len(calls) * TIMED_SECONDS
+    while len(taken[0]) < TIMED or time.perf_counter() < until:
+        for call, times in zip(calls, taken, strict=True):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        if time.perf_counter() > until + 10 * TIMED_SECONDS:
             break
-    return median(taken)
+    return [median(times) for times in taken]
 
 
 def work(case: Case) -> tuple[float, str]:

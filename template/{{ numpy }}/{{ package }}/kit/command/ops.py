@@ -124,7 +124,9 @@ def _print(results: list[Result], own: list[str], every: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("operation", "whose", "cases", "", "error", "time", "rate", "the reference's")
+    table = Table(box=None, pad_edge=False)
+    for name in ("operation", "whose", "cases", "result", "error", "time", "rate", "reference"):
+        table.add_column(name, no_wrap=True)
     groups: list[list[Result]] = [[result] for result in results] if every else grouped(results)
     for group in groups:
         name, last = group[0].case.operation, _timed(group)
@@ -197,7 +199,7 @@ def state_of(group: list[Result]) -> str:
 def whose(name: str, own: list[str]) -> str:
     """Whether an operation is the author's; a model is made of all."""
     if name == "model":
-        return "all together"
+        return "all"
     return "yours" if name in own else "reference"
 
 
