@@ -387,7 +387,9 @@ def test_an_author_replaces_operations_and_the_parity_tests_watch(
     run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache", cwd=mine)
 
     text = operations.read_text(encoding="utf-8")
-    halves = text.replace("= x @ weight.T", '= (x.astype("f2") @ weight.astype("f2").T).astype("f4")')
+    halves = text.replace(
+        "= x @ weight.T", '= (x.astype("f2") @ weight.astype("f2").T).astype("f4")'
+    )
     assert halves != text
     operations.write_text(halves, encoding="utf-8")
     with pytest.raises(AssertionError, match="test_a_prompt_has_the_logits_of_llama_py"):

@@ -1,4 +1,4 @@
-"""The plugin's command: `doctor`, `generate`, `chat` and `bench` need no exo; `exo` starts it."""
+"""The plugin's command; all of it but `exo` needs none."""
 
 import argparse
 import asyncio
