@@ -16,10 +16,9 @@ from ..board.measure import work
 from ..llama.config import Config
 from ..plugin import Plugin
 from .options import positive
-from .output import CommandError, printable, sentence
+from .output import CommandError, sentence, show
 
 NOTHING = 2  # exit code: no case matched, or none was run
-_COLOURS = {"right": "green", "missing": "yellow", "skipped": "yellow"}
 _WORDS = {"missing": "not there", "skipped": "not run"}
 START = '''"""The operations of the device, which backend.py computes with.
 
@@ -121,16 +120,10 @@ def _chosen(arguments: argparse.Namespace) -> list[Case]:
 
 
 def _print(results: list[Result], own: list[str], every: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("operation", "whose", "cases", "result", "error", "time", "rate", "reference"):
-        table.add_column(name, no_wrap=True)
+    table = [("operation", "whose", "cases", "result", "error", "time", "rate", "reference")]
     groups: list[list[Result]] = [[result] for result in results] if every else grouped(results)
     for group in groups:
         name, last = group[0].case.operation, _timed(group)
-        state = state_of(group)
         cells = ("", "", "", "")
         if last is not None:
             error = max(r.verdict.error for r in group if r.verdict.state == "right")
@@ -138,14 +131,13 @@ def _print(results: list[Result], own: list[str], every: bool) -> None:
             times = _rate(last.case, verdict.seconds), _rate(last.case, verdict.reference_seconds)
             cells = (f"{error:.0e}" if error else "0", _time(verdict.seconds), *times)
         what = str(group[0].case) if every else name
-        colour = _COLOURS.get(state, "red")
-        table.add_row(
-            what, whose(name, own), str(len(group)), f"[{colour}]{word(state)}[/]", *cells
-        )
-    console = Console()
-    console.print(table)
+        table.append((what, whose(name, own), str(len(group)), word(state_of(group)), *cells))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        show("  ".join(padded).rstrip() + "\n")
     for line in lines(results):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        show(line + "\n")
 
 
 def lines(results: list[Result]) -> list[str]:
@@ -158,7 +150,7 @@ def lines(results: list[Result]) -> list[str]:
             continue
         seen.add(key)
         error = f" (error {verdict.error:.1e})" if 0 < verdict.error < float("inf") else ""
-        shown.append(printable(f"{case.operation}: {word(verdict.state)}{error}: {verdict.why}"))
+        shown.append(f"{case.operation}: {word(verdict.state)}{error}: {verdict.why}")
         if verdict.state in FAULTS:
             shown.append(f"  {PROJECT} ops --case {shlex.quote(str(case))}")
     return shown
