@@ -31,6 +31,7 @@ class Connection:
     mode: PromptMode
     tokenizer: Tokenizer
     limit: int | None = None
+    _warned: bool = False
 
     def same(self, other: "Connection") -> bool:
         """Whether another was found to be this one."""
@@ -76,6 +77,14 @@ class Connection:
     def kind(self, request: ServerRequest) -> str:
         """How a request is spoken: as the mode says, but tools are known to chats alone."""
         return "chat" if request.tools else self.mode.kind
+
+    def say_what_is_missing(self, request: ServerRequest) -> None:
+        """Warn once where logprobs are wanted, and none come the way the server is spoken to."""
+        if request.sampling.logprobs is None or self._warned:
+            return
+        if self.kind(request) != "ids" or not self.server.logprob_fields(1):
+            self._warned = True
+            _log.warning("%s: no logprobs come with %s", self.server.name, self.kind(request))
 
     def stream(self, request: ServerRequest) -> AsyncGenerator[Piece, None]:
         """The server's pieces."""

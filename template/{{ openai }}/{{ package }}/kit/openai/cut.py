@@ -23,7 +23,10 @@ class Cut:
         """The piece, up to the answer's end; in ids where the answer is."""
         if piece.text and not piece.ids and self._in_ids:
             piece = replace(piece, ids=_ids(piece.text, self._tokenizer))
+        whole = len(piece.logprobs) == len(piece.ids)
         piece = self._up_to_the_end(piece) if piece.ids else piece
+        if len(piece.logprobs) != len(piece.ids):  # those of what was cut, or not of all
+            piece = replace(piece, logprobs=piece.logprobs[: len(piece.ids)] if whole else ())
         self._left -= len(piece.ids)
         self._characters -= len(piece.text)
         self.started = self.started or bool(piece.ids or piece.text or piece.tool_calls)

@@ -12,6 +12,7 @@ from ..server.choices import Calls, finish_of, spoken
 from ..server.client import Client, Reply
 from ..server.events import Event, events, number, numbers, part, parts, text
 from ..server.models import Served
+from .logprobs import of_completion
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 USAGE = "stream_options"
@@ -77,10 +78,15 @@ class Dialect:
     async def ids(self, request: ServerRequest, fields: Event) -> AsyncGenerator[Piece, None]:
         """An answer in ids to a prompt in ids; fields: those of id_fields that it understands."""
         body = self._body(request) | {"prompt": list(request.ids)} | fields
-        async with aclosing(events(self.client, COMPLETIONS, body)) as stream:
+        most = request.sampling.logprobs
+        async with aclosing(
+            events(self.client, COMPLETIONS, body | self._logprobs(most))
+        ) as stream:
             async for event in stream:
                 for choice in parts(event, "choices"):
-                    yield Piece(ids=tuple(ids_of(choice)), finish=finish_of(choice))
+                    found = () if most is None else of_completion(choice, most)
+                    ids, finish = tuple(ids_of(choice)), finish_of(choice)
+                    yield Piece(ids=ids, finish=finish, logprobs=found)
                 if last := _behind(event):
                     yield last
 
@@ -155,9 +161,17 @@ class Dialect:
         fields = {key: given[key] for key in sorted(names) if given[key] != neutral[key]}
         return self.neutral | {self.names.get(key, key): fields[key] for key in fields}
 
+    def logprob_fields(self, most: int) -> Event:
+        """What asks for logprobs beside ids, and those of so many of the likeliest."""
+        return {}
+
+    def _logprobs(self, most: int | None) -> Event:
+        return {} if most is None else self._taken(self.logprob_fields(most))
+
     def _optional(self, request: ServerRequest) -> Event:
         """The fields without which an answer is still one."""
-        return {USAGE: None, "chat_template_kwargs": None} | self.sampling(request)
+        own = self.sampling(request) | self._logprobs(request.sampling.logprobs)
+        return {USAGE: None, "chat_template_kwargs": None} | own
 
     def _taken(self, fields: Event) -> Event:
         return {key: value for key, value in fields.items() if key not in self.refused}

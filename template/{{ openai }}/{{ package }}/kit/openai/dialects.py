@@ -9,6 +9,7 @@ from ..server.choices import finish_of
 from ..server.client import ServerError
 from ..server.events import Event, events, number, numbers, part, text
 from .dialect import Dialect, ServerRequest
+from .logprobs import of_llama, of_sglang
 
 _GENERATE = frozenset({"meta_info", "output_ids", "text"})  # members of SGLang's own events
 _COMPLETION = frozenset({"content", "stop", "tokens"})  # and of llama.cpp's
@@ -24,6 +25,9 @@ class Vllm(Dialect):
     )
     stops_by_ids = True
     as_it_is: ClassVar[Event] = {"add_special_tokens": False}
+
+    def logprob_fields(self, most: int) -> Event:
+        return {"logprobs": most, "return_tokens_as_token_ids": True}
 
     async def version(self) -> str:
         return text(await self._get("/version"), "version")
@@ -42,6 +46,9 @@ class SgLang(Vllm):
     id_fields = ({},)
     as_it_is: ClassVar[Event] = {}
 
+    def logprob_fields(self, most: int) -> Event:
+        return {"return_logprob": True, "top_logprobs_num": most}
+
     async def version(self) -> str:
         return text(await self._get("/get_server_info"), "version")
 
@@ -55,7 +62,8 @@ class SgLang(Vllm):
         if "seed" in sampling:  # its name on this route
             sampling["sampling_seed"] = sampling.pop("seed")
         body: Event = {"input_ids": list(request.ids), "stream": True, "sampling_params": sampling}
-        have = 0
+        have, most = 0, request.sampling.logprobs
+        body |= self._logprobs(most)
         async with aclosing(events(self.client, "/generate", body, _GENERATE)) as stream:
             async for event in stream:
                 meta, given = part(event, "meta_info"), numbers(event.get("output_ids"))
@@ -67,7 +75,8 @@ class SgLang(Vllm):
                 finish = finish_of(meta) if event else "stop"
                 usage = _usage(meta, "prompt_tokens", "completion_tokens", "cached_tokens")
                 ids = tuple(given[len(given) - new :]) if new > 0 else ()
-                yield Piece(ids=ids, finish=finish, usage=usage if finish else None)
+                found = () if most is None else of_sglang(meta, len(ids), most)
+                yield Piece(ids=ids, finish=finish, usage=usage if finish else None, logprobs=found)
 
 
 class TensorRt(Dialect):
@@ -88,6 +97,9 @@ class LlamaCpp(Dialect):
     id_fields = ({"return_tokens": True},)
     names: ClassVar[dict[str, str]] = {"repetition_penalty": "repeat_penalty"}
 
+    def logprob_fields(self, most: int) -> Event:
+        return {"n_probs": max(most, 1)}
+
     async def version(self) -> str:
         return text(await self._get("/props"), "build_info")
 
@@ -104,7 +116,8 @@ class LlamaCpp(Dialect):
         """
         body = self._body(request) | {"prompt": list(request.ids)} | fields
         body["n_predict"] = body.pop("max_tokens", request.max_tokens)
-        have = 0
+        have, most = 0, request.sampling.logprobs
+        body |= self._logprobs(most)
         async with aclosing(events(self.client, "/completion", body, _COMPLETION)) as stream:
             async for event in stream:
                 ids, count = numbers(event.get("tokens")), number(event.get("tokens_predicted"))
@@ -119,6 +132,7 @@ class LlamaCpp(Dialect):
                     () if lost else tuple(ids),
                     finish=finish,
                     usage=_llama_usage(event) if ended else None,
+                    logprobs=() if most is None or lost else of_llama(event, most),
                 )
                 if ended:
                     return

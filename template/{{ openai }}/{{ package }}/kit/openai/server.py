@@ -43,6 +43,7 @@ class OpenAIBackend:
     """
 
     contract = 1
+    unsupported: ClassVar[tuple[str, ...]] = ()
     models: ClassVar[Cards]  # of the plugin, for what check() says of them
 
     def __init__(self) -> None:
@@ -112,6 +113,7 @@ class OpenAIBackend:
         while True:
             connection = self._connection
             sent = connection.request(request, await self.messages(request), most)
+            connection.say_what_is_missing(sent)
             try:
                 async with aclosing(self._pieces(connection, sent)) as pieces:
                     async for piece in pieces:
