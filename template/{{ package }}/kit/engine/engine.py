@@ -183,7 +183,7 @@ class Engine:
 
         sampler: of the request, which logits need, and ids of a device that samples don't.
         """
-        if sampler is None or np.issubdtype(output.dtype, np.integer):
+        if sampler is None or output.dtype.kind in "iu":
             token = int(output.reshape(-1)[-1])
         else:
             token = sampler.sample(output)
@@ -233,7 +233,7 @@ class Engine:
         x = np.array([request.ids], dtype=np.int64)  # [1, S]
         for n in range(request.max_tokens):
             logits = await self.step(request.id, x)
-            if not n and np.issubdtype(logits.dtype, np.integer):
+            if not n and logits.dtype.kind in "iu":
                 self._support.check_sampled(request, self._model)
             token = self.pick(logits, sampler)
             if token == end:

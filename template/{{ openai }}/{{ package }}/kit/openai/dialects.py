@@ -66,17 +66,19 @@ class SgLang(Vllm):
         body |= self._logprobs(most)
         async with aclosing(events(self.client, "/generate", body, _GENERATE)) as stream:
             async for event in stream:
-                meta, given = part(event, "meta_info"), numbers(event.get("output_ids"))
-                count = number(meta.get("completion_tokens"))
-                new = len(given) if count is None else count - have
-                if new > len(given):
+                meta, value = part(event, "meta_info"), event.get("output_ids")
+                given = value if isinstance(value, list) else []
+                length, count = len(given), number(meta.get("completion_tokens"))
+                new = max(length if count is None else count - have, 0)
+                ids = numbers(given[length - new :]) if 0 < new <= length else []
+                if new > len(ids):
                     raise ServerError("the server's stream left out ids of the answer")
-                have += max(new, 0)
+                have += new
                 finish = finish_of(meta) if event else "stop"
                 usage = _usage(meta, "prompt_tokens", "completion_tokens", "cached_tokens")
-                ids = tuple(given[len(given) - new :]) if new > 0 else ()
                 found = () if most is None else of_sglang(meta, len(ids), most)
-                yield Piece(ids=ids, finish=finish, usage=usage if finish else None, logprobs=found)
+                last = usage if finish else None
+                yield Piece(ids=tuple(ids), finish=finish, usage=last, logprobs=found)
 
 
 class TensorRt(Dialect):

@@ -144,8 +144,11 @@ class OpenAIBackend:
         name, seconds = connection.settings.address.shown, connection.settings.silence_seconds
         cut = Cut(connection.tokenizer, connection.kind(request) == "ids", request.max_tokens)
         usage: Usage | None = None
-        async with aclosing(connection.stream(request)) as stream:
-            async for piece in in_time(_filled(stream), seconds, name):
+        async with (
+            aclosing(connection.stream(request)) as stream,
+            aclosing(in_time(stream, _is_filled, seconds, name)) as filled,
+        ):
+            async for piece in filled:
                 usage = piece.usage or usage
                 piece = cut.feed(piece)
                 if not piece.finish:
@@ -170,8 +173,6 @@ class OpenAIBackend:
             await client.close()
 
 
-async def _filled(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    """The pieces that have something: an event without is no sign of life."""
-    async for piece in pieces:
-        if piece.ids or piece.text or piece.finish or piece.usage:
-            yield piece
+def _is_filled(piece: Piece) -> bool:
+    """Whether a piece has something: an event without is no sign of life."""
+    return bool(piece.ids or piece.text or piece.finish or piece.usage)

@@ -116,7 +116,7 @@ class ExoEngine(InferenceEngine):
         """
         request_id = _request.get()
         try:
-            logits = np.issubdtype(x.dtype, np.floating)
+            logits = x.dtype.kind == "f"
             sampler = self._sampler(request_id, Sampling(temp, top_p)) if logits else None
             token = self.engine.pick(x, sampler)
         except Exception as error:

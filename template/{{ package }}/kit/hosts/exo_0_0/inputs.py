@@ -19,10 +19,13 @@ def refusal(
     seconds after a restart.
     """
     takes_ids = engine.executor.whole_model or shard.is_first_layer()
-    are_ids = np.issubdtype(x.dtype, np.integer) and x.ndim == 2
-    are_hidden = np.issubdtype(x.dtype, np.floating) and x.ndim == 3
+    are_ids = x.dtype.kind in "iu" and x.ndim == 2
+    are_hidden = x.dtype.kind == "f" and x.ndim == 3
     right = (are_ids if takes_ids else are_hidden) and len(x) == 1 and x.size > 0
-    if not right or (are_ids and x.min() < 0):
+    low = high = 0
+    if right and are_ids:  # a reduction costs more than all else here
+        low, high = (x.item(),) * 2 if x.size == 1 else (int(x.min()), int(x.max()))
+    if not right or low < 0:
         what = "token ids (1, S)" if takes_ids else "hidden states (1, S, D)"
         return (
             f"this node has layers {shard.start_layer} to {shard.end_layer} and takes {what}, "
@@ -31,8 +34,8 @@ def refusal(
         )
     if x.shape[1] > 4 * prompts.MOST_CHARACTERS:  # a character has up to four bytes
         return f"the prompt is too long: {x.dtype} {x.shape}"
-    if are_ids and x.max() > LARGEST_ID:
-        return f"there is no token {x.max()}"
+    if high > LARGEST_ID:
+        return f"there is no token {high}"
     request = engine.requests.get(request_id)
     if is_stepping or (request and not request.takes(x)):
         return f"{x.dtype} {x.shape} is not this request's next step, which goes on without it"

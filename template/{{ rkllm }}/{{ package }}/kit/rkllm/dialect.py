@@ -21,7 +21,7 @@ class ServerRequest:
     sampling: Sampling = NEUTRAL
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen ones take three times as long to make
 class Chunk:
     """A piece of an answer; count is the server's own number of tokens, where it tells.
 

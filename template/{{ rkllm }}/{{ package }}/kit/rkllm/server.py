@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from .dialect import Chunk, Dialect, ServerRequest
 from .probe import probe
 from .settings import Settings
 
+MOST_WAITING = 256  # chunks that nobody has taken yet; then the server waits
 CLOSE_SECONDS = 0.2  # for the end of an answer that is nearly there, and once more for unloading
 
 _log = logging.getLogger(__name__)
@@ -34,30 +35,45 @@ class Remains(Enum):
     BROKEN = "broken"  # the answer was cut
 
 
-@dataclass(eq=False)
 class Stream:
-    """One answer at the server; reading: its next chunk, whoever waits for that. None: the end."""
+    """One answer at the server: a task of its own reads it, so that who leaves it cuts nothing.
 
-    answer: Answer
-    chunks: AsyncGenerator[Chunk, None]
-    reading: "asyncio.Future[Chunk | None] | None" = None
-    failed: bool = False
-    ended: bool = False
+    failed: reading it raised. ended: its last chunk was taken.
+    """
+
+    def __init__(self, answer: Answer, chunks: AsyncGenerator[Chunk, None]) -> None:
+        self.answer = answer
+        self.failed = self.ended = False
+        self._chunks = deque[Chunk]()
+        self._came, self._taken = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._read(chunks))
+        self._task.add_done_callback(lambda _: self._came.set())
+
+    async def _read(self, chunks: AsyncGenerator[Chunk, None]) -> None:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                self._chunks.append(chunk)
+                self._came.set()
+                while len(self._chunks) >= MOST_WAITING:
+                    self._taken.clear()
+                    await self._taken.wait()
 
     async def next(self) -> Chunk | None:
-        """The next chunk. Who is cancelled here cuts nothing at the server."""
-        if self.reading is None:
-            self.reading = asyncio.ensure_future(anext(self.chunks, None))
-        chunk = await asyncio.shield(self.reading)
-        self.reading, self.ended = None, chunk is None
-        return chunk
+        """The next chunk, None at the end. Raises ServerError."""
+        while not self._chunks:
+            if self._task.done():
+                self._task.result()
+                self.ended = True
+                return None
+            self._came.clear()
+            await self._came.wait()
+        self._taken.set()
+        return self._chunks.popleft()
 
     async def close(self) -> None:
         """Cut it."""
-        if self.reading is not None:
-            self.reading.cancel()
-            await asyncio.gather(self.reading, return_exceptions=True)
-        await self.chunks.aclose()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
 
 class ServerBackend:
@@ -160,9 +176,10 @@ class ServerBackend:
         elif remains is Remains.REST or self._shared:
             await server.settle(self._model)
         async with aclosing(server.stream(request)) as stream:
-            lively = in_time(_filled(stream), settings.silence_seconds, settings.address.shown)
-            async for chunk in lively:
-                yield chunk
+            name, seconds = settings.address.shown, settings.silence_seconds
+            async with aclosing(in_time(stream, _is_filled, seconds, name)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def _after(self, answer: Answer) -> None:
         """An answer has come to its end at the server."""
@@ -210,8 +227,6 @@ class ServerBackend:
             await client.close()
 
 
-async def _filled(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """The chunks that have something: an event without is no sign of life."""
-    async for chunk in chunks:
-        if chunk.text or chunk.final:
-            yield chunk
+def _is_filled(chunk: Chunk) -> bool:
+    """Whether a chunk has something: an event without is no sign of life."""
+    return bool(chunk.text) or chunk.final

@@ -19,10 +19,13 @@ _MOST_CALLS = 128  # of tools, in one answer
 def spoken(choice: Event) -> tuple[str, str]:
     """The reasoning and the text of a choice; content may be a text, or a list of parts."""
     message = part(choice, "delta") or part(choice, "message") or choice
-    reasoning, content = next((t for key in _THOUGHTS if (t := _joined(message.get(key)))), ""), ""
+    reasoning, content = "", ""
+    if not message.keys().isdisjoint(_THOUGHTS):
+        reasoning = next((t for key in _THOUGHTS if (t := _joined(message.get(key)))), "")
     for key in _SAID:
-        text, within = _split(message.get(key))
-        content, reasoning = content + text, reasoning + within
+        if value := message.get(key):
+            text, within = _split(value)
+            content, reasoning = content + text, reasoning + within
     return reasoning, content
 
 

@@ -6,9 +6,9 @@ known, and each event that is none of an answer's, ends the answer with the serv
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .address import clean
 from .client import LINE, Client, Reply, ServerError, words
@@ -36,6 +36,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.name = self.data = self.other = b""
+        self._parsed: Event | None = None
         self._lines = 0
         self._raw = False  # an object without a field before it
 
@@ -58,13 +59,14 @@ class _Reader:
         if self._lines > _LINES or len(self.data) > LINE:
             raise ServerError("the server's stream has an event that is too long; it was cut off")
         # Some leave no empty line behind an event.
-        return self.data == DONE or (self.data[-1:] == b"}" and _parsed(self.data) is not None)
+        self._parsed = _parsed(self.data) if self.data[-1:] == b"}" else None
+        return self.data == DONE or self._parsed is not None
 
-    def take(self) -> tuple[bytes, bytes]:
-        """The name and the data of the event that has ended."""
-        taken = self.name, self.data
+    def take(self) -> tuple[bytes, bytes, Event | None]:
+        """The name of the event that has ended, its data, and the JSON that this is."""
+        taken = self.name, self.data, self._parsed or _parsed(self.data)
         self.name = self.data = b""
-        self._lines, self._raw = 0, False
+        self._parsed, self._lines, self._raw = None, 0, False
         return taken
 
 
@@ -107,30 +109,71 @@ def event(line: bytes) -> Event:
     return parsed
 
 
-async def in_time(items: AsyncIterator[T], seconds: float, name: str) -> AsyncGenerator[T, None]:
-    """What comes of a stream; the next has so many seconds, whatever else the server sends."""
-    while True:
-        try:
-            async with asyncio.timeout(seconds):
-                item = await anext(items)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise silent(name) from error
-        yield item
+class _Silence:
+    """Bounds each wait of this task, as asyncio.timeout() does, by one timer for all of them.
+
+    since: seconds of the loop's clock at which the wait began; None while the task doesn't wait.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._loop = seconds, asyncio.get_running_loop()
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._cancels: int | None = None  # of the task, before the one from here
+        self.since: float | None = None
+        self._timer = self._loop.call_later(seconds, self._check)
+
+    def start(self) -> None:
+        """A wait begins."""
+        self.since = self._loop.time()
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        due = (now if self.since is None else self.since) + self._seconds
+        if due > now:
+            self._timer = self._loop.call_at(due, self._check)
+        else:
+            self._cancels = self._task.cancelling()
+            self._task.cancel()
+
+    def was_too_long(self) -> bool:
+        """Whether this alone has cancelled the task, which goes on then."""
+        return self._cancels is not None and self._task.uncancel() <= self._cancels
+
+    def stop(self) -> None:
+        """Nothing is bounded any more."""
+        self._timer.cancel()
 
 
-def silent(name: str) -> ServerError:
-    """The sentence on a server that says nothing more."""
-    return ServerError(f"{name} was silent for too long; see the server's log")
+async def in_time(
+    items: AsyncIterator[T], is_filled: Callable[[T], bool], seconds: float, name: str
+) -> AsyncGenerator[T, None]:
+    """What has something, of what comes; the next has so many seconds, whatever else is sent.
+
+    One task iterates it, and closes it. Raises ServerError.
+    """
+    silence = _Silence(seconds)
+    try:
+        silence.start()
+        async for item in items:
+            if is_filled(item):
+                silence.since = None
+                yield item
+                silence.start()
+    except asyncio.CancelledError as error:
+        if silence.was_too_long():
+            raise ServerError(f"{name} was silent for too long; see the server's log") from error
+        raise
+    finally:
+        silence.stop()
 
 
-def _checked(client: Client, known: frozenset[str], name: bytes, data: bytes) -> Event:
+def _checked(
+    client: Client, known: frozenset[str], name: bytes, data: bytes, parsed: Event | None
+) -> Event:
     """An event of an answer. Raises ServerError."""
     failed = b"error" in name.lower()
     if data == DONE and not failed:
         return {}
-    parsed = _parsed(data)
     if parsed is not None and not failed and not _failed(parsed, known):
         return parsed
     if name.decode("ascii", "replace").lower() in _ALIVE:
