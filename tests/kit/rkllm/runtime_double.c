@@ -2,10 +2,12 @@
 
 Declarations of our own, after the vendor's headers. $DOUBLE_SCRIPT is a file: each line is one
 answer's ids, the next run takes the next line, the last one for ever; an id written ~id is half a
-character (state WAITING), a word after | is an id's text. $DOUBLE_LOG gets a line a call.
-$DOUBLE_TOKEN_MS is the time of a token. $DOUBLE_FAULT: hang-load, refuse, error, code, deaf
-(ignores an abort for 1 s), leak (a length stop is gone on with by a run that keeps), crash,
-silent. */
+character (state WAITING), a word after | is an id's text. Where $DOUBLE_ECHO names a file, an
+answer is the prompt's last message instead: its first line has the ids of a message's two marks,
+and each further line the bytes of an id in hex, so that half characters are found here.
+$DOUBLE_LOG gets a line a call. $DOUBLE_TOKEN_MS is the time of a token. $DOUBLE_FAULT, or the word
+in the file that $DOUBLE_FAULTS names: hang-load, refuse, error, code, deaf (ignores an abort for
+1 s), leak (what a stop cut off opens the next run), crash (at the second token), silent. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -78,7 +80,8 @@ typedef int (*Callback)(Result *, void *, int);
 typedef void (*Callback)(Result *, void *, int);
 #endif
 typedef struct { Callback result; void *userdata; void *rest[4]; } Callbacks;
-typedef struct { Callback callback; Param param; volatile int stop, running; int cached; int line; char *left; } Handle;
+typedef struct { int id, half; char text[64]; } Said;
+typedef struct { Callback callback; Param param; volatile int stop, running; int cached, line, count, at; Said *said; } Handle;
 
 #if GROUP == 110
 _Static_assert(sizeof(Param) == 200 && sizeof(Input) == 32 && sizeof(Infer) == 24 && sizeof(Result) == 32, "1.1");
@@ -93,7 +96,12 @@ _Static_assert(sizeof(Param) == 184 && sizeof(Input) == 160 && sizeof(Infer) == 
 #ifdef VERSION
 const char *double_version = "I rkllm: rkllm-runtime version: " VERSION ", rknpu driver version: 0.9.8";
 #endif
-static int is(const char *fault) { const char *f = getenv("DOUBLE_FAULT"); return f && !strcmp(f, fault); }
+static int is(const char *fault) {
+  const char *f = getenv("DOUBLE_FAULT"), *path = getenv("DOUBLE_FAULTS"); char word[32] = "";
+  FILE *file = path ? fopen(path, "r") : NULL;
+  if (file) { if (fscanf(file, "%31s", word) == 1) f = word; fclose(file); }
+  return f && !strcmp(f, fault);
+}
 static long number(const char *name, long other) { const char *v = getenv(name); return v ? atol(v) : other; }
 static void note(const char *text) {
   const char *path = getenv("DOUBLE_LOG"); FILE *f = path ? fopen(path, "a") : NULL;
@@ -120,7 +128,9 @@ int rkllm_init(Handle **handle, Param *p, Callback callback) {
   if (fread(magic, 1, 5, f) != 5) magic[0] = 0;
   fclose(f);
   if (is("refuse") || strncmp(magic, "RKLLM", 5)) return -1;
-  *handle = calloc(1, sizeof(Handle)); (*handle)->callback = callback; (*handle)->param = *p;
+  *handle = calloc(1, sizeof(Handle)); (*handle)->said = calloc(1 << 14, sizeof(Said));
+  if (getenv("DOUBLE_ECHO")) learn(getenv("DOUBLE_ECHO"));
+  (*handle)->callback = callback; (*handle)->param = *p;
   snprintf(line, sizeof line, "init context %d max %d top_k %d temperature %.2f skip %d"
 #if GROUP >= 120
     " cpus %d mask %x", p->context, p->max_new, p->top_k, p->temperature, p->skip_special, p->extend.cpus, p->extend.mask);
@@ -130,11 +140,50 @@ int rkllm_init(Handle **handle, Param *p, Callback callback) {
   note(line); return 0;
 }
 
-static char *answer(Handle *h) {
+static void scripted(Handle *h) {
   const char *path = getenv("DOUBLE_SCRIPT"); FILE *f = path ? fopen(path, "r") : NULL; static char line[1 << 16];
-  if (!f) return strcpy(line, "5 6 7");
-  for (int n = 0; n <= h->line; n++) if (!fgets(line, sizeof line, f)) break;
-  h->line++; fclose(f); line[strcspn(line, "\n")] = 0; return line;
+  strcpy(line, "5 6 7");
+  for (int n = 0; f && n <= h->line; n++) if (!fgets(line, sizeof line, f)) break;
+  h->line++; if (f) fclose(f);
+  line[strcspn(line, "\n")] = 0;
+  for (char *word = strtok(line, " "); word; word = strtok(NULL, " ")) {
+    Said *s = &h->said[h->count++]; char *bar = strchr(word, '|');
+    s->half = *word == '~'; s->id = atoi(word + s->half); snprintf(s->text, sizeof s->text, "%s", bar ? bar + 1 : "");
+  }
+}
+
+#define IDS (1 << 18)
+static struct { int start, end, size; char *bytes[IDS]; } vocabulary;
+static void learn(const char *path) {
+  FILE *f = vocabulary.size ? NULL : fopen(path, "r"); char line[1024];
+  if (!f || fscanf(f, "%d %d ", &vocabulary.start, &vocabulary.end) != 2) return;
+  for (vocabulary.size = 0; vocabulary.size < IDS && fgets(line, sizeof line, f); vocabulary.size++) {
+    char *bytes = vocabulary.bytes[vocabulary.size] = calloc(1, strlen(line) / 2 + 1); unsigned byte;
+    for (int n = 0; sscanf(line + 2 * n, "%2x", &byte) == 1; n++) bytes[n] = (char)byte;
+  }
+  fclose(f);
+}
+
+static int is_whole(const char *text) {  /* whether UTF-8 ends with a whole character */
+  size_t size = strlen(text), back = 0;
+  while (back < size && ((unsigned char)text[size - 1 - back] & 0xc0) == 0x80) back++;
+  if (back >= size) return size == 0;
+  unsigned char lead = text[size - 1 - back];
+  return back == (lead >= 0xf0 ? 3u : lead >= 0xe0 ? 2u : lead >= 0xc0 ? 1u : 0u);
+}
+
+static void echoed(Handle *h, const int32_t *ids, int count) {
+  int end = count - 1, begin; char text[64] = "";
+  while (end >= 0 && ids[end] != vocabulary.end) end--;
+  for (begin = end; begin >= 0 && ids[begin] != vocabulary.start; begin--);
+  if (begin < 0) begin = 0;
+  while (begin < end && !strchr(vocabulary.bytes[ids[begin++]], '\n'));  /* the role's line */
+  for (; begin < end; begin++) {
+    Said *s = &h->said[h->count++];
+    s->id = ids[begin]; strncat(text, vocabulary.bytes[s->id], sizeof text - strlen(text) - 1);
+    s->half = !is_whole(text); strcpy(s->text, s->half ? "" : text);
+    if (!s->half) *text = 0;
+  }
 }
 
 static int say(Handle *h, const char *text, int id, int state) {
@@ -147,13 +196,12 @@ static int say(Handle *h, const char *text, int id, int state) {
 }
 
 int rkllm_run(Handle *h, Input *in, Infer *infer, void *user) {
-  char line[1 << 16], text[600]; int max = h->param.max_new, made = 0, keep = 0;
-  int limit_is_own = 0; (void)limit_is_own;
+  char line[600]; int max = h->param.max_new, made = 0, keep = 0;
 #if GROUP >= 120
   keep = infer->keep;
 #endif
 #if GROUP >= 130
-  if (infer->max_new > 0) max = infer->max_new, limit_is_own = 1;
+  if (infer->max_new > 0) max = infer->max_new;
   snprintf(line, sizeof line, "run ids %zu first %d keep %d cached %d max %d top_k %d top_p %.2f temperature %.2f repeat %.2f", in->u.tokens.count,
     in->u.tokens.ids[0], keep, h->cached, max, infer->sampling->top_k, infer->sampling->top_p, infer->sampling->temperature, infer->sampling->repeat);
 #else
@@ -162,39 +210,37 @@ int rkllm_run(Handle *h, Input *in, Infer *infer, void *user) {
   note(line);
   if (in->type != 1) return -2;
   if (is("code")) return -3;
-  if (is("crash")) { volatile int *p = NULL; *p = 1; }
   h->stop = 0; h->running = 1;
   if (!keep) h->cached = 0;
   h->cached += (int)in->u.tokens.count;
   if (is("silent")) usleep(1000 * number("DOUBLE_LOAD_MS", 1000));
-  char *rest = h->left ? h->left : answer(h);  /* what a length stop left opens the next run */
-  h->left = NULL;
-  char copy[1 << 16]; snprintf(copy, sizeof copy, "%s", rest);
-  int first = 1;
-  for (char *word = strtok(copy, " "); word && made < max; word = strtok(NULL, " ")) {
+  if (h->at >= h->count) {  /* else what a stop left opens this run */
+    h->at = h->count = 0;
+    if (vocabulary.size) echoed(h, in->u.tokens.ids, (int)in->u.tokens.count); else scripted(h);
+  }
+  for (; h->at < h->count && made < max; h->at++) {
+    Said *s = &h->said[h->at];
     for (long waited = 0; waited < number("DOUBLE_TOKEN_MS", 0); waited++) { usleep(1000); if (h->stop && !is("deaf")) break; }
     if (h->stop && !is("deaf")) break;
-    int half = *word == '~'; char *bar = strchr(word, '|');
-    snprintf(text, sizeof text, "%s", bar ? bar + 1 : "");
-    if (!first) h->cached++;   /* a token is in the cache once the next is made of it */
-    first = 0; made++;
-    if (is("error") && made == 2) { say(h, NULL, -1, 3); h->running = 0; return 0; }
-    if (say(h, half ? "" : text, atoi(word + half), half)) break;
+    if (made) h->cached++;  /* a token is in the cache once the next is made of it */
+    made++;
+    if (is("error") && made == 2) { say(h, NULL, -1, 3); h->at = h->count; h->running = 0; return 0; }
+    if (is("crash") && made == 2) { volatile int *p = NULL; *p = 1; }
+    if (say(h, s->text, s->id, s->half)) break;
   }
-  h->running = 0;
-  if (made == max && is("leak")) { static char more[16]; h->left = strcpy(more, "9 9 9"); }
-  note("end");
+  if (!is("leak")) h->at = h->count;
+  h->running = 0; note("end");
   if (!h->stop) say(h, NULL, -1, 2);
   return 0;
 }
 
 int rkllm_abort(Handle *h) { note("abort"); h->stop = 1; return 0; }
 int rkllm_is_running(Handle *h) { return GROUP >= 130 ? h->running : !h->running; }
-int rkllm_destroy(Handle *h) { note("destroy"); free(h); return 0; }
+int rkllm_destroy(Handle *h) { note("destroy"); free(h->said); free(h); return 0; }
 #if GROUP == 120
-int rkllm_clear_kv_cache(Handle *h, int keep) { note("clear"); h->cached = 0; h->left = NULL; return 0; }
+int rkllm_clear_kv_cache(Handle *h, int keep) { note("clear"); h->cached = 0; h->at = h->count; return 0; }
 #elif GROUP > 120
-int rkllm_clear_kv_cache(Handle *h, int keep, int *start, int *end) { note("clear"); if (start || end) return -1; h->cached = 0; h->left = NULL; return 0; }
+int rkllm_clear_kv_cache(Handle *h, int keep, int *start, int *end) { note("clear"); if (start || end) return -1; h->cached = 0; h->at = h->count; return 0; }
 int rkllm_get_kv_cache_size(Handle *h, int *sizes) { sizes[0] = h->cached; return 0; }
 int rkllm_set_function_tools(Handle *h, const char *a, const char *b, const char *c) { return 0; }
 #endif

@@ -196,7 +196,8 @@ class InProcess:
             if not done.done():
                 await in_thread(library.abort)
                 await self._returned(done)
-            elif answer.finish and not done.exception() and not running.failed:
+            # After a stop at a limit the next run may go on with this one: its cache is cleared.
+            elif answer.finish == "stop" and not done.exception() and not running.failed:
                 self._in_cache = await in_thread(partial(_in_cache, library, answer))
         finally:
             self._turn.release()

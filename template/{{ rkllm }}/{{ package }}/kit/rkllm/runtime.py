@@ -25,6 +25,7 @@ _VERSION = re.compile(rb"rkllm-runtime version[:= ]{1,3}v?(\d{1,2}\.\d{1,2}\.\d{
 _ALONE = re.compile(rb"\0v?(1\.[1-3]\.\d)\0")
 # Symbols that came with a group: the newest that is there rules out the ones before it.
 _SINCE = (("rkllm_get_kv_cache_size", "1.2.1"), ("rkllm_clear_kv_cache", "1.2.0"))
+_CALLED = ("rkllm_createDefaultParam", "rkllm_init", "rkllm_run", "rkllm_abort", "rkllm_destroy")
 
 
 class RuntimeLibraryError(RuntimeError):
@@ -85,9 +86,11 @@ class Library:
     def _abi(self) -> Abi:
         """The group of the library's version, where its symbols don't contradict."""
         since = next((group for name, group in _SINCE if hasattr(self._calls, name)), "1.1")
-        if not hasattr(self._calls, "rkllm_createDefaultParam"):
+        called = (*_CALLED, "rkllm_clear_kv_cache")[: 5 if since == "1.1" else 6]
+        if missing := [name for name in called if not hasattr(self._calls, name)]:
             raise RuntimeLibraryError(
-                f"{self.path} is no RKLLM runtime: it has none of its functions"
+                f"{self.path} is no RKLLM runtime, or not a whole one: it has no "
+                f"{', '.join(missing)}"
             )
         # What is told alone by its symbols needs no version.
         version = self.version or {"1.1": "1.1.4", "1.2.0": "1.2.0"}.get(since, "")

@@ -1,0 +1,123 @@
+"""RKLLM in the node's process, on a real exo 0.0: a library that plays each of its versions.
+
+SOAK times as many requests: SOAK=10 asks 500 of each version.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from client_0_0 import wait
+from fixtures_0_0 import SOAK
+from host_0_0 import EXO_PYTHON, VARIANTS, WHY_NOT
+from nodes_0_0 import Node
+from runtime_library import (
+    COMPILER,
+    GROUPS,
+    NO_COMPILER,
+    VOCABULARY,
+    Board,
+    memory,
+    question,
+    threads,
+)
+from world_0_0 import World, make_world
+
+pytestmark = [
+    pytest.mark.skipif(not EXO_PYTHON, reason=WHY_NOT),
+    pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER),
+    pytest.mark.xdist_group("real-exo"),
+]
+
+REQUESTS = 50 * SOAK
+CLIENTS = 4
+TOKENS = 150  # the node's limit of an answer: a short question has fewer, a long one more
+GROWTH = 10.0  # MB that the node may grow by after the first tenth
+SPARE = 4  # threads that may be there for a moment longer
+
+
+@pytest.fixture(scope="module")
+def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """exo 0.0 with the RKLLM plugin as it is."""
+    folder = tmp_path_factory.mktemp("rkllm-0-0")
+    with make_world(template, folder, VARIANTS["rkllm"], played=False) as made:
+        _, repository, _ = made.host.variant.models[0]
+        tokenizer = made.checkpoints / repository.replace("/", "--")
+        made.host.run(VOCABULARY, tokenizer, folder / "vocabulary")
+        yield made
+
+
+@pytest.fixture(params=GROUPS)
+def started(
+    request: pytest.FixtureRequest, world: World, tmp_path: Path
+) -> Iterator[tuple[Node, Board]]:
+    """A node on a library of this group."""
+    board = Board(tmp_path, request.param, world.folder / "vocabulary")
+    board.plays("" if request.param == "110" else "leak")  # 1.1 has no call to clear with
+    with world.ring(tmp_path.name, 1, tokens=TOKENS, **board.settings) as [node]:
+        yield node, board
+
+
+def wrong(node: Node, n: int) -> str | None:
+    """Ask once; what is wrong with it. A third leaves, a sixth has a limit, half are streamed."""
+    asked = question(n, long=n % 3 == 2 or n % 6 == 0)
+    if n % 3 == 2:
+        client = node.client(asked, stream=True)
+        client.read(3)
+        client.leave()
+        text = "".join(client.texts)
+        return None if asked.startswith(text) else f"{n} cut: {text!r}"
+    reply = node.ask(asked, stream=bool(n % 2))
+    if n % 6 == 0:
+        is_right = 0 < len(reply.text) < len(asked) and asked.startswith(reply.text)
+        is_right = is_right and reply.finish == "length"
+    else:
+        is_right = (reply.text, reply.finish) == (asked, "stop")
+    return None if is_right else f"{n}: {reply}"
+
+
+def test_each_answer_is_the_library_s_to_the_letter(started: tuple[Node, Board]) -> None:
+    node, board = started
+    assert node.process is not None
+    process = node.process.pid
+    looks: list[tuple[float, int]] = []
+    done, lock = list[int](), threading.Lock()
+
+    def ask(n: int) -> str | None:
+        found = wrong(node, n)
+        with lock:
+            done.append(n)
+            if len(done) % (REQUESTS // 10) == 0:
+                looks.append((memory(process), threads(process)))
+        return found
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        faults = [each for each in pool.map(ask, range(REQUESTS)) if each]
+    print(f"{board.group}: {REQUESTS} requests, {len(faults)} wrong, MB and threads: {looks}")
+    assert not faults, faults[:3]
+    assert wait(lambda: not node.in_flight(), 10)
+    assert looks[-1][0] - looks[0][0] <= GROWTH, looks
+    assert looks[-1][1] <= looks[0][1] + SPARE, looks
+    assert board.calls("abort") >= REQUESTS // 4
+    assert board.calls("init") == 1
+    assert "Traceback" not in node.log
+
+
+@pytest.mark.parametrize("started", ["130"], indirect=True)
+def test_a_crash_in_the_library_takes_the_node_along(started: tuple[Node, Board]) -> None:
+    """As the README says: exo 0.0 runs a plugin in its own process."""
+    node, board = started
+    assert node.ask(question(1)).text == question(1)
+    board.plays("crash")
+    reply = node.ask(question(2))
+    assert reply.status == 0, reply  # the connection broke
+    assert node.gone()
+    assert node.process is not None
+    assert node.process.returncode == -signal.SIGSEGV
+    board.plays("")
+    node.start()
+    assert wait(lambda: node.sees() == 1, 60)
+    assert node.ask(question(3)).text == question(3)
