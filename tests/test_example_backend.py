@@ -13,13 +13,21 @@ ROOT = Path(__file__).parents[1]
 
 # What the example uses of llama-cpp-python: generate() gives ids one by one, for ever.
 LLAMA = """
+LLAMA_DEFAULT_SEED = 0xFFFFFFFF
+
 class Llama:
+    seeds = []
     def __init__(self, path, n_ctx, verbose):
         assert path.endswith("m.gguf") and n_ctx == 0 and verbose is False
     def n_ctx(self):
         return 40
-    def generate(self, tokens, temp, top_p, top_k, min_p, repeat_penalty):
+    def set_seed(self, seed):
+        self.seeds.append(seed)
+    def generate(
+        self, tokens, temp, top_p, top_k, min_p, repeat_penalty, frequency_penalty, presence_penalty
+    ):
         assert (temp, top_p, top_k, min_p, repeat_penalty) == (0.0, 1.0, 0, 0.0, 1.0)
+        assert (frequency_penalty, presence_penalty) == (0.0, 0.0)
         yield from [10, 11, 12] if len(tokens) > 3 else []
         while len(tokens) < 4:
             yield 10
@@ -36,7 +44,7 @@ ASK = """
 import asyncio, llama_cpp
 from pathlib import Path
 from {package}.backend import Backend
-from {package}.kit.contract import Layers, Request, RequestError
+from {package}.kit.contract import Layers, Request, RequestError, Sampling
 from {package}.kit.engine.engine import Engine
 from {package}.models import MODELS
 
@@ -49,8 +57,9 @@ class Source:
         assert patterns == ("*.gguf",)
         return folder
 
-async def whole(engine, ids, most):
-    pieces = [p async for p in engine.answer(Request(f"r{{len(ids)}}", "x", ids, most))]
+async def whole(engine, ids, most, **sampling):
+    request = Request(f"r{{len(ids)}}", "x", ids, most, Sampling(**sampling))
+    pieces = [p async for p in engine.answer(request)]
     return [i for p in pieces for i in p.ids], pieces[-1].finish
 
 async def main():
@@ -58,8 +67,9 @@ async def main():
     await engine.load(Layers(model.id, 0, model.layers - 1, model.layers), Source())
     llama_cpp.Llama.end = engine.tokenizer.eos_token_id
     assert await whole(engine, (1, 2, 3, 4), 9) == ([10, 11, 12], "stop")
-    assert await whole(engine, (1,), 9) == ([10] * 9, "length")
+    assert await whole(engine, (1,), 9, seed=7) == ([10] * 9, "length")
     assert await whole(engine, (1, 2), 900) == ([10] * 38, "length")
+    assert llama_cpp.Llama.seeds == [0xFFFFFFFF, 7, 0xFFFFFFFF]
     try:
         await whole(engine, tuple(range(40)), 9)
     except RequestError as error:

@@ -104,6 +104,8 @@ class EX826(Check, row="batching"):
         backend, most = await _backend(driver), [0]
         if hasattr(backend, "step_batch"):
             around = wrapped(backend, "step_batch", lambda plain: _counted_steps(plain, most))
+        elif getattr(backend, "blocking", False):
+            raise CannotError("the backend is driven by one thread, one answer after the other")
         elif hasattr(backend, "answer"):
             around = wrapped(backend, "answer", lambda plain: _counted_answers(plain, most))
         else:

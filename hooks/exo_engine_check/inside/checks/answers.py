@@ -103,12 +103,18 @@ def _end_of_zero(folder: Path) -> Iterator[bool]:
     ends |= {"generation_config.json": {"eos_token_id": 0}, "config.json": {"eos_token_id": 0}}
     changed = 0 in names and "tokenizer_config.json" in files
     for name in ends.keys() & files.keys() if changed else ():
-        folder.joinpath(name).write_text(json.dumps(files[name] | ends[name]), encoding="utf-8")
+        _replace(folder / name, json.dumps(files[name] | ends[name]).encode())
     try:
         yield changed
     finally:
         for path, content in before.items():
-            path.write_bytes(content)
+            _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Another file in a file's place: it may be a link to what is the author's."""
+    path.unlink()
+    path.write_bytes(content)
 
 
 class EX807(Check):
