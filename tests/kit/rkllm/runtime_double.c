@@ -117,6 +117,18 @@ Param rkllm_createDefaultParam(void) {
   return p;
 }
 
+#define IDS (1 << 18)
+static struct { int start, end, size; char *bytes[IDS]; } vocabulary;
+static void learn(const char *path) {
+  FILE *f = vocabulary.size ? NULL : fopen(path, "r"); char line[1024];
+  if (!f || fscanf(f, "%d %d ", &vocabulary.start, &vocabulary.end) != 2) return;
+  for (vocabulary.size = 0; vocabulary.size < IDS && fgets(line, sizeof line, f); vocabulary.size++) {
+    char *bytes = vocabulary.bytes[vocabulary.size] = calloc(1, strlen(line) / 2 + 1); unsigned byte;
+    for (int n = 0; sscanf(line + 2 * n, "%2x", &byte) == 1; n++) bytes[n] = (char)byte;
+  }
+  fclose(f);
+}
+
 #if GROUP >= 130
 int rkllm_init(Handle **handle, Param *p, Callbacks *c) { Callback callback = c->result;
 #else
@@ -150,18 +162,6 @@ static void scripted(Handle *h) {
     Said *s = &h->said[h->count++]; char *bar = strchr(word, '|');
     s->half = *word == '~'; s->id = atoi(word + s->half); snprintf(s->text, sizeof s->text, "%s", bar ? bar + 1 : "");
   }
-}
-
-#define IDS (1 << 18)
-static struct { int start, end, size; char *bytes[IDS]; } vocabulary;
-static void learn(const char *path) {
-  FILE *f = vocabulary.size ? NULL : fopen(path, "r"); char line[1024];
-  if (!f || fscanf(f, "%d %d ", &vocabulary.start, &vocabulary.end) != 2) return;
-  for (vocabulary.size = 0; vocabulary.size < IDS && fgets(line, sizeof line, f); vocabulary.size++) {
-    char *bytes = vocabulary.bytes[vocabulary.size] = calloc(1, strlen(line) / 2 + 1); unsigned byte;
-    for (int n = 0; sscanf(line + 2 * n, "%2x", &byte) == 1; n++) bytes[n] = (char)byte;
-  }
-  fclose(f);
 }
 
 static int is_whole(const char *text) {  /* whether UTF-8 ends with a whole character */

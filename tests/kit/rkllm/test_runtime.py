@@ -19,8 +19,6 @@ from exo_kit.kit.rkllm.runtime import version_of
 from exo_kit.kit.rkllm.settings import Settings
 from exo_kit.models import MODELS
 
-pytest_plugins = ("played_runtime",)
-
 TEXT = "Hello 😀 日本語 नमस्ते 👩‍👩‍👧."
 
 

@@ -9,8 +9,6 @@ from played_runtime import compiled, needs_compiler
 from exo_kit.kit.contract import LoadError, RequestError
 from exo_kit.kit.rkllm.runtime import RuntimeLibraryError
 
-pytest_plugins = ("played_runtime",)
-
 
 async def is_served(client, played):
     """The next request, on what is there now."""
