@@ -5,14 +5,23 @@ import re
 
 import pytest
 
+from exo_kit.kit.contract import Request
+from exo_kit.kit.text.answer_parser import AnswerParser
 from exo_kit.kit.text.reasoning import Part
 from exo_kit.kit.text.tool_calls import MOST_CHARACTERS, ToolCallParser
+from exo_kit.kit.text.xml_calls import typed
 
 ODD = '{"city": "S\\u00e3o \\"P\\"aulo } </tool_call>", "n": 1.50, "deep": {"a": [{}, "]"]}}'
 ONE = '{"name": "weather", "arguments": ' + ODD + "}"
 LLAMA = '{"name": "weather", "parameters": ' + ODD + "}"
 V11 = "[TOOL_CALLS]weather[ARGS]"
 TWO = [("weather", ODD), ("weather", ODD)]
+XML = (
+    '<function=weather>\n<parameter=city>\nS\u00e3o <b>\n"P"</parameter> }\n</parameter>\n'
+    "<parameter=n>\n3\n</parameter>\n</function>"
+)
+TYPED = ("weather", '{"city": "S\u00e3o <b>\\n\\"P\\"</parameter> }", "n": 3}')
+SCHEMAS = {"weather": {"city": {"type": "string"}, "n": {"type": "integer"}}}
 FAMILIES = {
     "hermes": (f"<tool_call>\n{ONE}\n</tool_call>", "", TWO[:1]),
     "hermes, text before": (f"Let me see.\n<tool_call>{ONE}</tool_call>", "Let me see.\n", TWO[:1]),
@@ -25,6 +34,16 @@ FAMILIES = {
     "llama, python tag": (f"<|python_tag|>{LLAMA}", "", TWO[:1]),
     "llama, type first": ('{"type": "function", ' + LLAMA[1:], "", TWO[:1]),
     "llama, function": (LLAMA.replace('"name"', '"function"'), "", TWO[:1]),
+    "qwen coder": (f"<tool_call>\n{XML}\n</tool_call>", "", [TYPED]),
+    "qwen coder, text before": (f"I look.\n<tool_call>{XML}</tool_call>", "I look.\n", [TYPED]),
+    "qwen coder, two": (f"<tool_call>\n{XML}\n</tool_call>\n" * 2, "", [TYPED, TYPED]),
+    "qwen coder, bare": (XML, "", [TYPED]),
+    "qwen coder, not closed": (XML.removesuffix("</function>") + "</tool_call>", "", [TYPED]),
+    "qwen coder, no parameters": (
+        "<tool_call><function=now></function></tool_call>so",
+        "so",
+        [("now", "{}")],
+    ),
     "mistral": (f"[TOOL_CALLS][{ONE}]", "", TWO[:1]),
     "mistral, two": (f"[TOOL_CALLS] [{ONE}, {ONE}]", "", TWO),
     "mistral, text before": (f"I look.[TOOL_CALLS][{ONE}]", "I look.", TWO[:1]),
@@ -40,6 +59,11 @@ NO_CALLS = {
     "no name": '<tool_call>{"arguments": {}}</tool_call>',
     "no object": '<tool_call>{"name": "weather", "arguments": 5}</tool_call>',
     "a name that is none": '<tool_call>{"name": 5, "arguments": {}}</tool_call>',
+    "xml, cut": "<tool_call>\n<function=weather>\n<parameter=city>\nPar",
+    "xml, a name that is none": "<tool_call><function=a b></function></tool_call>",
+    "xml, text between": "<tool_call><function=weather>\nso</function></tool_call>",
+    "xml, another's name": "<function=Bob>\n</function> and more",
+    "xml, half a mark": "far and <functio",
     "no numbers": '<tool_call>{"name": "weather", "arguments": {"x": NaN}}</tool_call>',
     "two commas": '<tool_call>{"name": "weather",, "arguments": {}}</tool_call>',
     "json": '{"city": "Paris", "name": "weather", "arguments": {}}',
@@ -56,7 +80,7 @@ NO_CALLS = {
 
 def read(pieces, names=("weather",)):
     """Text, and names and arguments of the calls."""
-    parser = ToolCallParser(names)
+    parser = ToolCallParser(names, SCHEMAS)
     text = "".join(parser.feed(Part(piece)) for piece in pieces)
     return text + parser.rest(), [(call.name, call.arguments) for call in parser.calls]
 
@@ -79,10 +103,46 @@ def test_what_is_no_call_is_text_to_the_letter(text):
 
 @pytest.mark.parametrize(("text", "shown", "calls"), FAMILIES.values(), ids=FAMILIES)
 def test_no_half_of_a_mark_is_ever_shown(text, shown, calls):
-    parser, seen = ToolCallParser(["weather"]), ""
+    parser, seen = ToolCallParser(["weather"], SCHEMAS), ""
     for letter in text:
         seen += parser.feed(Part(letter))
         assert shown.startswith(seen)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "expected"),
+    [
+        ("3", {"type": "integer"}, "3"),
+        ("three", {"type": "integer"}, '"three"'),
+        ("9" * 5000, {"type": "integer"}, f'"{"9" * 5000}"'),
+        ("1.50", {"type": "number"}, "1.5"),
+        ("2.0", {"type": "number"}, "2"),
+        ("inf", {"type": "number"}, '"inf"'),
+        ("True", {"type": "boolean"}, "true"),
+        ("yes", {"type": "boolean"}, "false"),
+        ("null", {"type": "string"}, '"null"'),
+        ("None", {"type": ["string", "null"]}, "null"),
+        ("null", {"anyOf": [{"type": "string"}, {"type": "null"}]}, "null"),
+        ("null", {"type": "array"}, "null"),
+        ('[1, 2.50, "\u00e3"]', {"type": "array"}, '[1, 2.50, "\u00e3"]'),
+        ("{'a': True}", {"type": "object"}, '{"a": true}'),
+        ("{half", {"type": "object"}, '"{half"'),
+        ("[" * 10_000, {"type": "array"}, f'"{"[" * 10_000}"'),
+        ("5", {}, '"5"'),
+        ("5", None, '"5"'),
+        ("5", {"type": "what"}, "5"),
+    ],
+)
+def test_a_parameter_is_typed_by_its_schema_as_vllm_does(value, schema, expected):
+    assert typed(value, schema) == expected
+
+
+def test_a_request_that_has_no_schemas_has_texts():
+    for parameters in (None, 5, {}, {"properties": 5}, {"properties": {"city": 5}}):
+        tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+        parser = AnswerParser(Request("a", "", (), 9, tools=[tool]))
+        assert parser.feed(f"<tool_call>{XML}</tool_call>", 9, False, True) == []
+        assert [json.loads(call.arguments)["n"] for call in parser.calls] == ["3"]
 
 
 def test_text_is_shown_as_it_comes():
@@ -135,8 +195,15 @@ def test_messages_to_a_function_are_its_calls():
         "<" * 100_000,
         '<tool_call>{"name": "weather", "arguments": {"n": ' + "9" * 100_000 + "",
         "\n" * 100_000,
+        "<tool_call><function=weather><parameter=city>" + "<" * 100_000,
+        "<tool_call><function=weather><parameter=city>" + "</parameter>" * 10_000,
+        "<tool_call><function=weather><parameter=city>" + "a" * MOST_CHARACTERS,
+        "<tool_call><function=weather>" + "\n" * 10_000,
     ],
-    ids=["long", "deep", "marks", "braces", "halves", "digits", "blanks"],
+    ids=[
+        *("long", "deep", "marks", "braces", "halves", "digits", "blanks"),
+        *("xml, marks", "xml, ends", "xml, long", "xml, blanks"),
+    ],
 )
 def test_a_hostile_text_is_bounded_and_shown(text):
     pieces = [text[n : n + 9] for n in range(0, len(text), 9)]

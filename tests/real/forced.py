@@ -12,6 +12,11 @@ ANSWERS = {
     "twice": f"<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
     "llama": CALL.replace('"arguments"', '"parameters"'),
     "mistral": f"[TOOL_CALLS][{CALL}]",
+    "coder": (
+        '<tool_call>\n<function=weather>\n<parameter=city>\nS\u00e3o "P"aulo\n</parameter>\n'
+        "<parameter=days>\n[1, 2.50]\n</parameter>\n<parameter=note>\na}b</x>\n</parameter>\n"
+        "</function>\n</tool_call>"
+    ),
     "broken": "<tool_call>\n{broken</tool_call>",
 }
 TEMPLATE = (

@@ -21,9 +21,10 @@ pytestmark = [
 ]
 
 FAMILIES = pytest.mark.parametrize(
-    ("family", "count"), [("hermes", 1), ("twice", 2), ("llama", 1), ("mistral", 1)]
+    ("family", "count"), [("hermes", 1), ("twice", 2), ("llama", 1), ("mistral", 1), ("coder", 1)]
 )
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+PROPERTIES = {"city": {"type": "string"}, "days": {"type": "array"}, "note": {"type": "string"}}
+SCHEMA = {"type": "object", "properties": PROPERTIES}
 ABOUT = {"name": "weather", "description": "The weather of a city."}
 FUNCTION = ABOUT | {"parameters": SCHEMA}
 MODELS = """

@@ -1,5 +1,7 @@
 """Reasoning, text and calls of tools, read out of the one text that a model writes."""
 
+from typing import Any
+
 from ..contract import Request, ToolCall
 from .reasoning import ReasoningParser
 from .tool_calls import ToolCallParser
@@ -11,8 +13,8 @@ class AnswerParser:
     def __init__(self, request: Request) -> None:
         self._reasoning = ReasoningParser(request.prompt)
         functions = [tool.get("function", tool) for tool in request.tools or ()]
-        names = [str(function.get("name")) for function in functions]
-        self._tools = ToolCallParser(names) if request.tools else None
+        schemas = {str(each.get("name")): _properties(each) for each in functions}
+        self._tools = ToolCallParser(schemas, schemas) if request.tools else None
         self._undecided = 0  # tokens of what may be a mark
         self.reasoning_tokens = 0  # with the marks
 
@@ -54,3 +56,10 @@ class AnswerParser:
         if inside:
             self.reasoning_tokens += self._undecided + tokens
         self._undecided = 0
+
+
+def _properties(function: dict[str, Any]) -> dict[str, Any]:
+    """The schemas of a function's parameters; a client may leave them out, or send anything."""
+    parameters = function.get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    return properties if isinstance(properties, dict) else {}

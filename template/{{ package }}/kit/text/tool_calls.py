@@ -3,7 +3,8 @@
 Hermes and Qwen: <tool_call>{"name": ..., "arguments": {...}}</tool_call>, several of them. Mistral:
 [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...], since v11 [TOOL_CALLS]NAME[ARGS]{...} each.
 Llama 3.x: the whole answer is {"name": ..., "parameters": {...}}, or several with "; " between,
-maybe behind <|python_tag|>. gpt-oss: a message to=functions.NAME (reasoning.py).
+maybe behind <|python_tag|>. Qwen3-Coder: <tool_call><function=NAME>, parameters in marks of their
+own (xml_calls.py). gpt-oss: a message to=functions.NAME (reasoning.py).
 """
 
 import json
@@ -11,15 +12,17 @@ import re
 import secrets
 import string
 from collections.abc import Iterable
-from typing import Any, NoReturn
 
 from ..contract import ToolCall
+from .json_text import is_object, members_of
 from .marks import first, overlap
 from .reasoning import Part
+from .xml_calls import FUNCTION, Schemas, XmlCall
 
-MISTRAL = "[TOOL_CALLS]"
-MARKS = ("<tool_call>", MISTRAL, "<|python_tag|>")
+HERMES, MISTRAL = "<tool_call>", "[TOOL_CALLS]"
+MARKS = (HERMES, MISTRAL, "<|python_tag|>", FUNCTION)
 BETWEEN = ("</tool_call>", ";", ",", "]")  # behind a call, maybe before the next
+MOST_BLANKS = 64  # before a call
 MOST_CHARACTERS = 1 << 20  # of one call; a longer one is text
 MOST_DEPTH = 100  # of its JSON
 _BEFORE = re.compile(r"[\s\[]{0,64}")  # a call's JSON
@@ -34,15 +37,16 @@ class ToolCallParser:
     """Text and calls told apart; what is no call after all is text.
 
     names: of the tools that the request has. Without a mark, JSON that names another is text.
+    schemas: of their parameters, by which Qwen3-Coder's are typed.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = frozenset(names)
+    def __init__(self, names: Iterable[str], schemas: Schemas | None = None) -> None:
+        self._names, self._schemas = frozenset(names), schemas or {}
         self.calls: list[ToolCall] = []
         self._held = ""  # the end of a text, where a mark may have begun
         self._begins = True  # nothing but blanks has been shown
         self._between = False  # a call has just ended
-        self._call: _Call | None = None  # that is being read
+        self._call: _Call | XmlCall | None = None  # that is being read
         self._function, self._arguments = "", list[str]()  # of gpt-oss
 
     def feed(self, part: Part) -> str:
@@ -61,7 +65,7 @@ class ToolCallParser:
     def _end_function(self) -> str:
         name, arguments = self._function, "".join(self._arguments)
         self._function, self._arguments = "", []
-        if name and _is_object(arguments):
+        if name and is_object(arguments):
             self.calls.append(_tool_call(name, arguments))
             return ""
         return arguments
@@ -89,15 +93,27 @@ class ToolCallParser:
             return text.lstrip()
         at, mark = first(text, MARKS)
         end = at if mark or last else at - overlap(text, MARKS)
-        if self._begins and len(text) < 64 and not text[:end].strip() and not last:
+        if self._begins and len(text) < MOST_BLANKS and not text[:end].strip() and not last:
             end = 0  # blanks before a call are not shown
         shown.append(text[:end])
         self._begins = self._begins and not text[:end].strip()
-        if mark:
+        if not mark:
+            self._held = text[end:]
+            return ""
+        behind = text[at + len(mark) :]
+        within = behind.lstrip() if mark == HERMES else ""
+        blanks = len(behind) - len(within)
+        if mark == HERMES and blanks < MOST_BLANKS and not last and FUNCTION.startswith(within):
+            self._held = text[at:]  # of which kind it is isn't known yet
+            return ""
+        if mark == FUNCTION:
+            self._call = XmlCall(mark, self._schemas)
+        elif within.startswith(FUNCTION):
+            opening = mark + behind[:blanks] + FUNCTION
+            self._call, behind = XmlCall(opening, self._schemas), within[len(FUNCTION) :]
+        else:
             self._call = _Call(mark)
-            return text[at + len(mark) :]
-        self._held = text[end:]
-        return ""
+        return behind
 
     def _behind_call(self, text: str, last: bool) -> str:
         """A text without what stands between two calls."""
@@ -110,12 +126,12 @@ class ToolCallParser:
             self._held, text = text, ""
         return text
 
-    def _read_call(self, call: "_Call", text: str, shown: list[str]) -> str:
+    def _read_call(self, call: "_Call | XmlCall", text: str, shown: list[str]) -> str:
         """Read on in a call; what is left of the text behind it."""
         rest = call.feed(text)
         if rest is None and not call.broken:
             return ""
-        found = None if rest is None or call.broken else call.read(self._names)
+        found = None if rest is None or call.broken else self._read(call)
         self._call = None
         if found is None:
             shown.append(call.text)
@@ -124,6 +140,14 @@ class ToolCallParser:
             self.calls.append(found)
             self._between = True
         return rest or ""
+
+    def _read(self, call: "_Call | XmlCall") -> ToolCall | None:
+        if isinstance(call, _Call):
+            return call.read(self._names)
+        bare = call.text.startswith(FUNCTION)  # without a mark around it
+        return (
+            None if bare and call.name not in self._names else _tool_call(call.name, call.arguments)
+        )
 
 
 class _Call:
@@ -186,9 +210,9 @@ class _Call:
         """The call that it is; None where it is none."""
         text = "".join(self._pieces)
         if self._mark == MISTRAL and (named := _NAME.fullmatch(self._before)):
-            return _tool_call(named[1], text, self._mark) if _is_object(text) else None
+            return _tool_call(named[1], text, self._mark) if is_object(text) else None
         try:
-            members = _members(text)
+            members = members_of(text)
             name = json.loads(members.get("name") or members["function"])
             arguments = members.get("arguments") or members.get("parameters") or "null"
             if arguments.startswith('"'):  # the object as a text
@@ -197,53 +221,10 @@ class _Call:
             return None
         arguments = "{}" if arguments == "null" else arguments
         known = isinstance(name, str) and (bool(self._mark and name) or name in names)
-        return _tool_call(name, arguments, self._mark) if known and _is_object(arguments) else None
+        return _tool_call(name, arguments, self._mark) if known and is_object(arguments) else None
 
 
 def _tool_call(name: str, arguments: str, mark: str = "") -> ToolCall:
     """A call with an id; Mistral's templates take none but of nine letters and digits."""
     letters = "".join(secrets.choice(_LETTERS) for _ in range(9 if mark == MISTRAL else 24))
     return ToolCall(letters if mark == MISTRAL else f"call_{letters}", name, arguments)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-# Numbers stay text: to make some of millions of digits takes minutes.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse)
-_BLANKS = re.compile(r"[ \t\n\r]*")
-
-
-def _is_object(text: str) -> bool:
-    """Whether a text is a JSON object."""
-    try:
-        return isinstance(_DECODER.decode(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _members(text: str) -> dict[str, str]:
-    """An object's members by name, each as it is written. Raises ValueError, RecursionError."""
-    if not _is_object(text):
-        raise ValueError("this is no JSON object")
-    members, place = dict[str, str](), text.index("{")
-    while text[place] != "}":
-        place = _skip(text, place + 1)  # behind { or ,
-        if text[place] == "}":
-            break
-        name, place = _value(text, place)
-        start = _skip(text, _skip(text, place) + 1)  # behind the colon
-        _, end = _value(text, start)
-        members[name], place = text[start:end], _skip(text, end)
-    return members
-
-
-def _value(text: str, place: int) -> tuple[Any, int]:
-    """A JSON value that begins here, and where it ends."""
-    return _DECODER.raw_decode(text, place)
-
-
-def _skip(text: str, place: int) -> int:
-    blanks = _BLANKS.match(text, place)
-    return blanks.end() if blanks else place
