@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     add("path", nargs="?", type=Path, default=Path(), help="a project's folder or a wheel")
     add("--static", action="store_true", help="run no code of the plugin")
     add("--strict", action="store_true", help="count faults of exo's own that the plugin leaves")
-    add("--python", default=sys.executable, help="run the plugin with this Python, on its exo")
+    add(
+        "--python",
+        default=sys.executable,
+        type=_command,
+        help="run the plugin with this Python, on its exo",
+    )
     add("--traceback", action="store_true", help="show where errors of the plugin come from")
     add("--report", type=Path, help="write what the plugin can do: CAPABILITIES.md")
     add("--format", choices=FORMATS, default="text", help="how the report is written")
@@ -60,6 +66,14 @@ def _positive(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError("must be more than 0")
     return value
+
+
+def _command(text: str) -> str:
+    """A program by its path, which holds in every folder, or by its name on PATH.
+
+    Not resolved: a virtual environment's Python is a link to another one.
+    """
+    return os.path.abspath(text) if os.path.dirname(text) else text
 
 
 def app(arguments: list[str] | None = None) -> None:

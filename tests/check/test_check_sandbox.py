@@ -229,6 +229,16 @@ def test_a_library_that_is_missing_here_is_no_fault(tmp_path: Path) -> None:
     assert run(copy, "--static")[0] == 0
 
 
+def test_a_python_by_a_relative_path_is_the_one_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)  # the link itself is asked for
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(PLUGINS / "steps", "--python", "bin/python", "--select", "EX3")
+    assert (code, err) == (0, "")
+
+
 def test_a_python_that_is_none(tmp_path: Path) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho no exo here >&2\nexit 3\n")
