@@ -76,7 +76,7 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
             read = config_module.Config.from_folder(folder)
             if read.layers <= 64:
                 weights.load_model(folder, read, 0, read.layers - 1)
-        except (config_module.CheckpointError, FileNotFoundError):
+        except (config_module.RepositoryError, FileNotFoundError):
             return
 
     return attack

@@ -153,6 +153,48 @@ def test_a_text_of_a_template_has_its_beginning_already(tmp_path):
             131072,
         ),
         (
+            {
+                "max_position_embeddings": 32768,
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 32768,
+                },
+            },
+            {},
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 65536,
+                "original_max_position_embeddings": 4096,
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 16.0,
+                    "original_max_position_embeddings": 8192,
+                },
+            },
+            {},
+            65536,
+        ),
+        (
+            {"max_position_embeddings": 8192, "rope_scaling": {"type": "yarn", "factor": None}},
+            {},
+            8192,
+        ),
+        (
+            {
+                "max_position_embeddings": 8192,
+                "rope_scaling": {
+                    "type": "dynamic",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 2048,
+                },
+            },
+            {},
+            32768,
+        ),
+        (
             {"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 1e300}},
             {},
             64,

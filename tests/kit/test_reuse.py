@@ -288,3 +288,22 @@ def test_what_is_no_number_of_bytes_is_told(monkeypatch, text):
     monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", text)
     with pytest.raises(SettingError, match=r"CACHE_BYTES is .* such as 2G"):
         size("CACHE_BYTES")
+
+
+class Cannot(ToyMany):
+    """A device whose model's states can't be taken over."""
+
+    asked = 0
+
+    def reuse(self, request_id, other, length):
+        type(self).asked += 1
+        raise NotImplementedError("this model's keys are of their request")
+
+
+async def test_a_model_without_reuse_is_asked_once_and_computed_whole(new_runner, off, caplog):
+    runner = await new_runner(Cannot)
+    turns = PAST, 2 * PAST, 3 * PAST
+    assert await conversation(runner, *turns) == await conversation(off, *turns)
+    assert Cannot.asked == 1
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    await until(lambda: runner.executor.instance.states == {})  # nothing is held for later prompts

@@ -31,16 +31,19 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+_MSCALE = {"beta_fast": 4.0, "beta_slow": 2.0, "mscale": 0.7, "mscale_all_dim": 1.3}
 _WINDOW = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
 _KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A config.json and how the weights are written."""
+    """A config.json and how the weights are written; apart: one id at a time gives other logits."""
 
     config: dict[str, Any]
     files: dict[str, Any] = field(default_factory=dict)
+    apart: bool = False
 
 
 def _case(model_type: str, files: dict[str, Any] | None = None, **config: Any) -> Case:
@@ -69,6 +72,29 @@ CASES = {
     ),
     "llama-llama3-transformers-5": _case(
         "llama", rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **_LLAMA3}
+    ),
+    "llama-yarn": _case("llama", rope_scaling=_YARN | {"finetuned": True}),
+    "llama-yarn-transformers-5": _case(
+        "llama",
+        rope_parameters=_YARN
+        | _MSCALE
+        | {"rope_theta": 5e5, "truncate": False, "rope_type": "yarn"},
+    ),
+    "llama-yarn-attention": _case(
+        "llama",
+        original_max_position_embeddings=16,
+        rope_scaling=_YARN | {"factor": None, "attention_factor": 1.25},
+    ),
+    "qwen2-yarn": _case("qwen2", max_position_embeddings=64, rope_theta=1e6, rope_scaling=_YARN),
+    "llama-dynamic": _case(
+        "llama", max_position_embeddings=44, rope_scaling={"type": "dynamic", "factor": 3.0}
+    ),
+    "llama-dynamic-prompt": Case(
+        _SMALL
+        | {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        | {"max_position_embeddings": 24, "rope_theta": 5e5}
+        | {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}},
+        apart=True,
     ),
     "mistral": _case("mistral", sliding_window=None),
     "mistral-window": _case("mistral", sliding_window=9, head_dim=16),

@@ -1,13 +1,16 @@
 """Make the logits that the NumPy variant is compared with: transformers, float32, on the CPU.
 
-Run by hand, after a change of cases.py or of kit/llama/random_checkpoint.py:
+Run by hand, after a change of cases.py or of kit/llama/random_checkpoint.py, with the folder of a
+plugin that is rendered as exo-reference, and names of cases where not all are to be made:
 
     uv venv reference && uv pip install -p reference torch transformers tokenizers numpy
-    reference/bin/python tests/reference/make.py
+    reference/bin/python tests/reference/make.py [--to FOLDER] PLUGIN [CASE...]
 
-The data in this folder was made with torch 2.13.0 and transformers 5.23.0.
+The data in this folder was made with torch 2.13.0 and transformers 5.23.0, that of yarn and dynamic
+rope with 5.24.0.
 """
 
+import argparse
 import sys
 import tempfile
 from importlib import import_module
@@ -19,15 +22,13 @@ import transformers
 from cases import CASES, DECODED, PROMPT, Case
 
 HERE = Path(__file__).parent
-CHECKPOINT = HERE.parents[1] / "template" / "{{ checkpoint }}"
 
 
-def logits_of(folder: Path, ids: np.ndarray) -> np.ndarray:
-    """Logits [S, V] of a prompt and then of one id at a time."""
+def logits_of(folder: Path, steps: list[np.ndarray]) -> np.ndarray:
+    """Logits [S, V] of these steps of a request, one after the other."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    steps = [ids[:PROMPT], *np.split(ids[PROMPT:], DECODED)]
     rows, cache = [], None
     for step in steps:
         out = model(torch.from_numpy(step)[None], past_key_values=cache, use_cache=True)
@@ -36,28 +37,38 @@ def logits_of(folder: Path, ids: np.ndarray) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-def make(name: str, case: Case, write_checkpoint) -> None:
-    """One case's ids [S] and logits [S, V]."""
+def make(name: str, case: Case, write_checkpoint, to: Path) -> None:
+    """One case's ids [S] and logits [S, V], of a prompt and then of one id at a time.
+
+    single: those of one id at a time alone, where they are others.
+    """
     rng = np.random.default_rng(len(name))
     ids = rng.integers(0, case.config["vocab_size"], PROMPT + DECODED)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), case.config, **case.files)
-        logits = logits_of(Path(folder), ids)
-    np.savez(HERE / f"{name}.npz", ids=ids, logits=logits)
+        steps = [ids[:PROMPT], *np.split(ids[PROMPT:], DECODED)]
+        data = {"ids": ids, "logits": logits_of(Path(folder), steps)}
+        if case.apart:
+            data["single"] = logits_of(Path(folder), np.split(ids, PROMPT + DECODED))
+    np.savez(to / f"{name}.npz", **data)
+    logits = data["logits"]
     print(f"{name}: {logits.shape}, between {logits.min():.2f} and {logits.max():.2f}")
 
 
 def main() -> None:
-    """Every case."""
+    """Every case, or those that are named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("plugin", type=Path)
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("--to", type=Path, default=HERE)
+    given = parser.parse_args()
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
-    sys.path.insert(0, str(CHECKPOINT))
-    write_checkpoint = import_module("{{ package }}.kit.llama.random_checkpoint").write_checkpoint
-    for path in HERE.glob("*.npz"):
-        path.unlink()
-    for name, case in CASES.items():
-        make(name, case, write_checkpoint)
+    sys.path.insert(0, str(given.plugin))
+    write_checkpoint = import_module("exo_reference.kit.llama.random_checkpoint").write_checkpoint
+    for name in given.cases:
+        make(name, CASES[name], write_checkpoint, given.to)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import numpy as np
 from .kit.contract import Array, Layers
 from .kit.llama import llama, operations, threads
 from .kit.llama.cache import Cache
-from .kit.llama.config import CheckpointError, Config
+from .kit.llama.config import Config
 from .kit.llama.weights import load_model
+from .kit.repository.facts import RepositoryError
 from .kit.text.tokenizer import Tokenizer
 
 
@@ -22,7 +23,9 @@ class Backend:
     contract = 1
     whole_model = False
     files = ("*.json", "*.safetensors")
-    block = 64  # short enough for others to go on meanwhile, long enough for products of matrices
+    block: int | None = (
+        64  # short enough for others to go on meanwhile, long enough for products of matrices
+    )
 
     def __init__(self) -> None:
         self.context: int | None = None
@@ -31,14 +34,16 @@ class Backend:
         self._caches: dict[str, Cache] = {}
 
     def load(self, layers: Layers, folder: Path, tokenizer: Tokenizer) -> None:
-        """Map the layers' weights. Raises CheckpointError, FileNotFoundError."""
+        """Map the layers' weights. Raises RepositoryError, FileNotFoundError."""
         config = Config.from_folder(folder)
         if config.layers != layers.total:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"the checkpoint in {folder} has {config.layers} layers, but the model card of "
                 f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
         self.context = config.context_length
+        if config.rope.kind == "dynamic":  # its angles follow the length: a prompt goes whole
+            self.block = None
         self._operations = operations.own().operations  # those of operations.py, if you have one
         self._model = load_model(folder, config, layers.first, layers.last)
         threads.of_process().ready(self._model)
@@ -72,6 +77,8 @@ class Backend:
 
     def reuse(self, request_id: str, other: str, length: int) -> None:
         """Begin a request with a copy of another's first positions."""
+        if self.block is None:
+            raise NotImplementedError("keys of dynamic rope have angles of their request's length")
         self._caches[request_id] = self._caches[other].copied(length)
 
     def forget(self, request_id: str) -> None:

@@ -186,7 +186,8 @@ class StepBackend(Protocol):
     reuse(request_id: str, other: str, length: int) -> None    (optional)
         Begin request_id, which is new, with the first `length` positions of other's state. It is
         a copy: other stays as it is, and each may be forgotten without the other. Needs size().
-        On a raise the prompt is computed from its beginning.
+        On a raise the prompt is computed from its beginning; NotImplementedError says that the
+        loaded model has none, and it isn't called again.
     unsupported: tuple[str, ...]    (optional)
         What of a request it can't do, of the class: "tools", "logprobs" or names of Sampling's
         members. A request that needs tools is refused with a sentence; of the others there is one

@@ -1,12 +1,15 @@
 """config.json as transformers 4 and 5 write it, and as it can be wrong."""
 
 import tracemalloc
+from math import log
 from pathlib import Path
 
 import pytest
 from checkpoints import CONFIGS
 
-from exo_kit.kit.llama.config import ARCHITECTURES, CheckpointError, Config, Rope
+from exo_kit.kit.llama.config import ARCHITECTURES, Config
+from exo_kit.kit.llama.rope import Rope
+from exo_kit.kit.repository.facts import RepositoryError
 
 LLAMA = CONFIGS["llama"]
 LLAMA3 = {
@@ -16,6 +19,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}
+MSCALE = {"mscale": 0.7, "mscale_all_dim": 1.3}
 
 
 def read(content=LLAMA, **changes):
@@ -44,6 +49,30 @@ def test_what_transformers_leaves_out_or_sets_to_null():
 @pytest.mark.parametrize(
     ("spelling", "rope"),
     [
+        ({"rope_scaling": YARN}, Rope(1e4, "yarn", 4.0, 1.0, 32.0, 100, 0.1 * log(4) + 1)),
+        (
+            {"rope_scaling": YARN, "original_max_position_embeddings": 50},
+            Rope(1e4, "yarn", 4.0, 1.0, 32.0, 50, 0.1 * log(4) + 1),
+        ),
+        (
+            {"rope_scaling": YARN | {"factor": None, "beta_slow": 0, "beta_fast": 8}},
+            Rope(1e4, "yarn", 4.0, 1.0, 8.0, 100, 0.1 * log(4) + 1),
+        ),
+        (
+            {"rope_parameters": YARN | MSCALE | {"rope_theta": 5e5, "truncate": False}},
+            Rope(
+                5e5, "yarn", 4.0, 1.0, 32.0, 100, (0.07 * log(4) + 1) / (0.13 * log(4) + 1), False
+            ),
+        ),
+        (
+            {"rope_scaling": YARN | MSCALE | {"mscale_all_dim": 0.0, "attention_factor": 1.5}},
+            Rope(1e4, "yarn", 4.0, 1.0, 32.0, 100, 1.5),
+        ),
+        ({"rope_scaling": YARN | {"factor": 0.5}}, Rope(1e4, "yarn", 0.5, 1.0, 32.0, 100)),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 4}},
+            Rope(1e4, "dynamic", 4.0, original_context=400),
+        ),
         ({"rope_theta": 5e5}, Rope(5e5)),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, Rope(5e5)),
         ({"rope_scaling": {"type": "linear", "factor": 4}}, Rope(1e4, "linear", 4.0)),
@@ -127,8 +156,15 @@ def test_windows_by_layer(name, changes, windows):
         ({"quantization_config": {"quant_method": "gptq"}}, "quantized \\('gptq'\\)"),
         ({"quantization_config": 4}, "quantized \\(4\\)"),
         ({"hidden_act": "gelu"}, "the activation 'gelu'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope type 'yarn'"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4}}, "rope type 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4}}, "type 'longrope' is none of"),
+        ({"rope_scaling": {"type": "dynamic"}}, "factor is missing"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2}, "head_dim": 2}, "head_dim is 2; dyn"),
+        ({"rope_scaling": {"type": "yarn"}}, "factor is missing"),
+        ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta is 1.0; yarn needs one above 1"),
+        ({"rope_scaling": YARN | {"truncate": 1}}, "truncate is 1; it should be true or false"),
+        ({"rope_scaling": YARN | {"mscale": 1, "mscale_all_dim": "x"}}, "mscale_all_dim is 'x'"),
+        ({"rope_scaling": YARN | {"attention_factor": -1}}, "attention_factor is -1"),
+        ({"rope_scaling": YARN | {"beta_fast": True}}, "beta_fast is True"),
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "rope type"),
         ({"rope_scaling": [4]}, "they should be an object"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
@@ -152,7 +188,7 @@ def test_windows_by_layer(name, changes, windows):
     ],
 )
 def test_what_does_not_run_is_refused_by_name(changes, says):
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(RepositoryError, match=says):
         read(**changes)
 
 
@@ -172,7 +208,7 @@ def test_what_does_not_run_is_refused_by_name(changes, says):
 def test_a_size_that_no_model_has_costs_no_memory(key, size):
     def taken(**changes):
         tracemalloc.start()
-        with pytest.raises(CheckpointError, match=f"^{key} is {size}; no model has more"):
+        with pytest.raises(RepositoryError, match=f"^{key} is {size}; no model has more"):
             read(CONFIGS["mistral"], **changes)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -184,13 +220,13 @@ def test_a_size_that_no_model_has_costs_no_memory(key, size):
 @pytest.mark.parametrize("kinds", [["full_attention"], ["chunked_attention"] * 4, "full", [[]] * 4])
 def test_unknown_kinds_of_layers_are_refused(kinds):
     window = {"sliding_window": 9, "use_sliding_window": True, "layer_types": kinds}
-    with pytest.raises(CheckpointError, match="layer_types is"):
+    with pytest.raises(RepositoryError, match="layer_types is"):
         read(CONFIGS["qwen3"], **window)
 
 
 def test_max_window_layers_has_to_be_a_number():
     window = {"sliding_window": 9, "use_sliding_window": True, "max_window_layers": "3"}
-    with pytest.raises(CheckpointError, match="max_window_layers is '3'"):
+    with pytest.raises(RepositoryError, match="max_window_layers is '3'"):
         read(CONFIGS["qwen3"], **window)
 
 
@@ -204,7 +240,7 @@ def test_every_architecture_has_a_model_in_the_tests():
 )
 def test_a_broken_file_is_named(tmp_path, text, says):
     (tmp_path / "config.json").write_bytes(text)
-    with pytest.raises(CheckpointError, match=says) as caught:
+    with pytest.raises(RepositoryError, match=says) as caught:
         Config.from_folder(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
 
@@ -213,7 +249,7 @@ def test_a_file_that_no_model_has_is_not_read(tmp_path, monkeypatch):
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(2 * 10**9)  # a hole
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(CheckpointError, match=r"config\.json has 2000000000 bytes; no model's"):
+    with pytest.raises(RepositoryError, match=r"config\.json has 2000000000 bytes; no model's"):
         Config.from_folder(tmp_path)
 
 
@@ -238,8 +274,8 @@ def test_rope_scaling_beside_rope_parameters_wins_whole(rope_scaling, rope):
 
 def test_rope_scaling_that_does_not_run_is_refused_beside_parameters_too():
     parameters = {"rope_type": "default", "rope_theta": 1e4}
-    with pytest.raises(CheckpointError, match="rope type 'yarn'"):
-        read(rope_scaling={"type": "yarn", "factor": 4}, rope_parameters=parameters)
+    with pytest.raises(RepositoryError, match="rope type 'longrope'"):
+        read(rope_scaling={"type": "longrope", "factor": 4}, rope_parameters=parameters)
 
 
 def test_the_original_context_beside_the_rope_parameters_counts():
@@ -293,5 +329,5 @@ def test_model_type_says_what_a_model_is(named, architecture):
     ],
 )
 def test_what_contradicts_itself_or_is_another_model_is_refused(named, says):
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(RepositoryError, match=says):
         read(**named)

@@ -9,9 +9,10 @@ from checkpoints import CONFIGS, LAYERS, tokens
 
 from exo_kit.kit.llama import llama
 from exo_kit.kit.llama.cache import Cache
-from exo_kit.kit.llama.config import Config, Rope
+from exo_kit.kit.llama.config import Config
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
-from exo_kit.kit.llama.rotation import frequencies, rotation
+from exo_kit.kit.llama.rope import Rope
+from exo_kit.kit.llama.rotation import frequencies, rotation, rotations
 from exo_kit.kit.llama.weights import load_model
 
 CONFIG = Config.from_dict(CONFIGS["llama"])  # 4 query heads, 2 key-value heads, head size 8
@@ -70,6 +71,42 @@ def test_rotation_makes_products_depend_on_the_distance_alone():
     assert product(7, 3) == pytest.approx(product(204, 200), abs=1e-4)
     assert product(7, 3) != pytest.approx(product(7, 4), abs=1e-3)
     np.testing.assert_array_equal(llama.rotate(q, *rotation(np.arange(1), CONFIG)), q)
+
+
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}
+OTHER = {"truncate": False, "beta_fast": 8, "beta_slow": 2, "mscale": 0.7, "mscale_all_dim": 1.3}
+QWEN = YARN | {"original_max_position_embeddings": 32768, "rope_theta": 1e6}
+DYNAMIC = {"type": "dynamic", "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "length", "radians", "attention"),
+    [
+        (YARN, 0, [1, 0.0625, 0.0025, 0.00025], 1.138629436111989),
+        (QWEN, 0, [1, 0.03162278, 0.000625, 7.905694e-06], 1.138629436111989),
+        (YARN | OTHER, 0, [1, 0.025, 0.0025, 0.00025], 0.9295234923939468),
+        (DYNAMIC, 50, [1, 0.1, 0.01, 0.001], 1),
+        (DYNAMIC, 150, [1, 0.07937005, 0.006299605, 0.0005], 1),
+    ],
+)
+def test_scaled_ropes_have_the_numbers_of_transformers(scaling, length, radians, attention):
+    """Those of modeling_rope_utils, 5.24."""
+    own = {"max_position_embeddings": 100, "rope_scaling": scaling}
+    config = Config.from_dict(CONFIGS["llama"] | own)
+    np.testing.assert_allclose(frequencies(config, length), radians, rtol=1e-6)
+    cos, sin = rotation(np.array([3]), config, length)
+    angles = 3 * np.array(radians)
+    np.testing.assert_allclose(cos[0, 0, 0], attention * np.cos(angles), rtol=1e-5)
+    np.testing.assert_allclose(sin[0, 0, 1], attention * np.sin(angles), rtol=1e-4)
+
+
+def test_each_request_of_a_step_has_the_dynamic_angles_of_its_own_length():
+    own = {"max_position_embeddings": 100, "rope_scaling": DYNAMIC}
+    config = Config.from_dict(CONFIGS["llama"] | own)
+    found = rotations([(148, 150), (60, 61)], config)
+    alone = rotation(np.arange(148, 150), config, 150), rotation(np.array([60]), config, 61)
+    for n in range(2):
+        np.testing.assert_array_equal(found[n], np.concatenate([part[n] for part in alone]))
 
 
 def test_rotation_turns_the_first_plane_by_one_radian_a_position():

@@ -14,9 +14,10 @@ from checkpoints import CONFIGS, LAYERS
 from safetensors.numpy import save_file
 
 from exo_kit.kit.llama import weights
-from exo_kit.kit.llama.config import CheckpointError, Config
+from exo_kit.kit.llama.config import Config
 from exo_kit.kit.llama.random_checkpoint import tensor_shapes, write_checkpoint
 from exo_kit.kit.llama.weights import INDEX, SINGLE, load_model
+from exo_kit.kit.repository.facts import RepositoryError
 from exo_kit.kit.repository.watched import FileChangedError
 
 
@@ -210,7 +211,7 @@ def change(**entries):
 def test_a_wrong_tensor_is_named_with_its_file_and_shapes(tmp_path, header, says):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     rewrite(tmp_path / SINGLE, header)
-    with pytest.raises(CheckpointError, match=says) as caught:
+    with pytest.raises(RepositoryError, match=says) as caught:
         load(tmp_path)
     assert str(tmp_path / SINGLE) in str(caught.value)
     load(tmp_path, 2, 3)  # other layers are well
@@ -222,7 +223,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, keep):
     path = tmp_path / SINGLE
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if keep == 0.5 else keep])
-    with pytest.raises(CheckpointError, match="cut short") as caught:
+    with pytest.raises(RepositoryError, match="cut short") as caught:
         load(tmp_path)
     assert str(path) in str(caught.value)
 
@@ -231,7 +232,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, keep):
 def test_a_broken_header_is_refused(tmp_path, text):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     (tmp_path / SINGLE).write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(CheckpointError, match=r"'s header (is not JSON|holds no object)") as caught:
+    with pytest.raises(RepositoryError, match=r"'s header (is not JSON|holds no object)") as caught:
         load(tmp_path)
     assert str(tmp_path / SINGLE) in str(caught.value)
 
@@ -239,7 +240,7 @@ def test_a_broken_header_is_refused(tmp_path, text):
 def test_a_header_that_claims_more_than_the_file_is_refused(tmp_path):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     (tmp_path / SINGLE).write_bytes(b"\xff" * 8 + b"{}")
-    with pytest.raises(CheckpointError, match="cut short at 10 bytes"):
+    with pytest.raises(RepositoryError, match="cut short at 10 bytes"):
         load(tmp_path)
 
 
@@ -251,7 +252,7 @@ def test_a_header_that_no_model_has_costs_no_memory(tmp_path, length):
         file.truncate(8 + length)  # a hole
     config = Config.from_folder(tmp_path)
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match=f"a header of {length} bytes, and no model's"):
+    with pytest.raises(RepositoryError, match=f"a header of {length} bytes, and no model's"):
         load_model(tmp_path, config, 0, 0)
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()
@@ -263,7 +264,7 @@ def test_an_index_that_no_model_has_is_not_read(tmp_path, monkeypatch):
         file.truncate(weights.LARGEST + 1)
     config = Config.from_folder(tmp_path)
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(CheckpointError, match=f"{weights.LARGEST + 1} bytes; no model's"):
+    with pytest.raises(RepositoryError, match=f"{weights.LARGEST + 1} bytes; no model's"):
         load_model(tmp_path, config, 0, 0)
 
 
@@ -273,7 +274,7 @@ def test_an_index_leads_nowhere_else(tmp_path, home):
     index = json.loads((tmp_path / INDEX).read_text())
     index["weight_map"]["model.embed_tokens.weight"] = home
     (tmp_path / INDEX).write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"names no file for model\.embed_tokens\.weight"):
+    with pytest.raises(RepositoryError, match=r"names no file for model\.embed_tokens\.weight"):
         load(tmp_path)
 
 
@@ -281,7 +282,7 @@ def test_an_index_leads_nowhere_else(tmp_path, home):
 def test_a_broken_index_is_refused(tmp_path, text):
     write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
     (tmp_path / INDEX).write_text(text)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(RepositoryError) as caught:
         load(tmp_path)
     assert str(tmp_path / INDEX) in str(caught.value)
 
@@ -379,7 +380,7 @@ def test_tied_weights_have_either_name(tmp_path, files):
 def test_a_model_that_is_not_tied_needs_both(tmp_path, gone):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     renamed(tmp_path / SINGLE, lambda name: None if name == gone else name)
-    with pytest.raises(CheckpointError, match=f"no tensor {gone}"):
+    with pytest.raises(RepositoryError, match=f"no tensor {gone}"):
         load(tmp_path)
 
 

@@ -13,9 +13,9 @@ from exports import STYLES, write_export
 from onnx_models import CONFIGS, assert_near, backends, expected, slices, through
 
 from exo_kit.backend import Backend
-from exo_kit.kit.llama.config import CheckpointError
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.kit.onnx.cut import part_of
+from exo_kit.kit.repository.facts import RepositoryError
 from exo_kit.kit.settings import PREFIX
 
 NEAR = {"optimum": 1e-5, "community": 1e-5, "genai": 3e-2}  # genai's has matrices of 8 bits
@@ -143,7 +143,7 @@ def test_an_export_without_names_of_layers_runs_whole_and_says_why_it_cant_be_cu
     onnx.save(model, path)
     ids = tokens(9)
     assert_near(through(backends(tmp_path), ids)[0, 0], expected(folder, ids), 1e-5)
-    with pytest.raises(CheckpointError, match=rf"can't be cut .* runs whole.*{PREFIX}WHOLE=1"):
+    with pytest.raises(RepositoryError, match=rf"can't be cut .* runs whole.*{PREFIX}WHOLE=1"):
         backends(tmp_path, 2)
 
 
@@ -177,26 +177,26 @@ def compile_(graph):
 def test_what_does_not_run_is_refused_by_a_sentence(folder, tmp_path, change, says):
     path = write_export(folder, "optimum", tmp_path)
     changed(path, change)
-    with pytest.raises((CheckpointError, RuntimeError), match=says):
+    with pytest.raises((RepositoryError, RuntimeError), match=says):
         Backend().load(slices()[0], tmp_path, None)
 
 
 def test_pipelines_of_npus_are_refused(tmp_path):
     about = {"model": {"decoder": {"pipeline": [{"embeddings": {"filename": "a.onnx"}}]}}}
     (tmp_path / "genai_config.json").write_text(json.dumps(about))
-    with pytest.raises(CheckpointError, match=r"a pipeline of models.* compiled for one NPU"):
+    with pytest.raises(RepositoryError, match=r"a pipeline of models.* compiled for one NPU"):
         Backend().load(slices()[0], tmp_path, None)
 
 
 def test_a_file_that_is_no_model_is_named(folder, tmp_path):
     path = write_export(folder, "optimum", tmp_path)
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(CheckpointError, match=r"model\.onnx is no ONNX model"):
+    with pytest.raises(RepositoryError, match=r"model\.onnx is no ONNX model"):
         Backend().load(slices()[0], tmp_path, None)
 
 
 def test_a_table_with_other_layers_than_the_export_is_refused(export):
-    with pytest.raises(CheckpointError, match="has 4 layers, but the model card of small says 5"):
+    with pytest.raises(RepositoryError, match="has 4 layers, but the model card of small says 5"):
         Backend().load(slices(total=5)[0], export[0], None)
 
 
@@ -204,7 +204,7 @@ def test_which_of_several_exports_is_asked_for(folder, tmp_path, set_):
     skip_where_it_fails("community")
     path = write_export(folder, "community", tmp_path)
     (path.parent / "model_q4.onnx").write_bytes(b"no model")
-    with pytest.raises(CheckpointError, match=rf"onnx/model\.onnx, onnx/model_q4.*{PREFIX}EXPORT"):
+    with pytest.raises(RepositoryError, match=rf"onnx/model\.onnx, onnx/model_q4.*{PREFIX}EXPORT"):
         Backend().load(slices()[0], tmp_path, None)
     set_("EXPORT", "onnx/model.onnx")
     assert through(backends(tmp_path), tokens(3)).shape[1] == 1

@@ -6,9 +6,9 @@ from checkpoints import LAYERS, tokens
 from onnx_models import CONFIGS, assert_near, backends, slices, through
 
 from exo_kit.backend import Backend
-from exo_kit.kit.llama.config import CheckpointError
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.kit.onnx.checkpoint import BLOCK
+from exo_kit.kit.repository.facts import RepositoryError
 
 TOLERANCE = 1e-5  # of the largest number, in float32
 
@@ -124,7 +124,7 @@ def test_who_is_at_the_end_of_the_context_fails_alone(llama_folder):
 @pytest.mark.parametrize("size", [8, 24, 40])
 def test_heads_that_attention_cant_turn_are_refused(tmp_path, size):
     write_checkpoint(tmp_path, CONFIGS["llama"] | {"head_dim": size})
-    with pytest.raises(CheckpointError, match=f"head_dim is {size}, .* multiples of 16"):
+    with pytest.raises(RepositoryError, match=f"head_dim is {size}, .* multiples of 16"):
         Backend().load(slices()[0], tmp_path, None)
 
 

@@ -13,10 +13,11 @@ from ...names import PACKAGE
 from .. import metrics, settings
 from ..cards import Model
 from ..contract import Backend, ContractError, DeviceError, Layers, Piece, Request
+from ..ids import Vocabulary
 from ..text.tokenizer import Tokenizer
 from .answer_stream import AnswerStream
 from .requests import RequestState
-from .thread import Job, WatchedThread
+from .thread import Job, WatchedThread, in_thread
 from .validation import makes_answers, positions, step_output, step_outputs, text_line
 
 STEP_SECONDS = 120.0  # what a step may take; a prompt of 1,000 tokens twice that
@@ -64,6 +65,7 @@ class Executor:
         self.instance: Any = None
         self.block: int | None = None
         self.context: int | None = None
+        self.vocabulary = Vocabulary()
         self.bytes = 0  # of the loaded layers, where the backend tells it
         self.ends, self._end_id = True, 0  # whether it has the last layers; the model's last EOS
         self._seconds = settings.seconds("STEP_SECONDS", STEP_SECONDS)
@@ -90,6 +92,8 @@ class Executor:
             what, folder = model, folder if self.files else None
         if self.threaded:
             await self._thread.submit(lambda: self._make(what, folder, tokenizer))
+            if not self.answers:
+                self.vocabulary = await in_thread(lambda: Vocabulary.of(layers, folder, tokenizer))
         else:
             self.instance = self._class()
             await self.instance.load(what, folder, tokenizer)

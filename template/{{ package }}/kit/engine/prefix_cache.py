@@ -42,7 +42,7 @@ class PrefixCache:
 
     def __init__(self, reuses: bool) -> None:
         allowed = settings.size("CACHE_BYTES")
-        self._reuses = reuses and allowed != 0
+        self._able = self._reuses = reuses and allowed != 0
         self._limit = allowed or default_limit()
         self._running: dict[str, RequestState] = {}
         self._kept: OrderedDict[str, RequestState] = OrderedDict()
@@ -94,6 +94,7 @@ class PrefixCache:
         if self._running.pop(request.id, None) is None:
             return [request.id]
         self._running_bytes -= request.bytes
+        keep = keep and self._reuses
         if not keep or request.prompt is None or request.cached < BLOCK:
             return [request.id, *self._fit()]
         prompt = request.prompt[: request.cached]
@@ -110,8 +111,14 @@ class PrefixCache:
         self._kept_bytes -= request.bytes
         return [request_id]
 
+    def off(self) -> list[str]:
+        """The loaded model's states can't be taken over: none is kept. Gives the ids that go."""
+        self._reuses = False
+        return [name for request_id in [*self._kept] for name in self.drop(request_id)]
+
     def clear(self) -> None:
         """The device is closed: it holds nothing any more."""
+        self._reuses = self._able
         self._running.clear()
         self._kept.clear()
         self._running_bytes = self._kept_bytes = 0

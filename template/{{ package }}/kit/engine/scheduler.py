@@ -50,6 +50,7 @@ class Scheduler:
             raise RequestError("this request is in a step already")
         if not request.steps:
             self._refuse_too_long(x)
+        self._executor.vocabulary.refuse(x, is_prompt=not request.steps)
         request.x, request.done, request.outputs = x, 0, []
         request.result = asyncio.get_running_loop().create_future()
         with metrics.QUEUED.track_inprogress():
@@ -89,6 +90,9 @@ class Scheduler:
             await self._executor.reuse(request.id, match.request_id, match.length)
         except DeviceError as error:
             self._fail(request, error)
+        except NotImplementedError as error:
+            _log.info("prompts are computed whole: %s", error)
+            self._forget([*self._cache.off(), request.id])
         except Exception as error:  # it costs time only: the prompt is computed from its beginning
             _log.warning("reuse() in backend.py failed: %r", error)
             self._executor.forget(request.id)

@@ -79,6 +79,11 @@ class Facts:
         return count(self.genai.get("context_length")) or scaled_context(self.text)
 
     @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embedding, where a file says it; a tokenizer may have more tokens."""
+        return count(self.genai.get("vocab_size")) or count(self.text.get("vocab_size"))
+
+    @property
     def head_size(self) -> int | None:
         """Numbers of an attention head, where a file says it."""
         return count(self.decoder.get("head_size")) or count(self.text.get("head_dim"))
@@ -179,15 +184,18 @@ class Facts:
 
 
 def scaled_context(config: dict[str, Any]) -> int | None:
-    """Positions of a config.json's model: linear scaling makes a context longer.
+    """Positions of a config.json's model: linear, dynamic and yarn scaling make a context longer.
 
-    A llama3 or yarn one's max_position_embeddings is the long one already.
+    A llama3 one's max_position_embeddings is the long one already.
     """
     most, rope = count(config.get("max_position_embeddings")), rope_parameters(config)
-    factor = rope.get("factor")
-    if most is None or rope.get("rope_type", rope.get("type")) != "linear":
+    factor, kind = rope.get("factor"), rope.get("rope_type", rope.get("type"))
+    if most is None or kind not in ("linear", "dynamic", "yarn"):
         return most
-    short = count(rope.get("original_max_position_embeddings")) or most
+    named = [rope.get("original_max_position_embeddings")]
+    if kind != "linear":  # transformers: beside the parameters it wins for yarn; dynamic has none
+        named = [config.get("original_max_position_embeddings"), *named] if kind == "yarn" else []
+    short = next(filter(None, map(count, named)), most)
     if not isinstance(factor, int | float) or not 1 <= factor < LARGEST_ID / short:
         return most
     return max(most, int(short * factor))

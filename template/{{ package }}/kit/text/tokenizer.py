@@ -70,6 +70,11 @@ class Tokenizer:
         begin = tuple(start or ())
         return cls(folder, fast, eos[0], frozenset(eos), template, special, begin, bounds)
 
+    @property
+    def size(self) -> int:
+        """One more than the greatest id."""
+        return max(self.fast.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
     def encode_prompt(self, text: str, plain: bool = False) -> list[int]:
         """Token ids of a prompt. Raises TokenizerError.
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..repository.facts import Facts, RepositoryError, rope_parameters, scaled_context
+from ..repository.facts import Facts, RepositoryError, scaled_context
+from .reader import Reader
+from .rope import Rope, read_rope
 
 FAMILIES = {  # by model_type
     "llama": "LlamaForCausalLM",
@@ -34,32 +36,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     | {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
     | {"num_key_value_heads": 32, "head_dim": 128},
 }
-# Far above every published model; a larger size would cost memory before a weight is read.
-_LARGEST = {
-    "num_hidden_layers": 1 << 12,
-    "hidden_size": 1 << 20,
-    "intermediate_size": 1 << 22,
-    "num_attention_heads": 1 << 16,
-    "num_key_value_heads": 1 << 16,
-    "head_dim": 1 << 16,
-    "vocab_size": 1 << 24,
-}
-_MISSING = object()
-
-
-CheckpointError = RepositoryError
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position embedding: `default`, `linear`, or `llama3` with its bounds."""
-
-    theta: float
-    kind: str = "default"
-    factor: float = 1.0
-    low_frequency: float = 1.0
-    high_frequency: float = 1.0
-    original_context: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,30 +61,30 @@ class Config:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Config":
-        """Read a Hugging Face folder. Raises FileNotFoundError, CheckpointError."""
+        """Read a Hugging Face folder. Raises FileNotFoundError, RepositoryError."""
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no config.json; download the model's files")
         content = Facts(folder).config
         try:
             return cls.from_dict(content)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        except RepositoryError as error:
+            raise RepositoryError(f"{path}: {error}") from error
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Config":
-        """Take what config.json holds. Raises CheckpointError."""
+        """Take what config.json holds. Raises RepositoryError."""
         architecture = _architecture(content)
         content = _DEFAULTS[architecture] | content
-        read = _Reader(content)
+        read = Reader(content)
         llama, qwen3 = architecture == "LlamaForCausalLM", architecture == "Qwen3ForCausalLM"
         hidden_size, heads = read.count("hidden_size"), read.count("num_attention_heads")
         kv_heads = read.count("num_key_value_heads", heads)
         if heads % kv_heads:
-            raise CheckpointError(f"{heads} attention heads can't share {kv_heads} key-value heads")
+            raise RepositoryError(f"{heads} attention heads can't share {kv_heads} key-value heads")
         head_dim = read.count("head_dim", 128 if qwen3 else hidden_size // heads)
         if head_dim % 2:
-            raise CheckpointError(f"head_dim is {head_dim}; rotary embedding needs an even one")
+            raise RepositoryError(f"head_dim is {head_dim}; rotary embedding needs an even one")
         read.count("max_position_embeddings")
         bias = (llama or qwen3) and read.flag("attention_bias")
         return cls(
@@ -121,7 +97,7 @@ class Config:
             vocab_size=read.count("vocab_size"),
             context_length=scaled_context(content) or 1,
             norm_eps=read.number("rms_norm_eps"),
-            rope=_rope(content),
+            rope=read_rope(content, head_dim),
             windows=_windows(architecture, read),
             qkv_bias=bias or architecture == "Qwen2ForCausalLM",
             output_bias=bias,
@@ -129,45 +105,6 @@ class Config:
             qk_norm=qwen3,
             tied=read.flag("tie_word_embeddings"),
         )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Values of the kind asked for; null is a key that is not there."""
-
-    content: dict[str, Any]
-
-    def get(self, key: str, default: Any = _MISSING) -> Any:
-        value = self.content.get(key)
-        if value is None:
-            value = default
-        if value is _MISSING:
-            raise CheckpointError(f"{key} is missing")
-        return value
-
-    def count(self, key: str, default: Any = _MISSING, least: int = 1) -> int:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise CheckpointError(
-                f"{key} is {value!r}; it should be a whole number from {least} on"
-            )
-        most = _LARGEST.get(key)
-        if most is not None and value > most:
-            raise CheckpointError(f"{key} is {value}; no model has more than {most}")
-        return value
-
-    def number(self, key: str, default: Any = _MISSING) -> float:
-        value = self.get(key, default)
-        real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not 0 < value < 1e300:  # an int may be too large for a float
-            raise CheckpointError(f"{key} is {value!r}; it should be a number above zero")
-        return float(value)
-
-    def flag(self, key: str) -> bool:
-        value = self.get(key, False)
-        if not isinstance(value, bool):
-            raise CheckpointError(f"{key} is {value!r}; it should be true or false")
-        return value
 
 
 def _architecture(content: dict[str, Any]) -> str:
@@ -183,13 +120,13 @@ def _architecture(content: dict[str, Any]) -> str:
     if architecture is None:
         nested = "; its text model is nested in text_config" if "text_config" in content else ""
         known = ", ".join(ARCHITECTURES)
-        raise CheckpointError(
+        raise RepositoryError(
             f"the architecture {first or family!r} is none of {known}{nested}. Take a text model "
             "of one of these"
         )
     if family is not None:
         if str(family) not in FAMILIES:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"model_type is {family!r}, and architectures names {architecture}: which of them "
                 "it is can't be told"
             )
@@ -197,45 +134,17 @@ def _architecture(content: dict[str, Any]) -> str:
     for key in ("quantization_config", "compression_config"):
         if (quantization := content.get(key)) is not None:
             method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-            raise CheckpointError(
+            raise RepositoryError(
                 f"the checkpoint is quantized ({method or quantization!r}); "
                 "take the model's float16, bfloat16 or float32 one"
             )
     activation = content.get("hidden_act") or "silu"
     if activation not in ("silu", "swish"):  # two names of one function
-        raise CheckpointError(f"the activation {activation!r} is not silu")
+        raise RepositoryError(f"the activation {activation!r} is not silu")
     return architecture
 
 
-def _rope(content: dict[str, Any]) -> Rope:
-    """The rotary embedding, as the files together say it."""
-    rope = rope_parameters(content)
-    read = _Reader(rope)
-    theta = read.number("rope_theta", 10000.0)
-    # Nested objects are parameters by kind of layer, which none of these models has.
-    kind = read.get("rope_type", read.get("type", "default"))
-    if any(isinstance(value, dict) for value in rope.values()):
-        kind = rope
-    partial = read.get("partial_rotary_factor", 1.0)
-    if partial != 1.0:
-        raise CheckpointError(f"partial_rotary_factor is {partial!r}; only 1.0 is known")
-    if kind == "default":
-        return Rope(theta)
-    if kind == "linear":
-        return Rope(theta, kind, read.number("factor"))
-    if kind == "llama3":
-        low, high = read.number("low_freq_factor"), read.number("high_freq_factor")
-        if low >= high:
-            raise CheckpointError(f"low_freq_factor {low} is not below high_freq_factor {high}")
-        beside = content.get("original_max_position_embeddings")  # it counts where it is there
-        own = rope if beside is None else rope | {"original_max_position_embeddings": beside}
-        usual = content["max_position_embeddings"]
-        original = _Reader(own).count("original_max_position_embeddings", usual)
-        return Rope(theta, kind, read.number("factor"), low, high, original)
-    raise CheckpointError(f"the rope type {kind!r} is none of default, linear, llama3")
-
-
-def _windows(architecture: str, read: _Reader) -> tuple[int | None, ...]:
+def _windows(architecture: str, read: Reader) -> tuple[int | None, ...]:
     """Each layer's sliding window. Qwen has one only where `use_sliding_window` says so."""
     layers = read.count("num_hidden_layers")
     if architecture == "LlamaForCausalLM" or read.get("sliding_window", None) is None:
@@ -249,7 +158,7 @@ def _windows(architecture: str, read: _Reader) -> tuple[int | None, ...]:
     kinds = read.get("layer_types", [known[n >= full] for n in range(layers)])
     right = isinstance(kinds, list) and all(kind in known for kind in kinds)
     if not right or len(kinds) != layers:
-        raise CheckpointError(
+        raise RepositoryError(
             f"layer_types is {kinds!r}; it should have {' or '.join(known)} for {layers} layers"
         )
     return tuple(window if kind == known[1] else None for kind in kinds)

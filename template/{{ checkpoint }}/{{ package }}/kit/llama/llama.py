@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ids import refuse_unknown
 from ..repository.watched import WatchedFiles
 from .config import Config
-from .refusals import refuse_unknown, refuse_width
-from .rotation import rotation
+from .refusals import refuse_width
+from .rotation import rotations
 
 FEW = 6  # rows; for more than so many the BLAS's own way is as fast, or faster
 CACHED = 1 << 17  # numbers of a matrix that stay in a core's cache meanwhile
@@ -100,8 +101,8 @@ def forward(
         x = op.embed(x, model.embedding)  # [R] -> [R, D]
     else:
         refuse_width(x, config.hidden_size)
-    positions = [np.arange(part.position, part.end) for part in parts]
-    cos, sin = rotation(np.concatenate(positions), config)  # [R, 1, 2, E/2] each
+    spans = [(part.position, part.end) for part in parts]
+    cos, sin = rotations(spans, config)  # [R, 1, 2, E/2] each
     for n, w in enumerate(model.layers):
         window = config.windows[model.start + n]
         x = op.layer(x, parts, n, cos, sin, window, w, config, op)  # [R, D]

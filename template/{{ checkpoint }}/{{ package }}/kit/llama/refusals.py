@@ -1,15 +1,8 @@
-"""What a step is refused for: ids and hidden states that a model can't take."""
+"""What a step is refused for: hidden states that a model can't take. Ids are in kit/ids.py."""
 
 from typing import Any
 
 from numpy.typing import NDArray
-
-
-def refuse_unknown(ids: NDArray[Any], vocabulary: int | None) -> None:
-    """Raise ValueError where an id has no row in the embedding; a tokenizer may have more."""
-    if vocabulary is not None and not 0 <= ids.min() <= ids.max() < vocabulary:
-        wrong = ids.max() if ids.min() >= 0 else ids.min()
-        raise ValueError(f"there is no token {wrong}: the model has {vocabulary}")
 
 
 def refuse_width(states: NDArray[Any], size: int) -> None:

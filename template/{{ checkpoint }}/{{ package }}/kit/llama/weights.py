@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..repository.facts import LARGEST, Facts, parsed, read_json
+from ..repository.facts import LARGEST, Facts, RepositoryError, parsed, read_json
 from ..repository.watched import WatchedFiles
-from .config import CheckpointError, Config
+from .config import Config
 from .llama import Array, Model
 
 INDEX = "model.safetensors.index.json"
@@ -59,7 +59,7 @@ def layer_shapes(config: Config) -> dict[str, Shape]:
 def load_model(folder: Path, config: Config, start: int, end: int) -> Model:
     """Layers `start` to `end`, both included, of the checkpoint in a folder.
 
-    Raises FileNotFoundError where a file that they need is not there, else CheckpointError.
+    Raises FileNotFoundError where a file that they need is not there, else RepositoryError.
     """
     checkpoint, config = open_checkpoint(folder, config)
     matrix = (config.vocab_size, config.hidden_size)
@@ -144,7 +144,7 @@ class Checkpoint:
         home = self._homes.get(self._stored(name), "")
         # A name with a folder in it could lead out of the checkpoint.
         if not home or not isinstance(home, str) or Path(home).name != home:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"{self._folder / INDEX} names no file for {name} {_spelled(shape)}"
             )
         if home not in self._files and not (self._folder / home).is_file():
@@ -202,12 +202,12 @@ class _File:
             about = os.fstat(file.fileno())
             size = about.st_size
             if length > size - 8:
-                raise CheckpointError(
+                raise RepositoryError(
                     f"{path} is no safetensors file, or cut short at {size} bytes; "
                     "delete it and download it again"
                 )
             if length > LARGEST:
-                raise CheckpointError(
+                raise RepositoryError(
                     f"{path} has a header of {length} bytes, and no model's has more than "
                     f"{LARGEST}; delete it and download it again"
                 )
@@ -234,27 +234,27 @@ class _File:
         """Where a tensor begins, and its dtype."""
         entry = self.header.get(name)
         if not isinstance(entry, dict):
-            raise CheckpointError(f"{self.path} has no tensor {name} {_spelled(shape)}")
+            raise RepositoryError(f"{self.path} has no tensor {name} {_spelled(shape)}")
         dtype, found = entry.get("dtype"), entry.get("shape")
         if found != list(shape):
-            raise CheckpointError(
+            raise RepositoryError(
                 f"{self.path}: {name} has the shape {_spelled(found)}, "
                 f"but by config.json it should have {_spelled(shape)}"
             )
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             known = ", ".join(_DTYPES)
-            raise CheckpointError(f"{self.path}: {name} has the dtype {dtype}, none of {known}")
+            raise RepositoryError(f"{self.path}: {name} has the dtype {dtype}, none of {known}")
         size = prod(shape) * _DTYPES[dtype].itemsize
         offsets = entry.get("data_offsets")
         begin = offsets[0] if isinstance(offsets, list) and offsets else None
         if type(begin) is not int or begin < 0 or offsets != [begin, begin + size]:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"{self.path}: {name} stands at {offsets}, which are not its {size} bytes; "
                 "delete it and download it again"
             )
         begin += self.data
         if begin + size > len(self.mapping):
-            raise CheckpointError(
+            raise RepositoryError(
                 f"{self.path} is cut short: it has {len(self.mapping)} bytes, and {name} ends at "
                 f"{begin + size}; delete it and download it again"
             )
@@ -291,7 +291,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(Facts(folder).no_weights(f"{SINGLE} nor {INDEX}"))
     homes = read_json(path).get("weight_map")
     if not isinstance(homes, dict):
-        raise CheckpointError(f"{path} has no weight_map; delete it and download it again")
+        raise RepositoryError(f"{path} has no weight_map; delete it and download it again")
     return homes
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..llama.config import Config, Rope
+from ..llama.config import Config
 from ..llama.operations import NAMES
+from ..llama.rope import Rope
 
 DTYPES = ("float32", "float16", "bfloat16")
 OPERATIONS = (*NAMES, "model")

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import onnxruntime as ort
 from onnx import helper
 
 from ..contract import Array, Layers
-from ..llama.config import CheckpointError, Config
-from ..llama.refusals import refuse_unknown, refuse_width
+from ..ids import refuse_unknown
+from ..llama.config import Config
+from ..llama.refusals import refuse_width
 from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
+from ..repository.facts import RepositoryError
 from .batch import Found, apart, together
 from .graph import Kind
 from .kv_cache import Block, Form, Slot, needed
@@ -48,9 +51,11 @@ class CheckpointLayers:
         self, layers: Layers, folder: Path, plan: Plan, provider: Provider, build: Any = graph.build
     ) -> None:
         tensors, c = open_checkpoint(folder, Config.from_folder(folder))
+        if c.rope.kind == "dynamic":  # a table of angles can't follow the length of a request
+            c = replace(c, context_length=c.rope.original_context)
         self.config = c
         if c.layers != layers.total:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"the checkpoint in {folder} has {c.layers} layers, but the model card of "
                 f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..llama.config import CheckpointError
-from ..repository.facts import Facts
+from ..repository.facts import Facts, RepositoryError
 from ..settings import PREFIX
 from .plan import export_asked
 
@@ -35,7 +34,7 @@ def wanted_files() -> tuple[str, ...]:
 def export_in(folder: Path) -> Export | None:
     """The export that is to run; None where the folder holds a checkpoint.
 
-    Raises FileNotFoundError, CheckpointError.
+    Raises FileNotFoundError, RepositoryError.
     """
     asked = export_asked()
     if asked:
@@ -50,7 +49,7 @@ def export_in(folder: Path) -> Export | None:
     found = [*sorted(folder.glob("*.onnx")), *sorted(folder.glob("onnx/*.onnx"))]
     if len(found) > 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in found)
-        raise CheckpointError(f"{folder} has several exports, {names}: {ASK}")
+        raise RepositoryError(f"{folder} has several exports, {names}: {ASK}")
     return _checked(found[0], folder) if found else None
 
 
@@ -58,18 +57,18 @@ def _export(folder: Path) -> Export:
     """The model of an onnxruntime-genai folder, or the only one of another."""
     decoder = Facts(folder).decoder
     if decoder.get("pipeline"):
-        raise CheckpointError(
+        raise RepositoryError(
             f"{folder / GENAI} describes a pipeline of models, which are compiled for one NPU and "
             "one length; only onnxruntime-genai runs those"
         )
     if name := decoder.get("filename"):
         if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"{folder / GENAI} names {name!r}, which is no file beside it")
+            raise RepositoryError(f"{folder / GENAI} names {name!r}, which is no file beside it")
         return _checked(folder / name, folder)
     found = sorted(folder.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise CheckpointError(f"{folder} should have one .onnx file and has {names}: {ASK}")
+        raise RepositoryError(f"{folder} should have one .onnx file and has {names}: {ASK}")
     return _checked(found[0], folder)
 
 

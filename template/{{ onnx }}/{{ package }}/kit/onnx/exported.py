@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 
 from ..contract import Array, Layers
-from ..llama.config import CheckpointError
-from ..llama.refusals import refuse_unknown
+from ..ids import refuse_unknown
+from ..repository.facts import RepositoryError
 from ..repository.watched import WatchedFiles
 from ..settings import PREFIX
 from . import arena, export_graph
@@ -37,7 +37,7 @@ class ExportLayers:
         model = export_graph.read(export.path)
         total = layers_of(model.graph)
         if total != layers.total:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"the export {export.path} has {total} layers, but the model card of "
                 f"{layers.model} says {layers.total}: correct MODELS in models.py"
             )
@@ -63,11 +63,11 @@ class ExportLayers:
             self.empty(name)  # says what is missing at the load, not at the first request
 
     def empty(self, name: str) -> tuple[int, int, int, int]:
-        """The shape of a cache without positions. Raises CheckpointError."""
+        """The shape of a cache without positions. Raises RepositoryError."""
         _, heads, _, size = self.inputs[name].shape
         size = size if isinstance(size, int) else self._head
         if not isinstance(heads, int) or size is None or self.inputs[name].type not in DTYPES:
-            raise CheckpointError(
+            raise RepositoryError(
                 f"the export's {name} is {self.inputs[name].type} {self.inputs[name].shape}: its "
                 "heads can't be told, and neither genai_config.json nor config.json has head_size "
                 "or head_dim"
@@ -201,7 +201,7 @@ def _part(model: Any, layers: Layers, path: Path) -> Part:
     try:
         return part_of(model, layers.first, layers.last)
     except CutError as error:
-        raise CheckpointError(
+        raise RepositoryError(
             f"{path} can't be cut by layers, as {error}: it runs whole, on one node. In a cluster, "
             f"set {PREFIX}WHOLE=1 on every node"
         ) from error

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from onnx import ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto, helper
 
-from ..llama.config import CheckpointError, Config
+from ..llama.config import Config
+from ..repository.facts import RepositoryError
 
 CONTRIB = "com.microsoft"
 # Numbers of a matrix's row that share a scale. Longer blocks are faster at 8 bits and lose three
@@ -37,10 +38,10 @@ def build(config: Config, first: int, last: int, kind: Kind) -> ModelProto:
     the last layer, the logits of the last position [B, 1, V].
 
     keys.N and values.N are read and written in place; `newest` [B] is each request's last position
-    with this step, and `total` one more than the greatest of them. Raises CheckpointError.
+    with this step, and `total` one more than the greatest of them. Raises RepositoryError.
     """
     if config.head_dim % HEAD_STEP:
-        raise CheckpointError(
+        raise RepositoryError(
             f"head_dim is {config.head_dim}, and ONNX Runtime's GroupQueryAttention takes only "
             f"multiples of {HEAD_STEP}"
         )

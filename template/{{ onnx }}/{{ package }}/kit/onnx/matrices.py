@@ -38,7 +38,7 @@ def weights(
     """The weights of layers `first` to `last` by their names in the graph, one at a time.
 
     kept: files of what was rounded before; forms: dtype and shape of the graph's weights.
-    Raises FileNotFoundError, CheckpointError.
+    Raises FileNotFoundError, RepositoryError.
     """
     yield from rotations(config, kind).items()
     with ThreadPoolExecutor(threads, thread_name_prefix="rounding") as pool:
@@ -67,7 +67,8 @@ def rotations(config: Config, kind: Kind) -> Part:
     """Cosines and sines of every position's angles, [context, E/2] each."""
     angles = np.outer(np.arange(config.context_length), frequencies(config))  # [context, E/2]
     plain = np.float16 if kind.half else np.float32
-    return {"cos": np.cos(angles).astype(plain), "sin": np.sin(angles).astype(plain)}
+    both = {"cos": np.cos(angles), "sin": np.sin(angles)}
+    return {name: (config.rope.attention * part).astype(plain) for name, part in both.items()}
 
 
 class Maker:
