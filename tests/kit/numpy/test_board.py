@@ -20,7 +20,7 @@ from exo_kit.kit.board.measure import judge
 from exo_kit.kit.command.cli import main
 from exo_kit.kit.llama import llama
 from exo_kit.kit.llama.config import Config
-from exo_kit.kit.llama.operations import Own, read
+from exo_kit.kit.llama.operations import OnDevice, Own, read
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.plugin import PLUGIN
 
@@ -275,6 +275,22 @@ def test_a_table_that_is_none_is_a_sentence(table, why):
     module.OPERATIONS = table
     with pytest.raises(ValueError, match=why):
         read(module)
+
+
+def test_a_weights_copy_lives_as_long_as_the_weight():
+    uploads = []
+
+    def upload(weight):
+        uploads.append(weight.sum())
+        return weight.copy()
+
+    on_device, weight = OnDevice(upload), np.ones(3, np.float32)
+    assert on_device(weight) is on_device(weight)
+    for n in range(5):  # the next one has the id of the one before
+        weight = np.full(3, n, np.float32)
+        np.testing.assert_array_equal(on_device(weight), weight)
+    assert uploads == [3, 0, 3, 6, 9, 12]
+    assert len(on_device._copies) == 1
 
 
 OWN = """

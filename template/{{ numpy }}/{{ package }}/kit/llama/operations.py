@@ -1,14 +1,16 @@
 """The device's own operations: the table of the plugin's operations.py, where there is one."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+from weakref import finalize
 
 from ...names import PACKAGE
-from .llama import REFERENCE, Operations
+from .llama import REFERENCE, Array, Operations
 
 MODULE = f"{PACKAGE}.operations"
 NAMES = tuple(field.name for field in fields(Operations))
@@ -49,3 +51,22 @@ def read(module: ModuleType) -> Own:
         if not callable(function):
             raise ValueError(f"OPERATIONS[{name!r}] is {function!r}, and no function")
     return Own(dict(table), float(getattr(module, "TOLERANCE", TOLERANCE)))
+
+
+class OnDevice:
+    """Copies of weights on a device: each is made once, and dropped with the array that it is of.
+
+    upload: from a weight to what the device's operations take.
+    """
+
+    def __init__(self, upload: Callable[[Array], Any]) -> None:
+        self._upload = upload
+        self._copies: dict[int, Any] = {}  # by the array's id, which another has after its end
+
+    def __call__(self, weight: Array) -> Any:
+        """The weight's copy."""
+        key = id(weight)
+        if key not in self._copies:
+            self._copies[key] = self._upload(weight)
+            finalize(weight, self._copies.pop, key, None)
+        return self._copies[key]
