@@ -106,6 +106,43 @@ def test_a_vendors_package_that_registers_nothing_is_an_error(monkeypatch):
         providers.chosen(planned(), "made_up")
 
 
+class Device:
+    ep_name = "MadeUpExecutionProvider"
+
+
+def test_a_plug_in_that_another_engine_has_registered_is_used(monkeypatch):
+    def again(*_):
+        raise RuntimeError("library is already registered under MadeUpExecutionProvider")
+
+    monkeypatch.setitem(sys.modules, "made_up", fake("made_up"))
+    monkeypatch.setattr(providers, "find_spec", lambda name: name == "made_up" or None)
+    monkeypatch.setattr(providers, "_REGISTERED", set())
+    monkeypatch.setattr(providers.ort, "register_execution_provider_library", again)
+    monkeypatch.setattr(providers.ort, "get_ep_devices", lambda: [Device()])
+    assert providers.register("made_up") == {}
+    assert set(providers._REGISTERED) == {"MadeUpExecutionProvider"}  # no built-in one
+
+
+def test_a_package_that_says_all_its_names_is_registered_too(monkeypatch):
+    module = fake("made_up")
+    del module.get_ep_name
+    module.get_ep_names = lambda: ["MadeUpExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "made_up", module)
+    monkeypatch.setattr(providers, "find_spec", lambda name: name == "made_up" or None)
+    monkeypatch.setattr(providers, "_REGISTERED", set())
+    monkeypatch.setattr(providers.ort, "register_execution_provider_library", lambda *_: None)
+    monkeypatch.setattr(providers.ort, "get_ep_devices", lambda: [Device()])
+    assert providers.register("made_up") == {}
+
+
+def test_a_number_of_a_device_that_there_is_not_is_an_error(monkeypatch):
+    monkeypatch.setattr(providers.ort, "get_ep_devices", lambda: [Device()])
+    monkeypatch.setattr(providers, "_REGISTERED", {"MadeUpExecutionProvider"})
+    options = providers.ort.SessionOptions()
+    with pytest.raises(ProviderError, match=f"{PREFIX}DEVICE is 1, and MadeUp lists 1 here"):
+        providers.session(b"", options, Provider("MadeUp", {}, 1), {})
+
+
 def test_other_plug_ins_that_fail_are_an_error_only_where_they_are_asked_for(monkeypatch):
     module = providers.PLUGINS[0]
     monkeypatch.setitem(sys.modules, module, fake(module))

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from ..settings import PREFIX
 from .plan import Plan
 from .tensorrt import compiled
 
@@ -79,18 +80,27 @@ def _registered(module: str) -> tuple[str, str]:
     name = module
     try:
         helper = importlib.import_module(module)
-        name = helper.get_ep_name()
+        # A package says one name, or all that it has.
+        one = getattr(helper, "get_ep_name", None)
+        name = one() if one else helper.get_ep_names()[0]
         if name not in _REGISTERED:
             ort.register_execution_provider_library(name, helper.get_library_path())
             _REGISTERED.add(name)
     except Exception as error:
-        return name, f"{module} could not be registered: {_short(error)}"
-    if name in {device.ep_name for device in ort.get_ep_devices()}:
+        if not _devices(name):
+            return name, f"{module} could not be registered: {_short(error)}"
+        _REGISTERED.add(name)  # another engine of this process has registered it
+    if _devices(name):
         return name, ""
     return name, (
         f"{module} was registered, and lists no device for {name}: this machine has none that it "
         "can use, or its driver is missing"
     )
+
+
+def _devices(*names: str) -> list[Any]:
+    """What a plug-in's provider can use here; none where none is registered under these names."""
+    return [device for device in ort.get_ep_devices() if device.ep_name in names]
 
 
 def available() -> list[str]:
@@ -145,14 +155,25 @@ def session(
                 model, options, providers=[(full, settings), *beside], disabled_optimizers=without
             )
         else:
-            devices = [d for d in ort.get_ep_devices() if d.ep_name in (full, provider.name)]
-            one = devices[min(provider.device, len(devices) - 1)]
+            one = _device(_devices(full, provider.name), provider)
             options.add_provider_for_devices([one], settings)
             made = ort.InferenceSession(model, options, disabled_optimizers=without)
+    except ProviderError:
+        raise
     except Exception as error:  # ONNX Runtime has a dozen kinds
         raise ProviderError(f"{provider.name} can't run this graph: {_short(error)}") from error
     _refuse_another(made, provider)
     return made
+
+
+def _device(devices: list[Any], provider: Provider) -> Any:
+    """The one that DEVICE numbers. Raises ProviderError where there are fewer."""
+    if provider.device >= len(devices):
+        raise ProviderError(
+            f"{PREFIX}DEVICE is {provider.device}, and {provider.name} lists {len(devices)} here, "
+            "which are numbered from 0 on"
+        )
+    return devices[provider.device]
 
 
 def _refuse_another(made: Any, provider: Provider) -> None:

@@ -18,6 +18,12 @@ _TOO_MUCH = re.compile(
     re.IGNORECASE,
 )
 _OF_ANSWER = re.compile(r"completion|generat|max_new_tokens|max_tokens|output", re.IGNORECASE)
+# Lengths of something else: fewer tokens help against none of them.
+_OF_OTHER = re.compile(
+    r"\b(array|bytes|characters?|elements?|entries|items?|string)\b", re.IGNORECASE
+)
+_OF_TOKENS = re.compile(r"token|context|window|seq_len", re.IGNORECASE)
+_STATUS = re.compile(r"<\d{3}>|\b(?:code|status)\W{0,4}\d{3}\b", re.IGNORECASE)
 _SAMPLING = re.compile(r"min_p|penalty|seed|temperature|top_[kp]|top_logprobs")
 # Numbers that stand alone: those within a name, such as a model's, say nothing of tokens.
 _NUMBER = re.compile(r"(?<![\w.\-/])(\d[\d,_]{0,14})(?![\w\-]|\.\d)")
@@ -79,6 +85,9 @@ def limit_in(words: str, prompt: int, answer: int) -> tuple[int, int] | None:
     """
     if not (_OF_WHAT.search(words) and _TOO_MUCH.search(words)):
         return None
+    if _OF_OTHER.search(words) and not _OF_TOKENS.search(words):
+        return None
+    words = _STATUS.sub(" ", words)
     numbers = {int(re.sub(r"\D", "", n)) for n in _NUMBER.findall(words)} - {0, answer}
     # A sum that is named tells the server's own count of the prompt.
     own = next((n for n in numbers if n + answer in numbers), prompt)
@@ -88,7 +97,12 @@ def limit_in(words: str, prompt: int, answer: int) -> tuple[int, int] | None:
         guess = answer > GUESS and not _SAMPLING.search(words)
         return (GUESS, 0) if guess else None
     most = max(limits)
-    own = max([own, *(n for n in numbers if n < most)])
+    # What the prompt leaves of the context may be named too: of the two the prompt is the nearer.
+    halves = [n for n in numbers if n < most and most - n in numbers]
+    if halves:
+        own = min(halves, key=lambda n: abs(n - prompt))
+    else:
+        own = max([own, *(n for n in numbers if n < most)])
     if most > own + 1:
         return most, own
     return (most, 0) if most < answer and _OF_ANSWER.search(words) else None

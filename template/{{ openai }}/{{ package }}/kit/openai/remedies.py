@@ -20,9 +20,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Remedy:
-    """most: the tokens of an answer to ask for; connection: the server as it is now."""
+    """most: the tokens of an answer to ask for; connection: the server as it is now.
+
+    limit: the most tokens of prompt and answer, for the connection to keep once this has helped.
+    """
 
     most: int | None = None
+    limit: int | None = None
     connection: Connection | None = None
 
 
@@ -55,7 +59,7 @@ class Remedies:
         if status == 401 and self._first("key", tried) and self._new_key():
             return Remedy()
         if status is None or status in WRONG:
-            less = None if renames(error.words) else self._less(error, connection, sent, tried)
+            less = None if renames(error.words) else self._less(error, sent, tried)
             if less:
                 return less
             fields = status is not None and self._first("fields", tried)
@@ -79,23 +83,18 @@ class Remedies:
         return True
 
     def _less(
-        self,
-        error: Refused | BrokenOffError,
-        connection: Connection,
-        sent: ServerRequest,
-        tried: set[str],
+        self, error: Refused | BrokenOffError, sent: ServerRequest, tried: set[str]
     ) -> Remedy | None:
         """Fewer tokens of an answer, where the refusal is about a limit."""
-        limit = limit_in(error.words, len(sent.ids), sent.max_tokens)
-        if limit is None or not self._first("limit", tried):
+        found = limit_in(error.words, len(sent.ids), sent.max_tokens)
+        if found is None or not self._first("limit", tried):
             return None
-        most, prompt = limit
+        most, prompt = found
         # One less than what is left: to some servers a full context is one too many.
         answer = max(most - prompt - 1, 1) if prompt else most
-        if prompt:
-            connection.limit = most - prompt + len(sent.ids)
+        limit = most - prompt + len(sent.ids) if prompt else None
         _log.warning("the server takes fewer tokens than %d: %s", sent.max_tokens, error.words)
-        return Remedy(min(answer, sent.max_tokens - 1) or None)
+        return Remedy(min(answer, sent.max_tokens - 1) or None, limit)
 
     async def _anew(self, connection: Connection) -> Remedy | None:
         """Ask the server what it is; None where that is what it was."""

@@ -109,7 +109,7 @@ class OpenAIBackend:
         if remedies is None or self._connection is None:
             raise ServerError("no model is loaded")
         patience = Patience(self._connection.settings.busy_seconds)
-        tried, most, started = set[str](), None, False
+        tried, most, limit, started = set[str](), None, None, False
         while True:
             connection = self._connection
             sent = connection.request(request, await self.messages(request), most)
@@ -117,6 +117,8 @@ class OpenAIBackend:
             try:
                 async with aclosing(self._pieces(connection, sent)) as pieces:
                     async for piece in pieces:
+                        if limit and not started:
+                            connection.limit = limit
                         started = True
                         yield piece
                 return
@@ -128,7 +130,7 @@ class OpenAIBackend:
                         raise self._final(error, connection) from error
                     await asyncio.sleep(seconds)
                 else:
-                    most = remedy.most or most
+                    most, limit = remedy.most or most, remedy.limit or limit
                     self._connection = remedy.connection or self._connection
 
     def _final(self, error: ServerError, connection: Connection) -> Exception:
