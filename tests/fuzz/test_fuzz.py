@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 @pytest.mark.parametrize(
     ("target", "variant"),
-    [("checkpoint", "numpy"), ("prompt", "rkllm"), ("stream", "rkllm"), ("stream", "openai")],
+    [
+        ("checkpoint", "numpy"),
+        ("repository", "numpy"),
+        ("tools", "numpy"),
+        ("events", "numpy"),
+        ("prompt", "rkllm"),
+        ("stream", "rkllm"),
+        ("stream", "openai"),
+    ],
 )
 def test_nothing_but_its_own_errors_leaves_a_reader(
     plugin_of: Callable[[str], Path],

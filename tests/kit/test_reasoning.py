@@ -4,7 +4,7 @@ import pytest
 
 from exo_kit.kit.contract import Request, ToolCall
 from exo_kit.kit.text.answer_parser import AnswerParser
-from exo_kit.kit.text.reasoning import LONGEST_HEADER
+from exo_kit.kit.text.reasoning import LONGEST_HEADER, ReasoningParser
 
 GPT = "<|channel|>analysis<|message|>Hm < 5.<|end|><|start|>assistant"
 # The end of the prompt, what the model writes, its reasoning, its answer.
@@ -114,3 +114,16 @@ def test_a_message_to_a_function_is_a_call():
 def test_a_hostile_text_is_bounded(text):
     reasoning, answer, _ = read("", [text[n : n + 5] for n in range(0, len(text), 5)])
     assert len(reasoning + answer) >= 100_000 - LONGEST_HEADER
+
+
+def test_a_header_ends_in_time_however_it_is_cut():
+    """A fuzzer's: without that, what is shown depended on how a server cuts its pieces."""
+    for size in (LONGEST_HEADER - 20, LONGEST_HEADER + 20):
+        text = "<|channel|>final" + "9" * size + "<|message|>so"
+        found = []
+        for pieces in ([text], list(text)):
+            parser = ReasoningParser("")
+            parts = [part for piece in pieces for part in parser.feed(piece)]
+            found.append("".join(part.text for part in [*parts, *parser.feed("", last=True)]))
+        assert found[0] == found[1]
+        assert found[0].endswith("so")

@@ -328,3 +328,11 @@ def test_a_mapped_file_that_was_written_to_is_a_sentence(tmp_path):
     (tmp_path / "old").replace(path)
     with pytest.raises(FileChangedError, match="was written to after it was loaded"):
         watched.check()
+
+
+@pytest.mark.parametrize("value", [0.5, 7, True, None, [1, None, ""]])
+def test_extra_tokens_of_another_type_are_none(tmp_path, value):
+    """A fuzzer's: a number there was a TypeError."""
+    config = {"extra_special_tokens": value, "added_tokens_decoder": {}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Facts(tmp_path).added_tokens == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 
@@ -214,3 +215,29 @@ def test_a_number_of_many_digits_is_kept():
     arguments = '{"n": ' + "9" * 100_000 + "}"
     text = f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>'
     assert read([text]) == ("", [("weather", arguments)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>weather{"name": "weather", "arguments": {}}',
+        '\n<|python_tag|>}{"name": "weather", "arguments": {"city": "P"}} and more than 64 of it',
+        '<tool_call>"name": <|python_tag|>{"name": "weather", "parameters": {}}.',
+        '{"city" <tool_call>{"name": "weather", "arguments": {}}</tool_call>',
+        " " * 70 + LLAMA,
+        "\n" + f"<tool_call>{ONE}</tool_call>",
+    ],
+)
+def test_a_call_is_one_however_its_text_is_cut(text):
+    """A fuzzer's: what a server sends in one piece, another sends a letter at a time."""
+    whole = read([text])
+    assert read(list(text)) == whole
+    assert read([text[:9], text[9:]]) == whole
+
+
+def test_marks_without_calls_take_no_longer_the_more_there_are():
+    """Each mark had what stands behind it copied and read again: minutes for a megabyte."""
+    for text in ("<tool_call>x" * 30_000, '<tool_call>{"a' + "<tool_call>x" * 90_000):
+        start, parser = time.process_time(), ToolCallParser(["weather"])
+        assert parser.feed(Part(text)) + parser.rest() == text
+        assert time.process_time() - start < 10

@@ -122,8 +122,8 @@ class Facts:
         names += [name for name in self.special_tokens if name not in names]
         added += [self._named[name] for name in names if name in self.special_tokens]
         for name in _EXTRA:
-            extra = self._named.get(name) or []
-            added += extra.values() if isinstance(extra, dict) else extra
+            extra = self._named.get(name)
+            added += extra.values() if isinstance(extra, dict) else _list(extra)
         found: dict[str, dict[str, Any]] = {}
         for token in added:
             if text := _content(token):
@@ -256,6 +256,10 @@ def count(value: Any) -> int | None:
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_id(value: Any) -> bool:

@@ -15,6 +15,7 @@ MARKS = {  # the opening and the closing one
 CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 START = "<|start|>"
 BODY_ENDS = (START, CHANNEL, "<|end|>", "<|call|>", "<|return|>")
+MOST_BEGIN = 64  # characters of blanks and the first mark
 LONGEST_HEADER = 256  # characters; "commentary to=functions.NAME <|constrain|>json"
 
 
@@ -99,18 +100,18 @@ class ReasoningParser:
         """The text behind a mark that the answer begins with; the text itself where none does."""
         begin, marks = text.lstrip(), (*MARKS, CHANNEL)
         half = begin not in marks and any(mark.startswith(begin) for mark in marks)
-        if half and not last and len(text) < 64:
+        if half and not last and len(text) < MOST_BEGIN:
             self._held = text
             return ""
         self._begins = False
-        if begin.startswith(CHANNEL):
+        mark = next((mark for mark in marks if begin.startswith(mark)), "")
+        if not mark or len(text) - len(begin) + len(mark) > MOST_BEGIN:
+            return text
+        if mark == CHANNEL:
             self._channels = _Channels()
             return begin
-        for mark, close in MARKS.items():
-            if begin.startswith(mark):
-                self._close, self._trims = close, True
-                return begin[len(mark) :]
-        return text
+        self._close, self._trims = MARKS[mark], True
+        return begin[len(mark) :]
 
     def _trimmed(self, text: str) -> str:
         """A text without the line breaks that belong to the mark before it."""
@@ -152,15 +153,15 @@ class _Channels:
 
     def _read_header(self, last: bool) -> bool:
         """Read up to where the message begins; whether it does."""
-        header, mark, rest = self._held.partition(MESSAGE)
-        if mark:
+        at = self._held.find(MESSAGE, 0, LONGEST_HEADER)
+        if at >= 0:
+            header, self._held = self._held[:at], self._held[at + len(MESSAGE) :]
             channel = header.rpartition(CHANNEL)[2]
             function = channel.partition("to=functions.")[2].split("<|")[0].split()
             self._part = Part("", channel.lstrip().startswith("analysis"), "".join(function[:1]))
-            self._in_header, self._held = False, rest
-        elif last:
-            self._held = ""  # cut in the middle of it: nobody is to see that
+            self._in_header = False
         elif len(self._held) > LONGEST_HEADER:
             self._in_header = False  # no header: the text that it is
-            return True
-        return bool(mark)
+        elif last:
+            self._held = ""  # cut in the middle of it: nobody is to see that
+        return not self._in_header

@@ -22,12 +22,15 @@ from .xml_calls import FUNCTION, Schemas, XmlCall
 HERMES, MISTRAL = "<tool_call>", "[TOOL_CALLS]"
 MARKS = (HERMES, MISTRAL, "<|python_tag|>", FUNCTION)
 BETWEEN = ("</tool_call>", ";", ",", "]")  # behind a call, maybe before the next
-MOST_BLANKS = 64  # before a call
 MOST_CHARACTERS = 1 << 20  # of one call; a longer one is text
 MOST_DEPTH = 100  # of its JSON
-_BEFORE = re.compile(r"[\s\[]{0,64}")  # a call's JSON
-_NAME = re.compile(r"\s*([\w.-]{1,128})\s*(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*")
-_MAYBE_NAME = re.compile(r"\s*[\w.\[\]-]{0,256}\s*")
+SLICE = 1 << 12  # characters that are read at a time: what stands behind a mark is copied
+MOST_BLANKS = 64  # before a call; more are shown
+# Before a call's JSON. What a text may begin with matches, too: a call is one however it is cut.
+_BEFORE = re.compile(r"[\s\[]{0,64}")
+_NAME = re.compile(r"\s{0,64}([\w.-]{1,128})\s{0,64}(?:\[CALL_ID\]\w{0,64})?(?:\[ARGS\])?\s{0,64}")
+_MAYBE_NAME = re.compile(r"[\s\[]{0,64}|\s{0,64}[\w.\[\]-]{0,256}\s{0,64}[\w.\[\]-]{0,256}\s{0,64}")
+_MOST_BEFORE = 1024  # characters, more than these match
 _MAYBE_CALL = re.compile(r'\{\s*(?:"(?:name|type|function)"|"\w{0,8}$|$)')
 _SIGNS = re.compile(r'["\\{}]')
 _LETTERS = string.ascii_letters + string.digits
@@ -44,7 +47,8 @@ class ToolCallParser:
         self._names, self._schemas = frozenset(names), schemas or {}
         self.calls: list[ToolCall] = []
         self._held = ""  # the end of a text, where a mark may have begun
-        self._begins = True  # nothing but blanks has been shown
+        self._begins = True  # nothing but blanks has come
+        self._shown = False  # even these were too many to hold
         self._between = False  # a call has just ended
         self._call: _Call | XmlCall | None = None  # that is being read
         self._function, self._arguments = "", list[str]()  # of gpt-oss
@@ -72,13 +76,17 @@ class ToolCallParser:
 
     def _feed(self, text: str, last: bool) -> str:
         shown = list[str]()
-        text, self._held = self._held + text, ""
-        while text:
-            text = (
-                self._read_text(text, last, shown)
-                if self._call is None
-                else self._read_call(self._call, text, shown)
-            )
+        waiting = _slices(self._held + text)
+        self._held = ""
+        while waiting:
+            text, self._held = self._held + waiting.pop(), ""
+            while 0 < len(text) <= 2 * SLICE:
+                text = (
+                    self._read_text(text, last and not waiting, shown)
+                    if self._call is None
+                    else self._read_call(self._call, text, shown)
+                )
+            waiting += _slices(text)  # of a long call that is none
         if last and self._call is not None:
             shown.append(self._call.text)
             self._call = None
@@ -88,31 +96,41 @@ class ToolCallParser:
         """Show a text up to a call; what is left of it."""
         if self._between and not (text := self._behind_call(text, last)):
             return ""
-        if self._begins and text.lstrip().startswith("{"):
-            self._call = _Call("")
-            return text.lstrip()
+        if self._begins and (begin := text.lstrip()).startswith("{"):
+            blanks = text[: len(text) - len(begin)]
+            if self._shown or len(blanks) >= MOST_BLANKS:
+                shown.append(blanks)
+                blanks = ""
+            self._call = _Call("", blanks)
+            return begin
         at, mark = first(text, MARKS)
         end = at if mark or last else at - overlap(text, MARKS)
-        if self._begins and len(text) < MOST_BLANKS and not text[:end].strip() and not last:
-            end = 0  # blanks before a call are not shown
-        shown.append(text[:end])
         self._begins = self._begins and not text[:end].strip()
+        belongs = self._begins and not self._shown and end < MOST_BLANKS and not last
+        if belongs and not mark:
+            end = 0  # blanks before a call are not shown
+        if not belongs or not mark:
+            shown.append(text[:end])
+            self._shown = self._shown or end > 0
         if not mark:
             self._held = text[end:]
             return ""
-        behind = text[at + len(mark) :]
+        return self._begin_marked(mark, text[:at] if belongs else "", text[at + len(mark) :], last)
+
+    def _begin_marked(self, mark: str, blanks: str, behind: str, last: bool) -> str:
+        """Read what stands behind a mark as a call, of the kind that it shows; what is left."""
         within = behind.lstrip() if mark == HERMES else ""
-        blanks = len(behind) - len(within)
-        if mark == HERMES and blanks < MOST_BLANKS and not last and FUNCTION.startswith(within):
-            self._held = text[at:]  # of which kind it is isn't known yet
+        size = len(behind) - len(within)
+        if mark == HERMES and size < MOST_BLANKS and not last and FUNCTION.startswith(within):
+            self._held = blanks + mark + behind  # of which kind it is isn't known yet
             return ""
         if mark == FUNCTION:
-            self._call = XmlCall(mark, self._schemas)
-        elif within.startswith(FUNCTION):
-            opening = mark + behind[:blanks] + FUNCTION
-            self._call, behind = XmlCall(opening, self._schemas), within[len(FUNCTION) :]
+            self._call = XmlCall(blanks + mark, self._schemas)
+        elif size < MOST_BLANKS and within.startswith(FUNCTION):
+            self._call = XmlCall(blanks + mark + behind[:size] + FUNCTION, self._schemas)
+            return within[len(FUNCTION) :]
         else:
-            self._call = _Call(mark)
+            self._call = _Call(mark, blanks)
         return behind
 
     def _behind_call(self, text: str, last: bool) -> str:
@@ -129,22 +147,26 @@ class ToolCallParser:
     def _read_call(self, call: "_Call | XmlCall", text: str, shown: list[str]) -> str:
         """Read on in a call; what is left of the text behind it."""
         rest = call.feed(text)
-        if rest is None and not call.broken:
+        if call.broken:  # what stands behind its first mark, or brace, is text, maybe with others
+            self._call, self._begins = None, False
+            whole, size = call.text, call.begin
+            shown.append(whole[:size])
+            return whole[size:]
+        if rest is None:
             return ""
-        found = None if rest is None or call.broken else self._read(call)
         self._call = None
-        if found is None:
+        if (found := self._read(call)) is None:
             shown.append(call.text)
             self._begins = False
         else:
             self.calls.append(found)
             self._between = True
-        return rest or ""
+        return rest
 
     def _read(self, call: "_Call | XmlCall") -> ToolCall | None:
         if isinstance(call, _Call):
             return call.read(self._names)
-        bare = call.text.startswith(FUNCTION)  # without a mark around it
+        bare = call.text.lstrip().startswith(FUNCTION)  # without a mark around it
         return (
             None if bare and call.name not in self._names else _tool_call(call.name, call.arguments)
         )
@@ -153,8 +175,8 @@ class ToolCallParser:
 class _Call:
     """What stands behind a mark, up to the end of a JSON object."""
 
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
+    def __init__(self, mark: str, blanks: str) -> None:
+        self._mark, self._blanks = mark, blanks
         self._before = ""  # the JSON
         self._pieces = list[str]()  # of the JSON
         self._size = 0
@@ -163,25 +185,35 @@ class _Call:
 
     @property
     def text(self) -> str:
-        """All that has been read, with the mark."""
-        return self._mark + self._before + "".join(self._pieces)
+        """All that has been read, with the blanks and the mark before it."""
+        return self._blanks + self._mark + self._before + "".join(self._pieces)
+
+    @property
+    def begin(self) -> int:
+        """How many characters of its text show that it may be a call: up to the mark or brace."""
+        return len(self._blanks) + len(self._mark or "{")
 
     def feed(self, text: str) -> str | None:
         """What stands behind the end of the JSON; None where it has not ended, or is broken."""
         if not self._depth:
-            before, brace, rest = (self._before + text).partition("{")
-            self._before, text = before, brace + rest
+            text, self._before = self._before + text, ""
+            at = text.find("{", 0, _MOST_BEFORE)
+            before = text[: _MOST_BEFORE if at < 0 else at]
             maybe = _MAYBE_NAME if self._mark == MISTRAL else _BEFORE
-            if not (maybe.fullmatch(before) or (brace and _NAME.fullmatch(before))):
+            if not maybe.fullmatch(before):
                 self._pieces, self.broken = [text], True
-            if self.broken or not brace:
+                return None
+            self._before, text = before, text[len(before) :]
+            if at < 0:
                 return None
         end = self._end(text)
         self._pieces.append(text if end is None else text[:end])
         self._size += len(self._pieces[-1])
         if self._size > MOST_CHARACTERS or (not self._mark and not self._maybe_call()):
             self.broken = True
-        return None if end is None else text[end:]
+        if self.broken:
+            self._pieces[-1] = text
+        return None if end is None or self.broken else text[end:]
 
     def _end(self, text: str) -> int | None:
         """Where the JSON ends, if it does in this text; a string's braces are none."""
@@ -195,7 +227,9 @@ class _Call:
                 self._escaped = place > len(text)
             elif not self._quoted:
                 self._depth += 1 if sign[0] == "{" else -1
-                self.broken = self.broken or self._depth > MOST_DEPTH
+                self.broken = self._depth > MOST_DEPTH
+                if self.broken:
+                    return None
                 if not self._depth:
                     return place
         return None
@@ -222,6 +256,11 @@ class _Call:
         arguments = "{}" if arguments == "null" else arguments
         known = isinstance(name, str) and (bool(self._mark and name) or name in names)
         return _tool_call(name, arguments, self._mark) if known and is_object(arguments) else None
+
+
+def _slices(text: str) -> list[str]:
+    """A text in slices, the last one first."""
+    return [text[n : n + SLICE] for n in range(0, len(text), SLICE)][::-1]
 
 
 def _tool_call(name: str, arguments: str, mark: str = "") -> ToolCall:

@@ -36,6 +36,7 @@ class XmlCall:
     def __init__(self, opening: str, schemas: Schemas) -> None:
         self._schemas = schemas
         self._pieces = [opening]
+        self.begin = len(opening)  # characters of its text that show that it may be a call
         self._size = 0
         self._held = ""  # that is not understood yet
         self._key: str | None = None  # whose value is being read
