@@ -209,6 +209,18 @@ class Backend:
     assert answer.last["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
+def test_a_server_s_backend_is_given_the_model_that_the_plugin_names(started, notes):
+    started("""
+class Backend:
+    contract = 1
+    async def load(self, model, folder, tokenizer): note(f"load {model.id} {model.repository}")
+    async def answer(self, request): yield Piece(finish="stop")
+    async def close(self): note("close")
+    async def check(self): return "toy"
+""")
+    assert notes() == ["load toy organization/toy"]
+
+
 def test_a_load_that_fails_says_why(tmp_path, notes):
     plugin = make(
         tmp_path / "plugins",

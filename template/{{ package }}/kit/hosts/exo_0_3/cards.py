@@ -32,6 +32,12 @@ class Offer(NamedTuple):
     missing: str
 
 
+def model_of(plugin: Plugin, name: str, layers: int) -> Model:
+    """The plugin's model that exo knows by this name; of so many layers where it is a folder's."""
+    last = name.partition("/")[2]
+    return next((m for m in plugin.models.table if m.id == last), Model(last, last, last, layers))
+
+
 def offers(plugin: Plugin) -> list[Offer]:
     """The plugin's models, and folders that EXO_<ENGINE>_FOLDERS names. Imports the backend."""
     patterns = tuple(getattr(plugin.load_backend(), "files", ()))

@@ -24,7 +24,7 @@ from exo.shared.types.worker.shards import PipelineShardMetadata, ShardMetadata
 from ...plugin import Plugin
 from ...repository import files
 from . import jobs
-from .cards import index
+from .cards import index, model_of
 
 PROGRESS_SECONDS = 0.5
 Progress = Callable[[ShardMetadata, RepoDownloadProgress], Awaitable[None]]
@@ -160,13 +160,10 @@ def size_of(folder: Path) -> int:
 
 def fetch(plugin: Plugin, name: str, place: str) -> None:
     """A job: a model's files from the hub; a line of JSON, [bytes here, of all], now and then."""
-    model = next(m for m in plugin.models.table if f"{plugin.package}/{m.id}" == name)
+    model = model_of(plugin, name, 0)
     patterns = (*getattr(plugin.load_backend(), "files", ()), *files.TOKENIZER)
-    total, folder, done = (
-        files.hub_bytes(model.repository, patterns),
-        Path(place),
-        threading.Event(),
-    )
+    total = files.hub_bytes(model.repository, patterns)
+    folder, done = Path(place), threading.Event()
 
     def report() -> None:
         while not done.wait(PROGRESS_SECONDS):

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -35,6 +35,8 @@ from ...cards import Model
 from ...contract import Layers, Piece, Request
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
+from ...plugin import Plugin
+from .cards import model_of
 from .outbox import Outbox, Text, texts_of
 from .task import exo_usage, finite, request_of, stats, top_logprobs
 
@@ -81,10 +83,8 @@ class EventLoop:
 class PluginBuilder(base.Builder):
     """Loads the backend with the folder that exo has found complete."""
 
-    def __init__(
-        self, load_backend: Callable[[], Any], cancels: MpReceiver[TaskId], **_: object
-    ) -> None:
-        self._load_backend, self._cancels = load_backend, cancels
+    def __init__(self, plugin: Plugin, cancels: MpReceiver[TaskId]) -> None:
+        self._plugin, self._cancels = plugin, cancels
         self._loop = EventLoop()
         self._engine: Engine | None = None
         self._built: PluginEngine | None = None
@@ -99,12 +99,11 @@ class PluginBuilder(base.Builder):
         """Load, and report about how far it is, in layers. Raises LoadError."""
         shard = bound_instance.bound_shard
         self._name, total = shard.model_card.model_id, shard.n_layers
-        name = self._name
-        model = Model(name, name, name, total)
-        layers = Layers(model.id, shard.start_layer, shard.end_layer - 1, total)
+        name, model = self._name, model_of(self._plugin, self._name, total)
+        layers = Layers(name, shard.start_layer, shard.end_layer - 1, total)
         size = shard.model_card.storage_size.in_bytes
         yield ModelLoadingResponse(layers_loaded=0, total=total)
-        self._engine = Engine(self._load_backend())
+        self._engine = Engine(self._plugin.load_backend())
         before = _resident()
         loaded = self._loop.start(self._engine.load(layers, Folder(model, build_model_path(name))))
         while not loaded.done():

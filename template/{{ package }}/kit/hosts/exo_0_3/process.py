@@ -30,7 +30,7 @@ def run(plugin: Plugin, *args: Any, **named: Any) -> None:
     builders: list[PluginBuilder] = []
 
     def make(**given: Any) -> PluginBuilder:
-        builders.append(PluginBuilder(plugin.load_backend, given["cancel_receiver"]))
+        builders.append(PluginBuilder(plugin, given["cancel_receiver"]))
         return builders[-1]
 
     def close() -> None:
