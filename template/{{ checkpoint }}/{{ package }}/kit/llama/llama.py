@@ -34,6 +34,7 @@ class Part:
     """The rows of one request in a step: `length` of them, the first at `position`.
 
     keys [L, K, E, room] and values [L, K, room, E] are filled up to there; the step adds its own.
+    What is behind those is anything, NaN too.
     """
 
     length: int
