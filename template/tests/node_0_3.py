@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -69,6 +70,7 @@ class Node:
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
         self.process, self._log = process, log
         self.events: list[Event] = []
+        self._numbers = count(1)
         self._queue: Queue[Event | None] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -129,8 +131,9 @@ class Node:
             found[event["task"]].events.append(event)
         return found
 
-    def ask(self, content: str = "Hi", task: str = "task", **params: Any) -> Answer:
+    def ask(self, content: str = "Hi", task: str = "", **params: Any) -> Answer:
         """One request, greedy where `params` say nothing else."""
+        task = task or f"task {next(self._numbers)}"
         messages = [{"role": "user", "content": content}]
         given = {"chat_template_messages": messages, "temperature": 0.0, "max_output_tokens": 40}
         self.send(ask=task, **given | params)

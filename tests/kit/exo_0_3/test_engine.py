@@ -4,7 +4,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,36 +15,59 @@ from toy_plugin import MODEL, make, python_path
 Start = Callable[..., Node]
 
 
-@pytest.fixture
-def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """What was done with the device."""
-    file = tmp_path / "notes"
-    file.touch()
-    monkeypatch.setenv("TOY_NOTES", str(file))
-    monkeypatch.setenv("EXO_HOME", str(tmp_path / "home"))
-    return lambda: file.read_text().splitlines()
+class Nodes:
+    """Nodes on which a toy is ready, one for each toy, and what was done with its device."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._stack = folder, ExitStack()
+        self._shared: dict[str, Node] = {}
+        self._count = count(1)
+
+    def started(self, backend: str = "", **settings: str) -> Node:
+        """One of its own, that a test may end."""
+        folder = self._folder / str(next(self._count))
+        folder.mkdir()
+        plugin, notes = make(folder / "plugins", backend), folder / "notes"
+        notes.touch()
+        settings |= {"TOY_NOTES": str(notes)}
+        manager = node(folder, python_path=python_path(plugin), **settings)
+        exo = self._stack.enter_context(manager)
+        exo.pid = exo.place(MODEL)
+        exo.notes = lambda: notes.read_text().splitlines()
+        return exo
+
+    def shared(self, backend: str = "") -> Node:
+        """One that other tests use too: it has to be as ready afterwards as it was."""
+        if backend not in self._shared:
+            self._shared[backend] = self.started(backend)
+        return self._shared[backend]
+
+    def close(self) -> None:
+        """End all of them."""
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """This module's nodes, which share a home."""
+    folder = tmp_path_factory.mktemp("nodes")
+    made = Nodes(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXO_HOME", str(folder / "home"))
+        yield made
+        made.close()
 
 
 @pytest.fixture
-def started(tmp_path: Path, notes: object) -> Iterator[Start]:
-    """Function `started(backend)`: a node on which the toy is ready."""
-    nodes: list[object] = []
+def started(nodes: Nodes) -> Start:
+    """Function `started(backend)`: a node of its own."""
+    return nodes.started
 
-    @contextmanager
-    def make_one(backend: str, **settings: str) -> Iterator[Node]:
-        plugin = make(tmp_path / "plugins", backend)
-        with node(tmp_path, python_path=python_path(plugin), **settings) as exo:
-            exo.pid = exo.place(MODEL)
-            yield exo
 
-    def begin(backend: str = "", **settings: str) -> Node:
-        manager = make_one(backend, **settings)
-        nodes.append(manager)
-        return manager.__enter__()
-
-    yield begin
-    for manager in nodes:
-        manager.__exit__(None, None, None)
+@pytest.fixture
+def shared(nodes: Nodes) -> Start:
+    """Function `shared(backend)`: a node that other tests use too."""
+    return nodes.shared
 
 
 SLOW = """
@@ -54,8 +78,8 @@ class Backend(Backend):
 """
 
 
-def test_an_answer_has_its_text_its_end_and_its_counts(started):
-    exo = started()
+def test_an_answer_has_its_text_its_end_and_its_counts(shared):
+    exo = shared()
     answer = exo.ask("ab", max_output_tokens=3)
     assert (answer.text, answer.end) == ("cde", "FinishedResponse")
     assert answer.last["finish_reason"] == "length"
@@ -66,8 +90,8 @@ def test_an_answer_has_its_text_its_end_and_its_counts(started):
     assert (whole.text, whole.last["finish_reason"]) == ("yz <stop>", "stop")
 
 
-def test_a_stop_text_ends_an_answer_and_is_not_in_it(started):
-    exo = started()
+def test_a_stop_text_ends_an_answer_and_is_not_in_it(shared):
+    exo = shared()
     for stop in ("fg", ["zz", "fg"]):
         answer = exo.ask("a", task=str(stop), stop=stop)
         assert (answer.text, answer.last["finish_reason"]) == ("bcde", "stop")
@@ -89,8 +113,8 @@ class Backend(Backend):
         assert len(chunks) < 200, "exo takes an event for each"
 
 
-def test_logprobs_come_a_token_a_chunk(started):
-    exo = started()
+def test_logprobs_come_a_token_a_chunk(shared):
+    exo = shared()
     answer = exo.ask("ab", max_output_tokens=3, logprobs=True, top_logprobs=2)
     *chunks, last = [event["more"] for event in answer.events if event["what"] == "TokenChunk"]
     assert [chunk["text"] for chunk in chunks] == ["c", "d", "e"]
@@ -106,8 +130,8 @@ def test_logprobs_come_a_token_a_chunk(started):
     assert chunks[0]["more"]["logprob"] is None
 
 
-def test_answers_at_once_each_have_their_own_text(started):
-    exo = started(SLOW)
+def test_answers_at_once_each_have_their_own_text(shared):
+    exo = shared(SLOW)
     tasks = {f"task {letter}": letter for letter in "aeim"}
     for task, letter in tasks.items():
         messages = [{"role": "user", "content": letter}]
@@ -117,30 +141,30 @@ def test_answers_at_once_each_have_their_own_text(started):
         )  # fmt: skip
     answers = exo.answers(*tasks)
     assert [answers[task].text for task in tasks] == ["bcde", "fghi", "jklm", "nopq"]
-    order = [event["task"] for event in exo.events if event["what"] == "TokenChunk"]
+    order = [e["task"] for e in exo.events if e["what"] == "TokenChunk" and e["task"] in tasks]
     assert order != sorted(order), "one after the other"
 
 
-def test_a_cancel_ends_an_answer_and_the_device_forgets_it(started, notes):
-    exo = started(SLOW)
+def test_a_cancel_ends_an_answer_and_the_device_forgets_it(shared):
+    exo = shared(SLOW)
     exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
     exo.said("TokenChunk")
     exo.send(cancel="long")
     assert exo.answers("long")["long"].end == "CancelledResponse"
     assert exo.ask("a", max_output_tokens=2).text == "bc"
-    assert "forget long" in notes()
+    assert "forget long" in exo.notes()
 
 
-def test_a_cancel_that_is_faster_than_its_task_ends_it(started, notes):
-    exo = started()
+def test_a_cancel_that_is_faster_than_its_task_ends_it(shared):
+    exo = shared()
     exo.send(cancel="early")
     assert exo.ask("a", task="other", max_output_tokens=1).text == "b"  # so it was looked at
     answer = exo.ask("a", task="early")
     assert (answer.text, answer.end) == ("", "CancelledResponse")
 
 
-def test_cancel_all_ends_all_and_no_later_one(started):
-    exo = started(SLOW)
+def test_cancel_all_ends_all_and_no_later_one(shared):
+    exo = shared(SLOW)
     for task in "ab":
         exo.send(ask=task, chat_template_messages=[{"role": "user", "content": task}], stream=True)
     exo.until(lambda event: event["what"] == "TokenChunk" and event["task"] == "b")
@@ -170,18 +194,18 @@ class Backend(Backend):
         ({"content": "a" * 5}, "the prompt is too long"),
     ],
 )
-def test_what_the_engine_can_t_do_is_refused_in_a_sentence(started, params, sentence):
-    exo = started("""
+def test_what_the_engine_can_t_do_is_refused_in_a_sentence(shared, params, sentence):
+    exo = shared("""
 class Backend(Backend):
     context = 4
 """)
     answer = exo.ask(**{"content": "a", **params})
     assert sentence in answer.error
-    assert exo.ask("a", task="next", max_output_tokens=1).text == "b"
+    assert exo.ask("a", max_output_tokens=1).text == "b"
 
 
-def test_parts_of_texts_are_joined_and_bare_input_is_taken(started):
-    exo = started()
+def test_parts_of_texts_are_joined_and_bare_input_is_taken(shared):
+    exo = shared()
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     answer = exo.ask(
         chat_template_messages=[{"role": "user", "content": parts}], max_output_tokens=1
@@ -209,8 +233,8 @@ class Backend:
     assert answer.last["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
-def test_a_server_s_backend_is_given_the_model_that_the_plugin_names(started, notes):
-    started("""
+def test_a_server_s_backend_is_given_the_model_that_the_plugin_names(started):
+    exo = started("""
 class Backend:
     contract = 1
     async def load(self, model, folder, tokenizer): note(f"load {model.id} {model.repository}")
@@ -218,10 +242,11 @@ class Backend:
     async def close(self): note("close")
     async def check(self): return "toy"
 """)
-    assert notes() == ["load toy organization/toy"]
+    assert exo.notes() == ["load toy organization/toy"]
 
 
-def test_a_load_that_fails_says_why(tmp_path, notes):
+def test_a_load_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXO_HOME", str(tmp_path / "home"))
     plugin = make(
         tmp_path / "plugins",
         """
@@ -251,15 +276,15 @@ class Backend(Backend):
     assert told == sorted(told)
 
 
-def test_a_deleted_instance_gives_the_device_back(started, notes):
+def test_a_deleted_instance_gives_the_device_back(started):
     exo = started()
     exo.send(delete=True)
     assert exo.said("ended")["more"] == 0
-    assert notes().count("close") == 1
+    assert exo.notes().count("close") == 1
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, notes, busy):
+def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, busy):
     exo = started(SLOW)
     if busy:
         exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
@@ -268,14 +293,14 @@ def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, not
     os.kill(exo.pid, signal.SIGTERM)
     assert exo.said("ended")["more"] == 128 + signal.SIGTERM
     assert time.monotonic() - begun < 3
-    assert notes().count("close") == 1
+    assert exo.notes().count("close") == 1
 
 
-def test_the_end_of_a_killed_node_ends_its_runner(started, notes):
+def test_the_end_of_a_killed_node_ends_its_runner(started):
     exo = started()
     exo.process.kill()
     exo.gone()
-    assert notes().count("close") == 1
+    assert exo.notes().count("close") == 1
 
 
 def test_metrics_are_served_on_the_next_free_port(started):
