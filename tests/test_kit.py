@@ -12,7 +12,12 @@ from conftest import variants
 from kit import run as kit
 from test_rendered_plugin import make_venv, run, uv
 
-LOWEST = ("--resolution", "lowest-direct", "--only-binary", ":all:")
+VERSIONS = {"newest": (), "lowest": ("--resolution", "lowest-direct", "--only-binary", ":all:")}
+# A variant's own folders run on every Python with both; what is common to all runs once with each,
+# and on the oldest and the newest Python once for each variant.
+WHOLE = {"newest": "numpy", "lowest": "rkllm"}
+if sys.version_info >= (3, 13):
+    WHOLE = {"newest": "openai", "lowest": "onnx"}
 OTHER = kit.Names("exo-some-device", "other")
 
 
@@ -63,21 +68,14 @@ def test_every_variant_has_its_folders_of_tests() -> None:
 
 
 @pytest.mark.parametrize("variant", kit.FOLDERS)
-def test_the_kit_works_with_the_newest_versions(
-    rendered: Callable[..., Path], python_for: Callable[..., Path], variant: str
+@pytest.mark.parametrize("versions", VERSIONS)
+def test_the_kit_works(
+    rendered: Callable[..., Path], python_for: Callable[..., Path], variant: str, versions: str
 ) -> None:
     plugin = rendered(variant)
-    run_kit(python_for(plugin), plugin, variant)
-
-
-@pytest.mark.parametrize("variant", kit.FOLDERS)
-def test_the_kit_works_with_the_lowest_versions(
-    rendered: Callable[..., Path], python_for: Callable[..., Path], variant: str
-) -> None:
-    plugin = rendered(variant)
-    # What is common to all variants asks one set of old requirements; its own folders each its own.
-    own = [] if variant == "numpy" else [f"tests/kit/{part}" for part in kit.FOLDERS[variant]]
-    run_kit(python_for(plugin, *LOWEST), plugin, variant, *own)
+    own = [f"tests/kit/{part}" for part in kit.FOLDERS[variant]]
+    chosen = [] if WHOLE[versions] == variant else own
+    run_kit(python_for(plugin, *VERSIONS[versions]), plugin, variant, *chosen)
 
 
 def test_the_kit_works_under_another_name(rendered: Callable[..., Path]) -> None:

@@ -181,6 +181,7 @@ def test_ruff_and_mypy_are_content(check_types: Callable[[Path], str], plugin: P
     assert "no issues found" in check_types(plugin.folder)
 
 
+@pytest.mark.parametrize("plugin", ["numpy", "openai"], indirect=True)  # one for each contract
 def test_mypy_bites_when_a_backend_breaks_the_contract(
     check_types: Callable[[Path], str], plugin: Plugin, tmp_path: Path
 ) -> None:
