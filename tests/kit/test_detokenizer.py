@@ -4,7 +4,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from exo_kit.kit.text.detokenizer import MOST_HELD, Detokenizer, StopTexts, byte_tokens
 
@@ -44,6 +44,19 @@ TOKENIZERS = {
         SPACED, sequence(SPACES, decoders.Fuse(), decoders.Strip(" ", 3, 0))
     ),
     "ctc": tokenizer(["<pad>", "a", "b", "|"], decoders.CTC()),
+    "blanks in front of full stops and commas": tokenizer(
+        [*SPACED, "▁.", ".", ","],
+        sequence(SPACES, decoders.Fuse(), decoders.Replace(" .", "."), decoders.Replace(" ,", ",")),
+    ),
+    "longer than what it replaces": tokenizer(
+        ["a", "b", " "], sequence(decoders.Fuse(), decoders.Replace("ab", "xyz"))
+    ),
+    "left out": tokenizer(["a", "b", "c"], sequence(decoders.Fuse(), decoders.Replace("abc", ""))),
+    "byte level, real marks": tokenizer([*LEVEL, "ï¿½"], decoders.ByteLevel()),
+    "several blanks as one": tokenizer(
+        ["a", " ", "b"], sequence(decoders.Fuse(), decoders.Replace(Regex(" +"), " "))
+    ),
+    "fused alone": tokenizer(["a", " ", "日"], decoders.Fuse()),
 }
 
 

@@ -1,7 +1,10 @@
 """Ids to text as they come, and the texts that end an answer."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from .marks import overlap
 
 _HALF = "\ufffd"  # what a decoder makes of a character that is not whole
 _LONGEST = 4  # bytes of a character, and so the most ids
@@ -15,16 +18,20 @@ class Detokenizer:
 
     Incremental detokenizing as vLLM and TGI do it: new ids are decoded behind a few of the last
     ones, and what that adds is new. Held back is what later ids may change: a character that is not
-    whole, and a run of byte tokens, which decoders take for bytes of UTF-8 or not as one. The work
-    an id is bounded.
+    whole, a run of byte tokens, which decoders take for bytes of UTF-8 or not as one, and the
+    beginning of a text that the decoder replaces. The work an id is bounded.
 
-    decode: ids to text. is_byte: whether an id is a byte token.
+    decode: ids to text. is_byte: whether an id is a byte token. replaced: texts of several
+    characters that the decoder replaces wherever they are.
     """
 
     def __init__(
-        self, decode: Callable[[list[int]], str], is_byte: Callable[[int], bool] = lambda _: False
+        self,
+        decode: Callable[[list[int]], str],
+        is_byte: Callable[[int], bool] = lambda _: False,
+        replaced: Sequence[str] = (),
     ) -> None:
-        self._decode, self._is_byte = decode, is_byte
+        self._decode, self._is_byte, self._replaced = decode, is_byte, replaced
         self._ids: list[int] = []
         self._shown = ""  # of these ids' text
         self._new = 0  # ids at the end, of which nothing was shown
@@ -33,7 +40,7 @@ class Detokenizer:
     @classmethod
     def of(cls, tokenizer: Any) -> "Detokenizer":
         """For a tokenizer of this plugin or of transformers."""
-        return cls(tokenizer.decode, byte_tokens(tokenizer))
+        return cls(tokenizer.decode, byte_tokens(tokenizer), replaced_texts(tokenizer))
 
     def feed(self, ids: Sequence[int]) -> str:
         """What can be shown after these ids."""
@@ -67,7 +74,8 @@ class Detokenizer:
         A decoder gives a mark for each byte, or one for several, until the character is whole.
         """
         half = len(text) - len(text.rstrip(_HALF))
-        return len(text) - (half if self._new <= _LONGEST else min(half, _LONGEST - 1))
+        end = len(text) - (half if self._new <= _LONGEST else min(half, _LONGEST - 1))
+        return end - overlap(text[:end], self._replaced)
 
     def _shorten(self, text: str, run: list[int]) -> None:
         """Let go of ids in front, where those behind them give the same text without them.
@@ -111,10 +119,24 @@ class Detokenizer:
 
 def byte_tokens(tokenizer: Any) -> Callable[[int], bool]:
     """Whether an id is a token of SentencePiece's byte fallback, "<0x00>" to "<0xFF>"."""
-    fast = getattr(tokenizer, "fast", None) or getattr(tokenizer, "backend_tokenizer", None)
+    fast = _fast(tokenizer)
     if fast is None:
         return lambda _: False
     return {fast.token_to_id(f"<0x{byte:02X}>") for byte in range(256)}.__contains__
+
+
+def replaced_texts(tokenizer: Any) -> list[str]:
+    """What the decoder replaces in the whole text and not in each token's: behind Fuse."""
+    decoder = getattr(_fast(tokenizer), "decoder", None)
+    steps = json.loads(decoder.__getstate__()).get("decoders", []) if decoder else []
+    types = [step["type"] for step in steps]
+    behind = steps[types.index("Fuse") :] if "Fuse" in types else []
+    texts = [step.get("pattern", {}).get("String", "") for step in behind]
+    return [text for text in texts if len(text) > 1]
+
+
+def _fast(tokenizer: Any) -> Any:
+    return getattr(tokenizer, "fast", None) or getattr(tokenizer, "backend_tokenizer", None)
 
 
 class StopTexts:
@@ -135,15 +157,10 @@ class StopTexts:
             self.found = True
             shown, self._held = self._held[: min(ends)], ""
             return shown
-        keep = max(self._overlap(stop) for stop in self._stop)
+        keep = overlap(self._held, self._stop)
         shown = self._held[: len(self._held) - keep]
         self._held = self._held[len(self._held) - keep :]
         return shown
-
-    def _overlap(self, stop: str) -> int:
-        """How many characters at the end of the text could begin this stop text."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
 
     def rest(self) -> str:
         """What was held back, when no stop text came of it."""

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
-from ....text.detokenizer import Detokenizer, byte_tokens
+from ....text.detokenizer import Detokenizer, byte_tokens, replaced_texts
 from ..node_state import (
     KEEP_SECONDS,
     AnswerError,
@@ -82,7 +82,8 @@ def _text(
     request_id, tokenizer = given["request_id"], given["tokenizer"]
     stream = _streams.get(request_id)
     if stream is None:
-        stream = Detokenizer(_decoder(tokenizer), byte_tokens(tokenizer))
+        known = byte_tokens(tokenizer), replaced_texts(tokenizer)
+        stream = Detokenizer(_decoder(tokenizer), *known)
         if given["stream"]:
             _streams[request_id] = stream
     if error is not None and finish:
