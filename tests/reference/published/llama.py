@@ -25,6 +25,7 @@ _SMOL2_OWN = {"is_llama_config": True, "rope_interleaved": False, "rope_theta": 
 _SMOL2_OWN |= {"transformers.js_config": {"kv_cache_dtype": {"fp16": "float16"}}}
 _BIAS = {"attention_bias": False, "mlp_bias": False, "pretraining_tp": 1}
 _FAR = {"rope_theta": 500000.0}
+_OF_LLAMA_2 = {"original_max_position_embeddings": 4096}
 _HEAD = {"head_dim": 16, "tie_word_embeddings": True}
 _BOTH = ("generation", "tokenizer")
 
@@ -77,6 +78,15 @@ LLAMA: dict[str, Repository] = {
         16384,
         _BOTH,
         **t.SENTENCEPIECE,
+    ),
+    "NousResearch/Yarn-Llama-2-7b-64k": Repository(
+        "hub:NousResearch/Yarn-Llama-2-7b-64k@08491431ac3b:config.json",
+        llama(65536, num_key_value_heads=4, pretraining_tp=1, pad_token_id="<unk>")
+        | {"rope_scaling": {"factor": 16.0, "type": "yarn", "finetuned": True} | _OF_LLAMA_2}
+        | _SP_IDS,
+        65536,
+        _BOTH,
+        **t.OBJECTS,
     ),
     "codellama/CodeLlama-7b-hf": Repository(
         PRESETS,
@@ -153,6 +163,13 @@ LLAMA: dict[str, Repository] = {
         llama(8192, rope_scaling=None) | _FAR | _L3_BASE_IDS | {"eos_token_id": "<|eot_id|>"},
         8192,
         **t.LLAMA3 | {"ends": ("<|end_of_text|>", "<|eot_id|>")},
+    ),
+    "dreamgen/opus-v1.2-llama-3-8b": Repository(
+        "hub:dreamgen/opus-v1.2-llama-3-8b@7457713495fa:config.json",
+        llama(8192, rope_scaling={"factor": 4.0, "type": "dynamic"}) | _FAR | _BIAS | _L3_BASE_IDS,
+        32768,
+        _BOTH,
+        **t.LLAMA3_BASE,
     ),
     "meta-llama/Llama-3.1-8B-Instruct": Repository(
         METAL.format("f64bd68c5702", "Llama-3.1-8B-Instruct"),
