@@ -10,8 +10,9 @@ from .report import NOT_RUN, NOT_THERE, Fault, Place, Report, Result, printable
 
 HOSTS = ("0.0", "0.3")
 ROWS = (
-    *("answers", "lossless text", "streaming", "cancel", "sampling", "split by layers"),
-    *("whole model in a cluster", "batching", "reuse", "precision", "metrics", "faults"),
+    *("answers", "lossless text", "streaming", "cancel", "sampling", "penalties", "logprobs"),
+    *("tools", "images", "split by layers", "whole model in a cluster", "batching", "reuse"),
+    *("precision", "metrics", "faults"),
 )
 _HEAD = """\
 # What this plugin can do

@@ -10,7 +10,7 @@ from mutations import CARDS, DETECTORS, MADE, READ, RUN, Mutation, apply
 # Checks that look at what others have made the plugin do.
 MADE_BY = {"EX004": ["EX915"], "EX952": ["EX602"]}
 # What reports what a plugin can do, and no fault: test_check_report.py. reuse() is the template's.
-ABILITIES = {name for name in all_checks() if name.startswith("EX82")}
+ABILITIES = {name for name in all_checks() if name.startswith(("EX82", "EX86"))}
 # copier's answers have a test of their own, and exo's own faults test_check_patches.py.
 ELSEWHERE = {"EX207", "EX812", *(name for name, check in all_checks().items() if check.host_fault)}
 

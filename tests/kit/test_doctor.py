@@ -9,6 +9,7 @@ import command
 import pytest
 from command import BACKEND, BOTH
 from plugin import ENGINE_NAME, PACKAGE, PROJECT
+from toy import ToyAnswers
 
 from exo_kit import detection
 from exo_kit.kit.cards import Model, cards
@@ -43,9 +44,15 @@ def test_all_is_well(doctor, use_backend, model_id, base):
 
 
 def test_what_a_backend_cannot_do_is_said(doctor, use_backend):
-    use_backend(unsupported=("tools", "seed"))
-    shown = doctor()[1].replace("│ │ │ ", "")
-    assert "toy; of a request it does not heed tools, seed" in shown
+    use_backend(unsupported=("tools", "seed", "min_p"))
+    shown = " ".join(doctor()[1].replace("│", " ").split())
+    assert "toy; it refuses requests with tools; of a request it does not heed seed, min_p" in shown
+
+
+def test_an_answer_backend_that_says_nothing_has_no_logprobs(doctor, use_backend):
+    use_backend(ToyAnswers)
+    shown = " ".join(doctor()[1].replace("│", " ").split())
+    assert "toy; of a request it does not heed logprobs" in shown
 
 
 def test_a_device_is_asked_on_an_instance_that_is_closed(doctor, use_backend):

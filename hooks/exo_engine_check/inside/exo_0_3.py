@@ -134,6 +134,7 @@ class Reply:
             self.error = str(value.error_message)
         else:
             self.times.append(time.monotonic())
+            self.chunks.append(value)
             self.text += getattr(value, "text", "")
             self.finish = getattr(value, "finish_reason", None) or self.finish
             self.usage = getattr(value, "usage", None) or self.usage

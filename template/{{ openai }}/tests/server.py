@@ -84,6 +84,7 @@ class OpenAIServer(FakeServer):
         routes |= {"/completion"} if self.kind == "llama.cpp" else set()
         routes |= {"/generate"} if self.kind == "sglang" else set()
         routes = {"/v1/chat/completions"} if self.kind == "chat" else routes
+        routes |= {"/v1/chat/completions"} if body.get("tools") else set()
         if path in routes:
             return await self._answer(request, path, body)
         return error("not found", 404)
@@ -190,7 +191,8 @@ class OpenAIServer(FakeServer):
 
     def _completion(self, body: dict[str, Any], ids: list[int], text: str) -> dict[str, Any]:
         if self.kind == "vllm" and body.get("return_token_ids"):
-            return choice(text=text, token_ids=ids)
+            given = {"logprobs": logprobs(ids, body["logprobs"])} if "logprobs" in body else {}
+            return choice(text=text, token_ids=ids, **given)
         if self.kind == "old-vllm" and body.get("return_tokens_as_token_ids"):
             return choice(text=text, logprobs={"tokens": [f"token_id:{i}" for i in ids]})
         if self.kind == "tensorrt-llm" and body.get("detokenize") is False:
@@ -210,6 +212,13 @@ class OpenAIServer(FakeServer):
 def choice(**members: Any) -> dict[str, Any]:
     """An event with one choice."""
     return {"choices": [{"index": 0, "finish_reason": None} | members]}
+
+
+def logprobs(ids: list[int], most: int) -> dict[str, Any]:
+    """vLLM's, of a server that is in no doubt."""
+    names = [f"token_id:{i}" for i in ids]
+    top = [{f"token_id:{i + n}": -float(n) for n in range(most)} for i in ids]
+    return {"tokens": names, "token_logprobs": [0.0] * len(ids), "top_logprobs": top}
 
 
 def limit_of(body: dict[str, Any]) -> int:

@@ -14,9 +14,13 @@ from . import (
     importing,
     models,
     nodes,
+    requests_0_3,
 )
 
-_MODULES = (importing, models, detection, answers, abilities, nodes, clients, ending, exo_0_3)
+_MODULES = (
+    *(importing, models, detection, answers, abilities, nodes, clients, ending),
+    *(exo_0_3, requests_0_3),
+)
 
 
 def collect(*modules: ModuleType) -> dict[str, type[Check]]:

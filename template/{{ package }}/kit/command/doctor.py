@@ -47,12 +47,14 @@ def check_device(_: Plugin) -> Result:
 async def check_backend(plugin: Plugin) -> Result:
     """What the backend says of its device or server. Loads no model."""
     from ..engine.executor import Executor
+    from ..engine.support import Support
 
     try:
         backend = plugin.load_backend()
-        line = await Executor(backend).check()
-        lacks = ", ".join(getattr(backend, "unsupported", ()))
-        return Result(f"{line}; of a request it does not heed {lacks}" if lacks else line)
+        executor = Executor(backend)
+        line = await executor.check()
+        lacks = str(Support(getattr(backend, "unsupported", None), executor.answers))
+        return Result(f"{line}; {lacks}" if lacks else line)
     except Exception as error:
         return Result("not usable", FAIL, sentence(error))
 

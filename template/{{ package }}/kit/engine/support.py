@@ -23,6 +23,14 @@ class Support:
         self._unsupported = ("logprobs",) * answers if unsupported is None else unsupported
         self._warned: dict[str, set[str]] = {}  # by model
 
+    def __str__(self) -> str:
+        """What doctor says of it; nothing where all of a request counts."""
+        refused = [name for name in self._unsupported if name in _REFUSED]
+        unheeded = [name for name in self._unsupported if name not in _REFUSED]
+        said = [f"it refuses requests with {' or '.join(refused)}"] if refused else []
+        said += [f"of a request it does not heed {', '.join(unheeded)}"] if unheeded else []
+        return "; ".join(said)
+
     def check(self, request: Request, model: str) -> None:
         """Raise RequestError where the answer can't be what is wanted; warn of the rest."""
         wanted = _departing(request.sampling) | ({"tools"} if request.tools else set())
