@@ -64,7 +64,7 @@ def placed(
     board = Board(tmp_path, request.param, root / "vocabulary")
     board.plays("" if request.param == "110" else "leak")  # 1.1 has no call to clear with
     command = (python, "-m", "exo_rkllm", "exo", "--place", "none")
-    settings = board.settings | {"EXO_RKLLM_FOLDERS": str(root / REPOSITORY)}
+    settings = board.settings | {"EXO_RKLLAMA_FOLDERS": str(root / REPOSITORY)}
     with node(space, tmp_path / "node", *command, **settings) as started:
         started.place(MODEL)
         yield started, board
