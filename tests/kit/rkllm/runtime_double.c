@@ -244,3 +244,11 @@ int rkllm_clear_kv_cache(Handle *h, int keep, int *start, int *end) { note("clea
 int rkllm_get_kv_cache_size(Handle *h, int *sizes) { sizes[0] = h->cached; return 0; }
 int rkllm_set_function_tools(Handle *h, const char *a, const char *b, const char *c) { return 0; }
 #endif
+
+/* What else an rkllama wants to be there. */
+int rkllm_set_chat_template(Handle *h, const char *a, const char *b, const char *c) { return 0; }
+int rkllm_load_lora(Handle *h, void *lora) { return 0; }
+int rkllm_load_prompt_cache(Handle *h, const char *path) { return 0; }
+int rkllm_release_prompt_cache(Handle *h) { return 0; }
+int rkllm_set_cross_attn_params(Handle *h, void *params) { return 0; }
+int rkllm_run_async(Handle *h, Input *in, Infer *infer, void *user) { return rkllm_run(h, in, infer, user); }
