@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 import zipfile
@@ -85,22 +86,35 @@ def is_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def bounded_memory() -> Iterator[None]:
-    """Read a project with so much more memory at most (Linux). Raises CannotRunError."""
-    if sys.platform != "linux":
+    """Read a project with so much more memory at most (Linux). Raises CannotRunError.
+
+    Meanwhile nothing is collected: the collector would walk all syntax trees again and again, and
+    none of them is in a cycle.
+    """
+    with contextlib.ExitStack() as stack:
+        if gc.isenabled():
+            gc.disable()
+            stack.callback(gc.enable)
+        if sys.platform == "linux":
+            stack.enter_context(_limited(MAX_MEMORY))
         yield
-        return
+
+
+@contextlib.contextmanager
+def _limited(more: int) -> Iterator[None]:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * os.sysconf("SC_PAGE_SIZE") + MAX_MEMORY
+    most = pages * os.sysconf("SC_PAGE_SIZE") + more
     if before[0] in (-1, resource.RLIM_INFINITY) or before[0] > most:
         resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     try:
         yield
     except MemoryError:
-        gib = MAX_MEMORY / 2**30
-        raise CannotRunError(f"the project can't be read with {gib:g} GiB of memory") from None
+        raise CannotRunError(
+            f"the project can't be read with {more / 2**30:g} GiB of memory"
+        ) from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 

@@ -11,7 +11,7 @@ from typing import Any
 from . import host, sandbox
 from .capabilities import HOSTS
 from .checks import running_checks
-from .checks.dependencies import declared_modules, distributions
+from .checks.dependencies import declared_modules, is_of
 from .checks.packaging import project_of
 from .files import CannotRunError
 from .plugin import EntryPoint, Plugin
@@ -184,9 +184,8 @@ class Processes:
                 f"{message}; the stand-in for exo has no more than an engine needs. Name a Python "
                 f"that has exo with --python ({host.GET_EXO})"
             )
-        names = distributions(top)
         for text in [*(text for text, *_ in self.plugin.metadata.requirements), *host.PINS]:
-            if project_of(text) in names:
+            if is_of(top, {project_of(text)}):
                 raise CannotRunError(
                     f"{self.python} has no {top}, which the plugin needs: "
                     f"{shlex.join([self.python, '-m', 'pip', 'install', text])}, or name another "

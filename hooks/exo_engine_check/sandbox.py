@@ -105,7 +105,7 @@ class Reader:
             return False
         data = os.read(self.source, 1 << 16)
         if not data:  # every writer has closed it
-            time.sleep(seconds)
+            time.sleep(min(seconds, 0.005))  # it ends now
         self.size += len(data)
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
@@ -171,12 +171,14 @@ def _code(code: int) -> str:
 def _processes() -> dict[int, tuple[int, int, int]]:
     """Every process that can be seen: its parent, its threads and its resident pages (Linux)."""
     processes = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            processes[int(path.parent.name)] = int(fields[1]), int(fields[17]), int(fields[21])
-        except (OSError, ValueError, IndexError):
-            continue  # it has ended
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                    fields = file.read().rpartition(b")")[2].split()
+                processes[int(name)] = int(fields[1]), int(fields[17]), int(fields[21])
+            except (OSError, ValueError, IndexError):
+                continue  # it has ended
     return processes
 
 

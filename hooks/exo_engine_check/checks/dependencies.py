@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from .. import host
 from ..files import words
@@ -41,10 +41,10 @@ class EX210(Check):
         seen: set[str] = set()
         for module, each in _foreign(plugin):
             top = each.top
-            if top in seen or each.tried or distributions(top) & (declared | host.PINS.keys()):
+            if top in seen or each.tried or is_of(top, declared | host.PINS.keys()):
                 continue
             seen.add(top)
-            extra = next((extras[name] for name in distributions(top) if name in extras), "")
+            extra = next((extra for name, extra in extras.items() if is_of(top, {name})), "")
             only = f"only the extra {extra} has it" if extra else "no requirement brings it"
             yield Fault(Place(module.path, each.line), f"{top} is imported here, and {only}")
 
@@ -59,11 +59,12 @@ def _foreign(plugin: Plugin) -> Iterator[tuple[Module, Import]]:
                 yield module, each
 
 
-def distributions(top: str) -> set[str]:
-    """The distributions that a module may be of: by custom, and as this Python has it."""
+def is_of(top: str, projects: Set[str]) -> bool:
+    """Whether a module may be of one of these: by custom, or as this Python has it."""
     plain = top.replace("_", "-").lower()
     names = {plain, f"python-{plain}", f"{plain}-python", _CALLED.get(top, plain)}
-    return names | {project_of(name) for name in _installed().get(top, [])}
+    # What is installed is read from all records of it, which takes a while.
+    return bool(names & projects or set(map(project_of, _installed().get(top, ()))) & projects)
 
 
 def required(plugin: Plugin) -> set[str]:
@@ -74,7 +75,7 @@ def required(plugin: Plugin) -> set[str]:
 def declared_modules(plugin: Plugin) -> set[str]:
     """The modules that the package imports and its requirements bring."""
     declared = required(plugin)
-    return {each.top for _, each in _foreign(plugin) if distributions(each.top) & declared}
+    return {each.top for _, each in _foreign(plugin) if is_of(each.top, declared)}
 
 
 @functools.cache

@@ -65,8 +65,10 @@ class Node:
             self.package = str(self.plugin.package)
         self._stack = contextlib.ExitStack()  # it ends with the process
         self._runner: Runner | None = None
+        self._spare: Runner | None = None
 
-    def stage(self) -> list[dict[str, Any]]:
+    @functools.cached_property
+    def cards(self) -> list[dict[str, Any]]:
         """The cards that the plugin writes, as exo would read them."""
         with self.events.step("writing the model cards for exo 0.3"):
             shutil.rmtree(self.staged, ignore_errors=True)  # as the launcher does
@@ -84,7 +86,7 @@ class Node:
     @functools.cached_property
     def card(self) -> Any:
         """The card of the model that answers; its layers are those of the device's files."""
-        wanted, cards = str(getattr(self.handle, "model", "")), self.stage()
+        wanted, cards = str(getattr(self.handle, "model", "")), self.cards
         if not cards:
             raise BrokenError("the plugin offers exo 0.3 no model")
         # An id of exo 0.0's is one of exo 0.3's with the engine's name behind it.
@@ -93,7 +95,7 @@ class Node:
         values = names[max(fit, key=len)] if fit else cards[0]
         if (config := self.folder / "config.json").is_file():
             layers = json.loads(config.read_text(encoding="utf-8")).get("num_hidden_layers")
-            values |= {"n_layers": layers or values["n_layers"]}
+            values = values | {"n_layers": layers or values["n_layers"]}
         place = Path(os.environ["EXO_DEFAULT_MODELS_DIR"], values["model_id"].replace("/", "--"))
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
@@ -109,8 +111,19 @@ class Node:
             self._runner = await self.start()
         return self._runner
 
+    async def other_runner(self) -> "Runner":
+        """One that has loaded the model, too, and that nobody else has: it may break."""
+        if (spare := self._spare) is not None:
+            self._spare = None
+            return spare
+        return await self.start()
+
+    def give_back(self, runner: "Runner") -> None:
+        """It is as it was when it had loaded the model: the next check can have it."""
+        self._spare = runner
+
     async def start(self) -> "Runner":
-        """Another runner that has loaded the model."""
+        """A runner that has loaded the model."""
         runner = Runner(self, self.card)
         with self.events.step("loading a model on exo 0.3"):
             await runner.load()

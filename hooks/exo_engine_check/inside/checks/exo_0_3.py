@@ -1,6 +1,5 @@
 """EX85: the plugin on exo 0.3, whose launcher finds it by an entry point of the template's."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -21,10 +20,9 @@ class EX851(Check, row="answers", host="0.3"):
         read (shared/models/model_cards.py). The plugin's `stage(root)` writes them below
         `root/cards`. An id is the plugin's own, `<package>/<name>`: a node without the plugin would
         run a hub's id with MLX."""
-        cards = node.stage()
-        if not cards:
+        if not node.cards:
             yield "stage() writes no card"
-        for values in cards:
+        for values in node.cards:
             model_id = str(values.get("model_id"))
             if not model_id.startswith(f"{node.package}/"):
                 yield f"the id {model_id} does not begin with {node.package}/"
@@ -84,15 +82,17 @@ class EX854(Check, row="cancel", host="0.3"):
         """A client that goes away becomes an id in `cancel_receiver`, which an engine reads in
         step(); it answers CancelledResponse and computes no more of it. Else the device is busy
         with what nobody reads."""
-        runner = await node.start()
+        runner = await node.other_runner()
         task = runner.ask(max_output_tokens=100_000)
         reply = runner.replies[task]
         await runner.until(lambda: reply.times or reply.ended)
         if reply.ended:
             raise NotRunError("the device's answers are too short to be cancelled")
-        if not await runner.cancel(task):
+        if await runner.cancel(task):
+            node.give_back(runner)
+        else:
             yield "a request is cancelled, and the runner is still busy with it"
-        await runner.stop()
+            await runner.stop()
 
 
 class EX855(Check, row="faults", host="0.3"):
@@ -120,9 +120,9 @@ class EX856(Check, row="faults", host="0.3"):
         """At its end exo sends SIGTERM to a runner, waits three seconds, and kills it
         (utils/async_process.py): until then the device has to be given back, in the middle of an
         answer, too."""
-        runner = await node.start()
-        runner.ask(max_output_tokens=100_000)
-        await asyncio.sleep(0.1)
+        runner = await node.other_runner()
+        reply = runner.replies[runner.ask(max_output_tokens=100_000)]
+        await runner.until(lambda: reply.times or reply.ended)
         if not await runner.stop():
             yield "a runner goes on for three seconds after SIGTERM"
 

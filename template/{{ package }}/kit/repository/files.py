@@ -121,13 +121,19 @@ def hub_bytes(repository: str, patterns: Sequence[str]) -> int:
 
 def fetched_bytes(repository: str) -> int:
     """How much of a repository the hub's cache has."""
-    cache = import_module("huggingface_hub.constants").HF_HUB_CACHE
-    blobs = (Path(cache) / f"models--{repository.replace('/', '--')}" / "blobs").glob("*")
+    blobs = (_cache_of(repository) / "blobs").glob("*")
     return sum(path.stat().st_size for path in blobs if path.exists())
+
+
+def _cache_of(repository: str) -> Path:
+    cache: Any = import_module("huggingface_hub.constants").HF_HUB_CACHE
+    return Path(cache) / f"models--{repository.replace('/', '--')}"
 
 
 def _cached(repository: str, name: str) -> Path | None:
     """A file in the hub's cache."""
+    if not _cache_of(repository).is_dir():
+        return None  # what looks further takes half a second to import
     found: Any = import_module("huggingface_hub").try_to_load_from_cache(repository, name)
     return Path(found) if isinstance(found, str) else None
 
