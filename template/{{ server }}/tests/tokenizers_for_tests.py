@@ -10,6 +10,7 @@ from tokenizers.models import BPE
 WORDS = ("the", "answer", "question", "hello", "you", "are", "world", "assistant", "user", "system")
 
 CHATML = (
+    "{% if tools %}{{ tools | tojson + '\\n' }}{% endif %}"
     "{% if messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. "
     "You are a helpful assistant.<|im_end|>\\n' }}"

@@ -1,5 +1,6 @@
 """Which server it is, and what it is asked."""
 
+import json
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -103,6 +104,40 @@ async def test_limit_and_sampling_reach_the_server(server, kind, temperature, wa
     sent = server.chat_requests[-1]
     assert wanted.items() <= (sent.get("options") or sent).items()
     assert sent["messages"] == messages
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+CALL = {"name": "weather", "arguments": {"city": "S\u00e3o"}}
+
+
+async def test_rkllama_is_sent_tools_and_its_calls_are_read(server, monkeypatch):
+    """It gives a call as Ollama does: the arguments are an object, and there is no id."""
+    earlier = {"id": "call_1", "type": "function", "function": CALL | {"arguments": '{"n": 1}'}}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": None, "tool_calls": [earlier]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+    ]
+    calls = [{"message": {"content": "", "tool_calls": [{"function": CALL}]}, "done": False}]
+    plain = server.stream
+
+    async def stream(request, kind, events, last, fault=""):
+        return await plain(request, kind, [json.dumps(calls[0]).encode() + b"\n"], last, fault)
+
+    monkeypatch.setattr(server, "stream", stream)
+    async with probed(server.url) as dialect:
+        request = ServerRequest(server.models[0], messages, 9, tools=TOOLS)
+        async with aclosing(dialect.stream(request)) as chunks:
+            first, last = [chunk async for chunk in chunks]
+    [call] = first.calls
+    assert (call.name, json.loads(call.arguments)) == ("weather", CALL["arguments"])
+    assert call.id.startswith("call_"), "rkllama gives none"
+    assert last.final
+    sent = server.chat_requests[-1]
+    assert sent["tools"] == TOOLS
+    [said_call] = sent["messages"][1]["tool_calls"]
+    assert said_call["function"]["arguments"] == {"n": 1}
+    assert sent["messages"][2] == {"role": "tool", "content": "sunny"}
 
 
 def said(*pairs):

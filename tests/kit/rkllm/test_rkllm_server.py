@@ -1,6 +1,7 @@
 """Answers and failures of the backend, against a server that plays all of them."""
 
 import asyncio
+import json
 from contextlib import aclosing, suppress
 
 import pytest
@@ -284,9 +285,21 @@ async def test_the_servers_own_counts_are_the_usage(host, server, played):
     assert (usage.prompt_tokens, usage.completion_tokens) == (21, 3)
 
 
-async def test_tools_that_a_server_is_not_sent_are_refused(host, server):
+@pytest.mark.parametrize("kind", ["legacy", "openai"])
+async def test_tools_that_a_server_may_not_read_are_refused(host, server, kind):
+    server.kind = kind
     await host.load()
-    with pytest.raises(RequestError, match="this server is sent no tools"):
+    with pytest.raises(RequestError, match=rf"{kind}.*is sent no tools"):
+        await within(10, host.answer("a", tools=[{"type": "function"}]))
+
+
+async def test_tools_that_the_template_drops_are_refused(host, server, exo_home):
+    [config] = exo_home.glob("downloads/*/tokenizer_config.json")
+    settings = json.loads(config.read_text())
+    settings["chat_template"] = settings["chat_template"].replace("tools", "nothing")
+    config.write_text(json.dumps(settings))
+    await host.load()
+    with pytest.raises(RequestError, match="chat template takes no tools"):
         await within(10, host.answer("a", tools=[{"type": "function"}]))
 
 

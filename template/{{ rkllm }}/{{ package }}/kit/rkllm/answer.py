@@ -47,6 +47,9 @@ class Answer:
         if self.over:
             return []
         _refuse(chunk)
+        if chunk.calls:
+            self._chunks += 1
+            return [Piece(tool_calls=chunk.calls)]
         if not chunk.text:
             return []
         self._chunks += 1

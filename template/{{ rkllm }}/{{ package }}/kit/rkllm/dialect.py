@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..contract import Messages, Sampling
+from ..contract import Messages, Sampling, ToolCall
 from ..server.client import Client, Reply
 
 NEUTRAL = Sampling()
@@ -19,6 +19,7 @@ class ServerRequest:
     messages: Messages
     max_tokens: int
     sampling: Sampling = NEUTRAL
+    tools: list[dict[str, Any]] | None = None
 
 
 @dataclass(slots=True)  # frozen ones take three times as long to make
@@ -26,6 +27,7 @@ class Chunk:
     """A piece of an answer; count is the server's own number of tokens, where it tells.
 
     prompt: and that of the prompt's. length: the server says that its limit ended the answer.
+    calls: of tools, whole ones.
     """
 
     text: str = ""
@@ -34,6 +36,7 @@ class Chunk:
     count: int | None = None
     length: bool = False
     prompt: int | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 class Dialect(ABC):
@@ -41,13 +44,15 @@ class Dialect(ABC):
 
     spare: how many tokens more than the host wants are asked for. A server may lose the last chunk
     of an answer that its limit ends, so that one must not be of those that the host wants.
-    counts_chunks: its count of an answer's tokens is of all that it streams.
+    counts_chunks: its count of an answer's tokens is of all that it streams. takes_tools: it puts
+    a request's tools into the prompt.
     """
 
     name: ClassVar[str]
     ends_with_event: ClassVar[bool] = True
     counts_chunks: ClassVar[bool] = False
     spare: ClassVar[int] = 0
+    takes_tools: ClassVar[bool] = False
 
     def __init__(self, client: Client, load_seconds: float) -> None:
         self._client = client

@@ -1,12 +1,13 @@
 """The three kinds of server: what to ask, and how their streams read."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 
 from ..contract import Messages
-from ..server.choices import finish_of, spoken
+from ..server.choices import Calls, finish_of, spoken
 from ..server.client import ServerError
 from ..server.events import events, json_lines, number, part, parts
 from .dialect import NEUTRAL, Chunk, Dialect, ServerRequest
@@ -76,6 +77,7 @@ class Rkllama(Dialect):
     name = "rkllama"
     spare = 2
     counts_chunks = True
+    takes_tools = True
 
     async def version(self) -> str:
         return str((await self._ask("/api/version")).json.get("version", ""))
@@ -118,15 +120,22 @@ class Rkllama(Dialect):
         await self._reply("/unload_model", {"model_name": model})
 
     async def stream(self, request: ServerRequest) -> AsyncGenerator[Chunk, None]:
-        body = {
+        body: dict[str, Any] = {
             "model": request.model,
             "messages": plain(request.messages),
             "stream": True,
             "think": False,
             "options": _options(request),
         }
+        if request.tools:
+            body |= {"tools": request.tools, "messages": with_calls(request.messages)}
+        calls = Calls()
         async with aclosing(json_lines(self._client, "/api/chat", body)) as stream:
             async for event in stream:
+                if part(event, "message").get("tool_calls"):
+                    calls.feed(event)
+                    yield Chunk(calls=calls.whole())
+                    continue
                 reasoning, content = spoken(event)
                 if reasoning:
                     yield Chunk(reasoning, thinking=True)
@@ -194,6 +203,22 @@ def _options(request: ServerRequest) -> dict[str, Any]:
 def plain(messages: Messages) -> Messages:
     """For servers whose messages have a role and a text."""
     return [{"role": str(m.get("role")), "content": spoken({"message": m})[1]} for m in messages]
+
+
+def with_calls(messages: Messages) -> Messages:
+    """The same, with calls of tools, whose arguments are objects: what a chat template writes."""
+    made = plain(messages)
+    for message, given in zip(made, messages, strict=True):
+        calls = []
+        for call in parts(given, "tool_calls"):
+            function = dict(part(call, "function"))
+            if isinstance(arguments := function.get("arguments"), str):
+                with suppress(ValueError):
+                    function["arguments"] = json.loads(arguments)
+            calls.append({"type": "function", "function": function})
+        message |= {"tool_calls": calls} if calls else {}
+        message |= {"name": given["name"]} if given.get("name") else {}
+    return made
 
 
 def alternating(messages: Messages) -> Messages:

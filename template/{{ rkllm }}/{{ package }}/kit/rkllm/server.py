@@ -93,6 +93,7 @@ class ServerBackend:
         self._turn = asyncio.Lock()
         self._remains = Remains.NOTHING
         self._shared = False
+        self._writes_tools = False  # the model's chat template
         self._drains: dict[asyncio.Task[None], Answer] = {}
 
     def settings(self) -> Settings:
@@ -114,6 +115,7 @@ class ServerBackend:
         server = await self._connect(settings)
         self._model = self.choose(model, await server.models(), settings)
         await server.load(self._model)
+        self._writes_tools = "tools" in (tokenizer.chat_template or "")
         self._server, self._settings, self._remains = server, settings, Remains.NOTHING
 
     async def _connect(self, settings: Settings) -> Dialect:
@@ -137,12 +139,10 @@ class ServerBackend:
         if server is None or settings is None:
             raise ServerError("no model is loaded")
         if request.tools:
-            raise RequestError(
-                "this server is sent no tools: send the request without, or use the runtime in "
-                "the process"
-            )
+            self._refuse_tools(server)
         most, messages = request.max_tokens, await self.messages(request)
-        sent = ServerRequest(self._model, messages, most + server.spare, request.sampling)
+        limit = most + server.spare
+        sent = ServerRequest(self._model, messages, limit, request.sampling, request.tools)
         await self._turn.acquire()
         answer = Answer(most, sent.max_tokens)
         stream = Stream(answer, self._chunks(server, settings, sent))
@@ -165,6 +165,20 @@ class ServerBackend:
                 drain = asyncio.create_task(self._drained(server, settings, stream))
                 self._drains[drain] = answer
                 drain.add_done_callback(self._drains.pop)
+
+    def _refuse_tools(self, server: Dialect) -> None:
+        """Raise RequestError where the server would drop a request's tools without a word."""
+        if not server.takes_tools:
+            raise RequestError(
+                f"a server of the kind {server.name} is sent no tools, as it may not read them: "
+                "send the request without, or use rkllama, the runtime in the process, or a plugin "
+                "of the variant openai"
+            )
+        if not self._writes_tools:
+            raise RequestError(
+                "the model's chat template takes no tools, and rkllama writes them by it: send the "
+                "request without, or to another model"
+            )
 
     async def _chunks(
         self, server: Dialect, settings: Settings, request: ServerRequest
@@ -229,4 +243,4 @@ class ServerBackend:
 
 def _is_filled(chunk: Chunk) -> bool:
     """Whether a chunk has something: an event without is no sign of life."""
-    return bool(chunk.text) or chunk.final
+    return bool(chunk.text or chunk.calls) or chunk.final

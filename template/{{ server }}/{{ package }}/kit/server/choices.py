@@ -1,6 +1,7 @@
 """A choice of OpenAI's API, streamed or whole, in the shapes that servers give it."""
 
 import json
+from secrets import token_hex
 from typing import Any
 
 from ..contract import Finish, ToolCall
@@ -110,10 +111,10 @@ class Calls:
             raise ServerError("the server's tool calls are too many, or too long")
 
     def whole(self) -> tuple[ToolCall, ...]:
-        """The calls, in the server's order."""
+        """The calls, in the server's order; one that has no id gets one."""
         whole = (
-            ToolCall(call or f"call_{key}", name, arguments or "{}")
-            for key, (call, name, arguments) in sorted(self._calls.items())
+            ToolCall(call or f"call_{token_hex(12)}", name, arguments or "{}")
+            for _, (call, name, arguments) in sorted(self._calls.items())
             if name
         )
         return tuple(whole)
