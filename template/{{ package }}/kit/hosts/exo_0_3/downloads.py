@@ -27,6 +27,7 @@ from . import jobs
 from .cards import index, model_of
 
 PROGRESS_SECONDS = 0.5
+Status = Literal["not_started", "in_progress", "complete"]
 Progress = Callable[[ShardMetadata, RepoDownloadProgress], Awaitable[None]]
 
 
@@ -71,26 +72,19 @@ class Downloader(ShardDownloader):
         try:
             async for line in process.stdout:
                 done, total = json.loads(line)
-                await self._tell(shard, done, total, time.monotonic() - begun)
+                seconds = time.monotonic() - begun
+                await self._tell(shard, _progress(shard, done, total, "in_progress", seconds))
             words = (await process.stderr.read()).decode("utf-8", "replace").strip()
             if await process.wait():
                 raise RuntimeError(words.splitlines()[-1] if words else f"{name} was not fetched")
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
-        await self._tell(shard, total, total, time.monotonic() - begun, "complete")
+        seconds = time.monotonic() - begun
+        await self._tell(shard, _progress(shard, total, total, "complete", seconds))
         return folder
 
-    async def _tell(
-        self,
-        shard: ShardMetadata,
-        done: int,
-        total: int,
-        seconds: float,
-        status: Literal["in_progress", "complete"] = "in_progress",
-    ) -> None:
-        speed = done / seconds if seconds > 0 else 0.0
-        progress = _progress(shard, done, total, status, speed)
+    async def _tell(self, shard: ShardMetadata, progress: RepoDownloadProgress) -> None:
         for callback in self._callbacks:
             await callback(shard, progress)
 
@@ -100,10 +94,9 @@ class Downloader(ShardDownloader):
         """How far each of the plugin's models is, then each of exo's."""
         for card in await card_cache.list_all():
             if self._is_ours(card.model_id):
-                layers = {"start_layer": 0, "end_layer": card.n_layers, "n_layers": card.n_layers}
-                shard = PipelineShardMetadata(
-                    model_card=card, device_rank=0, world_size=1, **layers
-                )
+                total = card.n_layers
+                whole = {"start_layer": 0, "end_layer": total, "n_layers": total}
+                shard = PipelineShardMetadata(model_card=card, device_rank=0, world_size=1, **whole)
                 yield build_model_path(card.model_id), self._status(shard)
         async for path, progress in self._inner.get_shard_download_status():
             if not self._is_ours(progress.shard.model_card.model_id):  # exo's has asked the hub
@@ -128,12 +121,9 @@ class Downloader(ShardDownloader):
 
 
 def _progress(
-    shard: ShardMetadata,
-    done: int,
-    total: int,
-    status: Literal["not_started", "in_progress", "complete"],
-    speed: float = 0.0,
+    shard: ShardMetadata, done: int, total: int, status: Status, seconds: float = 0.0
 ) -> RepoDownloadProgress:
+    speed = done / seconds if seconds > 0 else 0.0  # bytes a second
     return RepoDownloadProgress(
         repo_id=shard.model_card.model_id,
         repo_revision="main",
