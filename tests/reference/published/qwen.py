@@ -10,6 +10,7 @@ _I6 = "rwth-i6/i6_experiments@6b0591b10c1b:users/juanola/experiments/e25_11_13_c
 _I6 += "configurations/qwen2/qwen2_configs.py"
 _CARD = "akougkas/warpio-cli@8dde6d21c14c:warpio-docs/ai-docs/model_cards/qwen3:4b.md"
 _HEADS = {"head_dim": 32}
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 QWEN: dict[str, Repository] = {
     "Qwen/Qwen1.5-0.5B-Chat": Repository(
@@ -101,6 +102,14 @@ QWEN: dict[str, Repository] = {
         METAL.format("945d4167ae60", "Qwen3-8B"),
         qwen3(40960, max_window_layers=36) | _CHAT,
         40960,
+        _BOTH,
+        **t.QWEN3,
+    ),
+    "Qwen/Qwen3-8B, with the YaRN of its documentation": Repository(
+        METAL.format("945d4167ae60", "Qwen3-8B")
+        + "; QwenLM/Qwen2.5@b2a1e833efaa:docs/source/deployment/vllm.md (Context Length)",
+        qwen3(40960, max_window_layers=36, rope_scaling=_YARN) | _CHAT,
+        131072,
         _BOTH,
         **t.QWEN3,
     ),
