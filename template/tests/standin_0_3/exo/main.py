@@ -88,7 +88,7 @@ class Node:
             self.runner.tasks.send(OtherTask(task_id=task_id, kind="ImageGeneration"))
         else:
             task_id = TaskId(command.pop("ask"))
-            params = TextGenerationTaskParams(**command)
+            params = TextGenerationTaskParams(**({"model": ModelId("any"), "input": []} | command))
             self.runner.tasks.send(TextGeneration(task_id=task_id, task_params=params))
 
     def _place(self, model_id: ModelId) -> None:

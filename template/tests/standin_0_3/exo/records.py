@@ -3,6 +3,7 @@
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, NamedTuple, dataclass_transform
+from uuid import uuid4
 
 
 class Field(NamedTuple):
@@ -76,8 +77,8 @@ class BoundInstance(Record):
 
 
 class TextGenerationTaskParams(Record):
-    model: ModelId = ModelId("any")
-    input: list[Any] = field(default_factory=list)
+    model: ModelId
+    input: list[Any]
     instructions: str | None = None
     max_output_tokens: int | None = None
     temperature: float | None = None
@@ -100,7 +101,9 @@ class TextGenerationTaskParams(Record):
 
 
 class TextGeneration(Record):
-    task_id: TaskId
+    task_id: TaskId = field(default_factory=lambda: TaskId(uuid4()))
+    instance_id: str = ""
+    command_id: str = ""
     task_params: TextGenerationTaskParams
 
 
@@ -137,7 +140,7 @@ class GenerationStats(Record):
 
 
 class ToolCallItem(Record):
-    id: str
+    id: str = field(default_factory=lambda: str(uuid4()))
     name: str
     arguments: str
 

@@ -9,7 +9,7 @@ from exo.records import ModelCard as ModelCard
 _BUILTIN_CARD_DIRS = [Path(__file__).parent]
 
 
-class CardCache:
+class _CardCache:
     async def list_all(self) -> list[ModelCard]:
         """Every card; exo refuses one with a key that it does not know."""
         found = []
@@ -22,4 +22,4 @@ class CardCache:
         return found
 
 
-card_cache = CardCache()
+card_cache = _CardCache()
