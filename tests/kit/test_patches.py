@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib
+import json
 import os
+import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -12,10 +14,11 @@ from driver import full_shard
 from patched import FAULTS, AnswersNever, Client, Heard, fresh, said, text, until
 from plugin import ENGINE_CLASS, PACKAGE
 from ring import Peer, Server, make_ring, model_shard
-from toy import ToyAnswers, ToyBackend
+from toy import ToyAnswers, ToyBackend, write_tokenizer
 
 from exo_kit.kit.hosts.exo_0_0.patches import PATCHES
 from exo_kit.kit.hosts.exo_0_0.patches.output import Output, outlive_the_reader
+from exo_kit.kit.text.tokenizer import TokenizerError
 from exo_kit.models import MODELS
 
 
@@ -119,7 +122,7 @@ def downloaded(model_id, tmp_path):
     """The folder of this plugin's model, with its tokenizer."""
     folder = tmp_path / MODELS[model_id]["repo"][ENGINE_CLASS].replace("/", "--")
     folder.mkdir()
-    (folder / "tokenizer.json").write_text("{}")
+    shutil.copy(write_tokenizer("org/a-toy") / "tokenizer.json", folder)
     return folder
 
 
@@ -131,6 +134,21 @@ async def test_requests_share_a_tokenizer_until_its_files_change(load_tokenizer,
     os.utime(downloaded / "tokenizer.json", (1, 1))
     assert await load(downloaded) is not first
     assert len(load_tokenizer.loads) == 2
+
+
+async def test_a_tokenizer_without_bounds_is_never_loaded_by_exo(load_tokenizer, downloaded, use):
+    """exo drops the first error, and asks the hub for the same then."""
+    use(ToyBackend)
+    path, load = downloaded / "tokenizer.json", load_tokenizer.module._resolve_tokenizer
+    good, step = path.read_text(), {"type": "ByteLevel"}
+    steps = {"type": "Sequence", "normalizers": [step] * 26}
+    path.write_text(json.dumps(json.loads(good) | {"normalizer": steps}))
+    for asked in (downloaded, downloaded.name.replace("--", "/")):
+        with pytest.raises(TokenizerError, match="bytes out of one"):
+            await load(asked)
+    assert not load_tokenizer.loads
+    path.write_text(good)
+    assert await load(downloaded)
 
 
 async def test_without_the_patch_each_request_loads_its_tokenizer(

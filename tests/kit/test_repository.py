@@ -336,3 +336,9 @@ def test_extra_tokens_of_another_type_are_none(tmp_path, value):
     config = {"extra_special_tokens": value, "added_tokens_decoder": {}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert Facts(tmp_path).added_tokens == []
+
+
+def test_ids_of_another_type_in_added_tokens_are_none(tmp_path):
+    """Another one of a fuzzer's."""
+    (tmp_path / "added_tokens.json").write_text('{"a": {}, "b": [1], "c": null, "d": 3}')
+    assert [token["content"] for token in Facts(tmp_path).added_tokens] == ["d"]

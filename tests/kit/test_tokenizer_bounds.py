@@ -159,6 +159,21 @@ def test_two_dozen_of_a_step_are_harmless_or_refused(tmp_path, part, step):
         assert isinstance(tokenizer.decode([0, 1, 2]), str)
 
 
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_added_tokens_are_bounded_before_the_load_normalizes_them(tmp_path, monkeypatch, size):
+    """26 doublings of one letter were gigabytes, before any text and any look at the steps."""
+    monkeypatch.setattr(tokenizer_module, "SMALL_FILE", size)
+    token = {"id": 5, "content": "é", "special": False, "normalized": True}
+    token |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    steps = sequence("normalizer", {"type": "ByteLevel"}, 26)
+    with pytest.raises(TokenizerError, match="bytes out of one"):
+        Tokenizer.from_folder(write_with(tmp_path, added_tokens=[token], **steps))
+    steps = sequence("normalizer", {"type": "ByteLevel"}, 10)
+    many = [token | {"id": 5 + n, "content": f"é{n}" * 20} for n in range(100)]
+    with pytest.raises(TokenizerError, match="its added tokens may become"):
+        Tokenizer.from_folder(write_with(tmp_path, added_tokens=many, **steps))
+
+
 def test_steps_within_steps_are_counted(tmp_path):
     for part, name in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")):
         step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}

@@ -115,7 +115,7 @@ class Facts:
             known, decoder = set(self.special_tokens.values()), {}
             for text, i in read_json(self.folder / "added_tokens.json").items():
                 special = text in known
-                decoder[i] = {"content": text, "special": special, "normalized": not special}
+                decoder[str(i)] = {"content": text, "special": special, "normalized": not special}
         numbered = [(int(i), token) for i, token in _object(decoder).items() if _is_id(i)]
         added = [token for _, token in sorted(numbered, key=lambda pair: pair[0])]
         names = [f"{name}_token" for name in _NAMED]

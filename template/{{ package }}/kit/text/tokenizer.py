@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..repository.facts import Facts, RepositoryError
 from .child import command, environment
-from .tokenizer_bounds import Bounds, bounds_of
+from .tokenizer_bounds import Bounds, load, refuse_tokens
 
 if TYPE_CHECKING:
     import tokenizers
@@ -60,6 +60,7 @@ class Tokenizer:
             fast, start, bounds = _read(path)
             special, template = facts.special_tokens, facts.chat_template
             with _no_panic(f"{path} can't take the tokens of tokenizer_config.json"):
+                refuse_tokens([token["content"] for token in facts.added_tokens], bounds)
                 _add_tokens(fast, facts.added_tokens)
             eos = _eos_ids(facts, fast)
             if start is None and facts.tokenizer.get("add_bos_token") is True:
@@ -163,8 +164,11 @@ def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None, Bounds]
         if (size := path.stat().st_size) > LARGEST_FILE:
             most = f"no model's has more than {LARGEST_FILE}"
             raise TokenizerError(f"{path} has {size} bytes; {most}")
-        bounds = _bounds_of_large(path) if size > SMALL_FILE else None
-        fast = tokenizers.Tokenizer.from_file(str(path))
+        if size > SMALL_FILE:
+            bounds = _bounds_of_large(path)
+            fast = tokenizers.Tokenizer.from_file(str(path))
+        else:
+            fast, bounds = load(path)
         # A file's own settings would cut a prompt, repeat it, or pad it to the end of memory;
         # the library acts on them at the first text, not before.
         fast.no_padding()
@@ -172,7 +176,13 @@ def _read(path: Path) -> tuple["tokenizers.Tokenizer", list[int] | None, Bounds]
         after = fast.post_processor
         start = None if after is None else _start(json.loads(after.__getstate__()))
         fast.post_processor = None
-        return fast, start, bounds or bounds_of(fast)
+        return fast, start, bounds
+
+
+def refuse_unbounded(folder: Path) -> None:
+    """Raise TokenizerError where loading a folder's tokenizer.json fails, or may have no end."""
+    if (path := folder / "tokenizer.json").is_file():
+        _read(path)
 
 
 def _bounds_of_large(path: Path) -> Bounds:
@@ -192,7 +202,7 @@ def _bounds_of_large(path: Path) -> Bounds:
         raise TokenizerError(f"{path} takes more memory or time than any model's, or is broken")
     answer = json.loads(done.stdout)
     if "refused" in answer:
-        raise TokenizerError(answer["refused"])
+        raise TokenizerError(f"{path} can't be used: {answer['refused']}")
     return Bounds(**answer)
 
 

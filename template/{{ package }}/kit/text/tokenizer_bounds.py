@@ -25,6 +25,7 @@ MOST_STEPS = 64  # of a normalizer, and of each other part; published ones have 
 MOST_GROWTH = 4096  # bytes out of one, by a text's normalizer and pre-tokenizer
 MOST_DECODED = 64  # bytes out of one of a token; a host decodes on its loop
 MOST_TOKEN = 4096  # characters of one token; runs of blanks have some hundred
+MOST_ADDED = 4 << 20  # bytes that all added tokens may become; they are normalized by the load
 MOST_AFFIX = 256  # characters that a model puts before or behind each piece of a word
 MOST_WORD = 256  # characters of a word: WordPiece's work grows with their third power
 
@@ -83,6 +84,33 @@ class Bounds:
     pieces: int = 1
     decoded: int = 1
     longest: int = 1
+
+
+def load(path: Path) -> tuple["tokenizers.Tokenizer", Bounds]:
+    """A file's tokenizer, and its bounds. Raises BoundsError, and whatever the library raises.
+
+    Added tokens are normalized by the load: it is tried without them first.
+    """
+    import tokenizers
+
+    document = json.loads(path.read_bytes())
+    without: dict[str, Any] = {
+        "added_tokens": [],
+        "truncation": None,
+        "padding": None,
+        "post_processor": None,
+    }
+    bounds = bounds_of(tokenizers.Tokenizer.from_str(json.dumps(document | without)))
+    refuse_tokens([token["content"] for token in document.get("added_tokens") or ()], bounds)
+    fast = tokenizers.Tokenizer.from_str(json.dumps(document))
+    return fast, bounds_of(fast)
+
+
+def refuse_tokens(contents: list[str], bounds: Bounds) -> None:
+    """Raise BoundsError for tokens to add that are more than there is time for."""
+    size = sum(len(content) for content in contents) * 4 * bounds.normalized
+    if size > MOST_ADDED:
+        raise BoundsError(f"its added tokens may become {size} bytes; no model's are {MOST_ADDED}")
 
 
 def bounds_of(fast: "tokenizers.Tokenizer") -> Bounds:
@@ -186,10 +214,8 @@ def _bound_process() -> None:
 def main(path: Path) -> None:
     """Print the bounds of a file's tokenizer, or why it is refused."""
     _bound_process()
-    import tokenizers
-
     try:
-        answer: dict[str, Any] = asdict(bounds_of(tokenizers.Tokenizer.from_file(str(path))))
+        answer: dict[str, Any] = asdict(load(path)[1])
     except Exception as error:
         answer = {"refused": str(error)[:1000] or type(error).__name__}
     print(json.dumps(answer))

@@ -8,7 +8,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
+from ....engine.thread import in_thread
 from ....text.detokenizer import Detokenizer, byte_tokens, replaced_texts
+from ....text.tokenizer import TokenizerError, refuse_unbounded
 from ..node_state import (
     KEEP_SECONDS,
     AnswerError,
@@ -101,16 +103,27 @@ def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
 
 @patches("exo.inference.tokenizers:_resolve_tokenizer")
 def keep_the_tokenizer(original: Function, engine_class: Any) -> Function:
-    """Each request loads its tokenizer anew, and all others wait meanwhile (tokenizers.py:41)."""
-    folders = {model.repository.replace("/", "--") for model in engine_class.models.table}
+    """Each request loads its tokenizer anew, unbounded, and all others wait (tokenizers.py:41)."""
+    folders = {
+        model.repository.replace("/", "--"): model.repository for model in engine_class.models.table
+    }
+    refused: dict[str, TokenizerError] = {}  # by repository: exo swallows it, and asks the hub then
     loaded: dict[Path, tuple[int, Any]] = {}  # with the time of the folder's last change
 
     async def _resolve_tokenizer(repo_id_or_local_path: Any) -> Any:
         folder = Path(repo_id_or_local_path)
+        if (known := refused.get(str(repo_id_or_local_path))) is not None:
+            raise known
         changed = _changed(folder) if folder.name in folders else None
         if changed is None:
             return await original(repo_id_or_local_path)
         if folder not in loaded or loaded[folder][0] != changed:
+            refused.pop(folders[folder.name], None)
+            try:  # exo's own way has no bounds
+                await in_thread(lambda: refuse_unbounded(folder))
+            except TokenizerError as error:
+                refused[folders[folder.name]] = error
+                raise
             loaded[folder] = changed, await original(repo_id_or_local_path)
         return loaded[folder][1]
 
