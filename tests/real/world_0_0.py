@@ -40,7 +40,7 @@ class Played(Backend):
 
     def __init__(self):
         super().__init__()
-        self._steps, self._loaded = {}, False
+        self._steps, self._was_loaded = {}, False
 
     def step(self, request_id, x):
         n = self._steps[request_id] = self._steps.get(request_id, 0) + 1
@@ -58,10 +58,10 @@ class Played(Backend):
         super().forget(request_id)
 
     def said_closed(self):
-        if self._loaded and "SOAK_PLAY" in os.environ:
+        if self._was_loaded and "SOAK_PLAY" in os.environ:
             with open(os.environ["SOAK_PLAY"] + ".closed", "a") as file:
                 file.write("closed\\n")
-        self._loaded = False
+        self._was_loaded = False
 
     @staticmethod
     def play():
@@ -74,7 +74,7 @@ class Played(Backend):
 PLAYED_STEPS = """
     def load(self, *args):
         super().load(*args)
-        self._loaded = True
+        self._was_loaded = True
 
     def close(self):
         super().close()
@@ -86,7 +86,7 @@ Backend = Played
 PLAYED_ANSWERS = """
     async def load(self, *args):
         await super().load(*args)
-        self._loaded = True
+        self._was_loaded = True
 
     async def close(self):
         await super().close()
