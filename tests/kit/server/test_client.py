@@ -82,6 +82,23 @@ async def test_a_kept_connection_that_breaks_when_it_is_taken_is_no_error(monkey
     assert raw.connections == 2
 
 
+async def test_a_kept_connection_that_closes_while_it_is_written_to_is_no_error(monkeypatch):
+    send = aiohttp.ClientRequest.send
+
+    async def closing(self, connection):
+        if asked and raw.connections == 1:
+            connection.transport.close()
+        return await send(self, connection)
+
+    raw, asked = RawServer(OK), []
+    monkeypatch.setattr(aiohttp.ClientRequest, "send", closing)
+    async with asking(raw) as client:
+        for _ in range(2):
+            assert (await client.post("/x", {}, 5)).json == {"fine": 1}
+            asked.append(1)
+    assert raw.connections == 2
+
+
 async def test_a_new_connection_that_breaks_is_not_tried_again():
     async def close(writer):
         writer.close()

@@ -203,7 +203,11 @@ class Client:
                     headers={"Authorization": secret} if secret else None,
                     trace_request_ctx=context,
                 )  # fmt: skip
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            except (
+                aiohttp.ServerDisconnectedError,
+                aiohttp.ClientConnectionResetError,  # it was closing when it was written to
+                aiohttp.ClientOSError,
+            ):
                 if not context["reused"]:
                     raise
         raise ServerError(f"{self.name(path)} closes every connection")
