@@ -254,3 +254,19 @@ def test_the_version_and_every_default_are_told(told):
         options = " ".join(told(command, "--help").out.split("options:")[1].split()).split(" --")
         assert len(options) > 6
         assert [option for option in options[2:] if "(default: " not in option] == []
+
+
+def test_a_server_is_looked_for_before_a_tokenizer_is_fetched(told, use_backend, monkeypatch):
+    async def check(self):
+        raise OSError("no server answers at http://localhost:8080")
+
+    def fetch(*_):
+        raise AssertionError("a tokenizer was fetched")
+
+    monkeypatch.setattr("exo_kit.kit.command.model_files.fetch", fetch)
+    other = list(MODELS.by_id)[1]  # the first one's tokenizer is here
+    use_backend(ToyAnswers, check=check)
+    code, out, error = told("generate", "x", "--model", other)
+    assert (code, out) == (1, "")
+    assert "no server answers at http://localhost:8080" in error
+    assert told("generate", "x", "--raw").code == 0  # whose server is asked when it is loaded

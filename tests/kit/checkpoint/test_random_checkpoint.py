@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from checkpoints import CONFIGS, greedy
 
+from exo_kit.kit.command.progress import Progress
 from exo_kit.kit.llama.config import Config
 from exo_kit.kit.llama.random_checkpoint import DEFAULT, END, write_checkpoint
 from exo_kit.kit.llama.weights import SINGLE, load_model
@@ -68,3 +69,10 @@ def test_an_answer_holds_nothing_that_a_terminal_could_take_for_a_command(tmp_pa
     write_checkpoint(tmp_path, seed=3)
     for prompt in (b"Hello", b"a", b"\n"):
         assert all(32 <= n < 127 or n == END for n in greedy(tmp_path, list(prompt), 60))
+
+
+def test_noise_is_announced(told, monkeypatch):
+    ended = []
+    monkeypatch.setattr(Progress, "end", lambda self, text: ended.append(text))
+    assert told("generate", "hi", "--random-weights", "--max-tokens", "2").code == 0
+    assert ended[0] == "What comes is noise: the weights are random."

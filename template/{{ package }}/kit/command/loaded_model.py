@@ -16,6 +16,7 @@ from ..contract import Backend, Layers, Messages, Request, Sampling
 from ..engine.engine import Engine
 from ..engine.thread import in_thread
 from ..plugin import Plugin
+from ..repository.files import tokenizer_here
 from ..text.chat_template import compiled, render
 from ..text.tokenizer import Tokenizer
 from .interrupt import on_exit
@@ -133,10 +134,20 @@ async def opened(
         model = files.model
         progress.say(f"loading {model.id}")
         try:
+            if engine.executor.answers and not files.given:
+                await _reach(engine, model.repository)
             await engine.load(Layers(model.id, 0, model.layers - 1, model.layers), files)
+            if getattr(arguments, "random_weights", None):
+                progress.end("What comes is noise: the weights are random.")
             yield Session(engine, cast(Tokenizer, engine.tokenizer), model, progress)
         finally:
             await engine.close(CLOSE_SECONDS)
+
+
+async def _reach(engine: Engine, repository: str) -> None:
+    """Look for the server before a tokenizer is fetched: without it that would be for nothing."""
+    if await in_thread(lambda: tokenizer_here(repository)) is None:
+        await engine.executor.check()
 
 
 async def _chosen(
