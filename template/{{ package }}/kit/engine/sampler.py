@@ -119,11 +119,11 @@ class Sampler:
         if not top_k and columns.size > tops.tops.size // 8:
             by = largest if abs(largest) > _FAR else np.float32(0)
             return self._choose(_weights(values, by), np.exp(floor - by))
-        left, ids = tops.within(columns)
+        left = tops.within(columns)
         if 0 < top_k < left.size:
             floor = max(floor, _largest(left, top_k))
         weights = np.exp(left - largest) * (left >= floor)
-        return int(ids[self._choose(Weights(weights))])
+        return tops.id_within(columns, self._choose(Weights(weights)))
 
     def _choose(self, weights: Weights, least: np.float32 | None = None) -> int:
         """A place by its weight, of those with the least weight, within the nucleus of top-p."""
@@ -172,10 +172,11 @@ def logprob(logits: Floats, token: int, most: int) -> Logprob:
     if abs(largest) > _FAR:
         by, last = largest, np.subtract(last, largest, out=values)
     total = float(by) + math.log(Columns(np.exp(last, out=values)).total())
-    left, ids = tops.within(tops.columns(_largest(tops.tops, most)))
+    columns = tops.columns(_largest(tops.tops, most))
+    left = tops.within(columns)
     few = np.flatnonzero(left >= _largest(left, most))
-    order = few[np.lexsort((ids[few], -left[few]))[:most]]
-    top = tuple((int(ids[i]), float(left[i]) - total) for i in order)
+    likeliest = sorted((-float(left[n]), tops.id_within(columns, int(n))) for n in few)[:most]
+    top = tuple((i, -value - total) for value, i in likeliest)
     return Logprob(token, float(raw[token]) - total, top)
 
 

@@ -42,13 +42,20 @@ class Tops(Columns):
         """Those in which something reaches a floor."""
         return np.flatnonzero(self.tops >= floor)
 
-    def within(self, columns: NDArray[np.int64]) -> tuple[Values, NDArray[np.int64]]:
-        """All values in these columns, and their places among the values."""
-        rows, width = self.table.shape
+    def within(self, columns: NDArray[np.int64]) -> Values:
+        """All values in these columns."""
+        width = self.table.shape[1]
         inner, rest = columns[columns < width], columns[columns >= width]
-        places = np.arange(rows)[:, None] * width + inner
-        places = np.concatenate([places.reshape(-1), rest + (rows - 1) * width])
-        return self.values[places], places
+        return np.concatenate([self.table[:, inner].reshape(-1), self.rest[rest - width]])
+
+    def id_within(self, columns: NDArray[np.int64], place: int) -> int:
+        """Where one of the values in these columns is among all."""
+        rows, width = self.table.shape
+        inner = int(np.count_nonzero(columns < width))
+        if place >= rows * inner:
+            return self.id_of(int(columns[place - (rows - 1) * inner]), 0)
+        row, column = divmod(place, inner)
+        return self.id_of(int(columns[column]), row)
 
 
 class Weights(Columns):
