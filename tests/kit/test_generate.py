@@ -117,7 +117,7 @@ def test_what_cannot_be_asked_is_told_before_anything_is_loaded(told, use_backen
 
 
 def test_random_weights_and_a_model_are_refused_together(told, use_backend, monkeypatch):
-    monkeypatch.setattr(cli, "_has", lambda _: True)
+    monkeypatch.setattr(cli, "_has", lambda module: module == cli.RANDOM)
     use_backend()
     code, _, error = told("generate", "x", "--random-weights", "--model", "y")
     assert code == 2
