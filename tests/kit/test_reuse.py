@@ -74,6 +74,17 @@ async def test_a_guess_at_anothers_answer_costs_and_counts_what_a_wrong_one_does
     assert seen == {(len(PAST) + 64 - BLOCK, BLOCK)}
 
 
+async def test_who_begins_with_a_text_of_their_own_shares_nothing_with_others(new_runner):
+    """A salt, as long as no host hands on whose request it is: matches begin with the first row."""
+    runner = await new_runner(ToyMany)
+    reused = value("reused_tokens_total")
+    for name, salt in (("mine", "q7"), ("another's", ""), ("a guesser's", "q8")):
+        await answer_of(runner, salt + 3 * PAST, name, 2)
+    assert value("reused_tokens_total") == reused
+    await answer_of(runner, "q7" + 3 * PAST, "mine again", 2)
+    assert value("reused_tokens_total") > reused
+
+
 async def test_the_last_piece_has_what_the_answer_took(new_runner):
     runner = await new_runner(ToyMany)
     took = []
