@@ -9,20 +9,20 @@ from ..server.address import Address
 from ..settings import SettingError
 from .settings import Settings
 
-SECONDS = 0.5
+SECONDS = 0.5  # in which it has to answer
 
 
-def reached(seconds: float = SECONDS) -> str | None:
-    """The server's name where it answers within so many seconds; it is sent no key."""
+def reached() -> str | None:
+    """The server's name where it answers in time; it is sent no key."""
     try:
         address = Settings.from_env(os.environ).address
     except SettingError:
         return None
     names: list[str] = []
     # Looking a name up has no timeout: a thread that nobody waits for any more may hang.
-    asking = threading.Thread(target=_ask, args=(address, seconds, names), daemon=True)
+    asking = threading.Thread(target=_ask, args=(address, SECONDS, names), daemon=True)
     asking.start()
-    asking.join(seconds)
+    asking.join(SECONDS)
     return names[0] if names else None
 
 
