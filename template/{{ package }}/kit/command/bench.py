@@ -50,7 +50,7 @@ async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
         if arguments.at_once:
             at_once = await _at_once(session, request, arguments.at_once, len(runs))
     figures = {
-        "model": session.model.id,
+        "model": session.name,
         "layers": session.model.layers,
         "device": await _device(session.engine),
         "prompt_tokens": len(request.ids),

@@ -32,11 +32,12 @@ _EMPTY = "The prompt is empty. Ask something."
 
 @dataclass(frozen=True)
 class Session:
-    """A engine with a loaded model."""
+    """An engine with a loaded model. name: what messages call it."""
 
     engine: Engine
     tokenizer: Tokenizer
     model: Model
+    name: str
     progress: Progress
 
     async def request(
@@ -132,14 +133,14 @@ async def opened(
                 "weights. Give --model one of its ids."
             )
         model = files.model
-        progress.say(f"loading {model.id}")
+        progress.say(f"loading {files.name}")
         try:
             if engine.executor.answers and not files.given:
                 await _reach(engine, model.repository)
-            await engine.load(Layers(model.id, 0, model.layers - 1, model.layers), files)
+            await engine.load(Layers(files.name, 0, model.layers - 1, model.layers), files)
             if getattr(arguments, "random_weights", None):
                 progress.end("What comes is noise: the weights are random.")
-            yield Session(engine, cast(Tokenizer, engine.tokenizer), model, progress)
+            yield Session(engine, cast(Tokenizer, engine.tokenizer), model, files.name, progress)
         finally:
             await engine.close(CLOSE_SECONDS)
 

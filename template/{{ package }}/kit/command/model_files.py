@@ -28,6 +28,11 @@ class Files:
         self._progress = progress
         self._folder = folder
 
+    @property
+    def name(self) -> str:
+        """What every message calls the model: its id in exo, or its folder's name."""
+        return self.model.id if self.given else exo_id(self.model.id)
+
     async def tokenizer(self) -> Path:
         """The folder with the tokenizer's files."""
         return self._folder or await self.files((), None, False)
@@ -58,7 +63,7 @@ class Files:
                 "Give --model a folder that has the model's files."
             ) from error
         finally:
-            self._progress.say(f"loading {self.model.id}")
+            self._progress.say(f"loading {self.name}")
 
 
 def named(models: Cards, name: str | None, progress: Progress) -> Files:
