@@ -23,7 +23,9 @@ pytestmark = [
 
 QUESTION = "What is an NPU?"
 END_SECONDS = 5.0  # for an answer whose node is gone
+WHOLE_SECONDS = 30.0  # for a right one, on a machine that does much else
 STOP_SECONDS = 7.0  # for one whose node is still connected, and says nothing
+GONE_SECONDS = 30.0  # for a process to end, likewise
 BACK_SECONDS = 120.0  # for a node to start and join, on a machine that does much else
 # exo sorts nodes of one size by name, from the last: it gives them the first layers.
 LAST, FIRST = 0, 1
@@ -52,7 +54,7 @@ class Ring:
         """Answers that run: one is streamed, one is not."""
         self.slow()
         running = [asked.later(QUESTION, stream) for stream in (False, True)]
-        assert wait(lambda: all(n.in_flight() == 2 for n in self.computing()), 5)
+        assert wait(lambda: all(n.in_flight() == 2 for n in self.computing()), 30)
         time.sleep(0.3)  # and the stream has begun
         return running
 
@@ -90,9 +92,14 @@ def whole_again(ring: Ring) -> Iterator[None]:
     yield
     for node in ring.nodes:
         node.play()
-        if node.process is not None and node.process.poll() is not None:
-            node.start()
-    well = wait(lambda: all(ring.is_well(node) for node in ring.nodes), BACK_SECONDS)
+
+    def is_whole() -> bool:
+        for node in ring.nodes:  # one may still be on its way out
+            if node.process is not None and node.process.poll() is not None:
+                node.start()
+        return all(ring.is_well(node) for node in ring.nodes)
+
+    well = wait(is_whole, BACK_SECONDS)
     assert well, "\n".join(node.log[-4000:] for node in ring.nodes)
 
 
@@ -225,7 +232,7 @@ def test_a_signal_closes_the_device_and_tells_the_clients(
     closed, running = gone.closed(), ring.running(gone)
     mark = len(gone.log)
     gone.send(which)
-    assert gone.gone(6)
+    assert gone.gone(GONE_SECONDS)
     assert gone.closed() - closed in ([1] if gone in ring.computing() else [0, 1])
     ended(running, "this node was stopped")
     assert f"/{gone.variant.package}/" not in gone.log[mark:]  # no traceback of this plugin's
@@ -240,8 +247,9 @@ def come_back(ring: Ring, gone: Node, alive: Node) -> None:
     until = time.monotonic() + 12
     while time.monotonic() < until or not ring.is_well(alive):
         reply = alive.ask(QUESTION, True)
-        assert reply.text == ring.answer or reply.is_sentence(), reply
-        assert reply.seconds < END_SECONDS, reply
+        is_right = reply.text == ring.answer
+        assert is_right or reply.is_sentence(), reply
+        assert reply.seconds < (WHOLE_SECONDS if is_right else END_SECONDS), reply
         assert time.monotonic() < until + BACK_SECONDS, alive.log[-4000:]
         time.sleep(0.2)
 
@@ -290,7 +298,7 @@ def test_a_signal_while_the_device_hangs_tells_every_client(ring: Ring, round: i
         running = [node.later(QUESTION, stream) for stream in (False, True, False, True)]
         time.sleep(0.5)
         node.send(signal.SIGTERM)
-        assert node.gone(6)
+        assert node.gone(GONE_SECONDS)
         for reply in [each.get() for each in running]:
             assert reply.is_sentence(), reply
             assert reply.seconds < END_SECONDS, reply
@@ -307,7 +315,7 @@ def test_the_reader_of_a_nodes_log_may_go_away(ring: Ring, debug: str) -> None:
     reader.close()
     assert [each.ask(QUESTION, True).text for each in ring.nodes] == [ring.answer] * 2
     node.send(signal.SIGTERM)
-    assert node.gone(6)
+    assert node.gone(GONE_SECONDS)
     del node.settings["DEBUG"]
 
 
