@@ -162,6 +162,7 @@ def installed(monkeypatch, **versions):
         for name, number in versions.items()
     ]
     monkeypatch.setattr(builds, "distributions", lambda: found)
+    builds.the_one.cache_clear()
 
 
 def test_two_builds_in_one_environment_are_named_with_what_to_do(monkeypatch):

@@ -1,5 +1,6 @@
 """Which builds of ONNX Runtime this environment has: all share one module, so one is right."""
 
+from functools import cache
 from importlib.metadata import distributions
 
 from ...names import PROJECT
@@ -28,6 +29,7 @@ def installed() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+@cache  # a process that has found it has imported it soon after
 def the_one() -> str:
     """The build's name and version. Raises BuildError where there is not exactly one."""
     found = installed()
