@@ -202,6 +202,16 @@ async def test_closing_cuts_answers_that_are_still_drained(host, server):
     await nobody_is_connected(server)
 
 
+async def test_a_server_that_hangs_after_a_cut_answer_is_told_soon(host, server, monkeypatch):
+    monkeypatch.setenv("RKLLM_CONNECT_SECONDS", "0.2")
+    monkeypatch.setenv("RKLLM_SILENCE_SECONDS", "0.2")
+    await host.load()
+    server.fault, server.hanging = "silence", {"/models", "/unload_model", "/load_model"}
+    for name in ("a", "b"):
+        with pytest.raises(ServerError, match="silent"):
+            await within(10, host.answer(name))
+
+
 async def test_closing_waits_for_nothing_that_hangs(host, server, kind):
     await host.load()
     server.fault, server.hanging = "silence", {"/unload_model"}

@@ -186,6 +186,7 @@ class ServerBackend:
         """The server's chunks, behind what makes sure that they are this answer's alone."""
         remains, self._remains = self._remains, Remains.BROKEN  # until this has come to its end
         if remains is Remains.BROKEN:
+            await server.models()  # one that hangs is told in seconds; a load may take minutes
             await server.recover(self._model)
         elif remains is Remains.REST or self._shared:
             await server.settle(self._model)
