@@ -64,6 +64,21 @@ def test_and_on_exo_0_3_itself(plugin_of: Callable[[str], Path], name: str) -> N
     assert report.hosts == {"0.3": "exo 0.3 itself"}
 
 
+def test_an_engine_with_exos_own_tokenizer(tmp_path: Path) -> None:
+    """What resolve_tokenizer() gives is exo's business: none of the checks wants another one."""
+    report = check(plugin(tmp_path, "borrowed"), Options())
+    assert report.faults == []
+    passed = {result.id for result in report.with_state("passed")}
+    assert passed >= {"EX801", "EX804", "EX805"}
+
+
+@pytest.mark.skipif(not EXO_PYTHON, reason="EXO_PYTHON names no Python that has exo")
+def test_and_with_the_one_that_exo_itself_gives(tmp_path: Path) -> None:
+    report = check(plugin(tmp_path, "borrowed"), Options(python=str(EXO_PYTHON)))
+    assert report.faults == []
+    assert report.hosts == {"0.0": "exo 0.0 itself"}
+
+
 def test_the_guides_plugin_has_one_fault_for_each_of_its_faults(tmp_path: Path) -> None:
     report = check(guide.as_it_is(tmp_path), Options())
     rows = [(r.id, str(f.place), f.message.split(" ")[-1]) for r, f in report.faults]
