@@ -327,19 +327,32 @@ def check_sentence(plugin: Plugin, done: subprocess.CompletedProcess[str], says:
     assert says in done.stderr
 
 
+def alone(folder: Path) -> dict[str, str]:
+    """Settings with which there is no model, no hub and no server."""
+    servers = {"RKLLM_SERVER_URL": NOBODY, "EXO_OPENAI_URL": NOBODY}
+    return {"EXO_HOME": str(folder), "HF_HOME": str(folder), **servers}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("model", "says"),
     [
-        (["generate", "Hello", "--model", "nothing"], "There is no model 'nothing' here"),
-        (["generate", "Hello", "--model", "no/such/folder"], "and no such folder"),
-        (["bench"], "Hugging Face hub"),
+        ("nothing", "There is no model 'nothing' here"),
+        ("no/such/folder", "and no such folder"),
     ],
 )
-def test_an_error_is_one_sentence(
-    plugin: Plugin, installed: Path, tmp_path: Path, arguments: list[str], says: str
+def test_no_such_model_is_one_sentence(
+    plugin: Plugin, installed: Path, tmp_path: Path, model: str, says: str
 ) -> None:
-    nowhere = {"RKLLM_SERVER_URL": NOBODY, "EXO_HOME": str(tmp_path), "HF_HOME": str(tmp_path)}
-    check_sentence(plugin, command(plugin, installed, *arguments, **nowhere), says)
+    arguments = ["generate", "Hello", "--model", model]
+    check_sentence(plugin, command(plugin, installed, *arguments, **alone(tmp_path)), says)
+
+
+def test_what_a_bench_lacks_first_is_one_sentence(
+    plugin: Plugin, installed: Path, tmp_path: Path
+) -> None:
+    served = plugin.variant in ("openai", "rkllm")
+    says = f"no server at {NOBODY}" if served else "Hugging Face hub"
+    check_sentence(plugin, command(plugin, installed, "bench", **alone(tmp_path)), says)
 
 
 def test_a_folder_without_a_model_is_an_error(
