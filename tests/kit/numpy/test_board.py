@@ -20,8 +20,9 @@ from exo_kit.kit.board.measure import judge
 from exo_kit.kit.command.cli import main
 from exo_kit.kit.llama import llama
 from exo_kit.kit.llama.config import Config
-from exo_kit.kit.llama.operations import OnDevice, Own, read
+from exo_kit.kit.llama.operations import OnDevice, read
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
+from exo_kit.kit.llama.table import Own
 from exo_kit.plugin import PLUGIN
 
 FAULTS = {}

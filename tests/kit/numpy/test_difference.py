@@ -9,8 +9,8 @@ from checkpoints import CONFIGS, tokens
 from exo_kit.backend import Backend
 from exo_kit.kit.llama import llama, operations
 from exo_kit.kit.llama.difference import first_difference
-from exo_kit.kit.llama.operations import Own
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
+from exo_kit.kit.llama.table import Own
 
 STEPS = (tokens(20), tokens(1, 1), tokens(1, 2))
 

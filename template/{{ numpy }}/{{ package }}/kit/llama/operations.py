@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -10,24 +9,10 @@ from typing import Any
 from weakref import finalize
 
 from ...names import PACKAGE
-from .llama import REFERENCE, Array, Operations
+from .llama import Array
+from .table import NAMES, TOLERANCE, Own
 
 MODULE = f"{PACKAGE}.operations"
-NAMES = tuple(field.name for field in fields(Operations))
-TOLERANCE = 1e-4  # of the largest number of a row
-
-
-@dataclass(frozen=True)
-class Own:
-    """What operations.py names, and how far from the reference it may be."""
-
-    table: dict[str, Any]
-    tolerance: float = TOLERANCE
-
-    @property
-    def operations(self) -> Operations:
-        """The whole table: what isn't in operations.py is the reference's."""
-        return replace(REFERENCE, **self.table)
 
 
 def written() -> bool:

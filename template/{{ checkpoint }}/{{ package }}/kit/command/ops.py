@@ -1,4 +1,4 @@
-"""`ops`: each operation of operations.py beside the reference's, over many cases."""
+"""`ops`: each operation of the device beside the reference's, over many cases."""
 
 import argparse
 import shlex
@@ -11,7 +11,8 @@ from typing import Any
 from ...names import PACKAGE, PROJECT
 from ..board.board import FAULTS, BoardError, Result
 from ..board.board import run as run_board
-from ..board.cases import DEFAULT, OPERATIONS, Case, of_model, parsed
+from ..board.cases import DEFAULT, Case, of_model, parsed
+from ..board.device import COMPARED, HEADS_OF, SOURCE, START
 from ..board.measure import work
 from ..llama.config import Config
 from ..plugin import Plugin
@@ -20,31 +21,13 @@ from .output import CommandError, sentence, show
 
 NOTHING = 2  # exit code: no case matched, or none was run
 _WORDS = {"missing": "not there", "skipped": "not run"}
-START = '''"""The operations of the device, which backend.py computes with.
-
-Each has the arguments and the shapes of the function of its name in kit/llama/llama.py, and gives
-a NumPy array. What isn't in OPERATIONS is the reference's. `{project} ops` compares them.
-"""
-
-from .kit.llama.llama import Array
-
-
-def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """[S, in] -> [S, out] with a matrix [out, in]: write your device's product here."""
-    y: Array = x @ weight.T
-    return y if bias is None else y + bias
-
-
-OPERATIONS = {{"linear": linear}}
-TOLERANCE = 1e-4  # of the largest number of a row; a device with half precision needs more
-'''
 
 
 def add_to(commands: Any) -> None:
     """The command's line."""
-    text = "compare each operation of operations.py with the reference's"
+    text = f"compare each operation of {SOURCE} with the reference's"
     command = commands.add_parser("ops", help=text)
-    text = f"{', '.join(OPERATIONS)} (default: all)"
+    text = f"{', '.join(COMPARED)} (default: all)"
     command.add_argument("operations", nargs="*", metavar="OPERATION", help=text)
     which = command.add_mutually_exclusive_group()
     text = "run this one case, as the command prints it; can be given again"
@@ -56,8 +39,10 @@ def add_to(commands: Any) -> None:
     command.add_argument("--all", action="store_true", help="a row for each case")
     text = "write what is right there too, without times (default: nowhere)"
     command.add_argument("--report", type=Path, metavar="FILE", help=text)
-    text = "write an operations.py to begin with, and run nothing"
-    command.add_argument("--init", action="store_true", help=text)
+    command.set_defaults(init=False)
+    if START:
+        text = f"write an {SOURCE} to begin with, and run nothing"
+        command.add_argument("--init", action="store_true", help=text)
 
 
 async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
@@ -68,10 +53,10 @@ async def run(plugin: Plugin, arguments: argparse.Namespace) -> int:
         cases = _chosen(arguments)
     except ValueError as error:
         return _nothing(sentence(error))
-    own: list[str] = []
+    own: dict[str, str] = {}
     results: list[Result] = []
     try:
-        async for result in run_board(cases, arguments.seconds, started=own.extend):
+        async for result in run_board(cases, arguments.seconds, started=own.update):
             results.append(result)
     except BoardError as error:
         return _nothing(sentence(error))
@@ -92,7 +77,7 @@ def _nothing(text: str) -> int:
 def _init() -> int:
     """Write operations.py beside backend.py. Raises CommandError where there is one."""
     spec = find_spec(PACKAGE)
-    path = Path(next(iter((spec and spec.submodule_search_locations) or ["."]))) / "operations.py"
+    path = Path(next(iter((spec and spec.submodule_search_locations) or ["."]))) / SOURCE
     if path.exists():
         raise CommandError(f"{path} is there already")
     path.write_text(START.format(project=PROJECT), encoding="utf-8")
@@ -103,9 +88,9 @@ def _init() -> int:
 def _chosen(arguments: argparse.Namespace) -> list[Case]:
     """The cases that the command line names. Raises ValueError where there are none."""
     names = arguments.operations
-    if unknown := [name for name in names if name not in OPERATIONS]:
-        raise ValueError(f"{unknown[0]!r} is no operation: {', '.join(OPERATIONS)}")
-    cases: Sequence[Case] = DEFAULT
+    if unknown := [name for name in names if name not in COMPARED]:
+        raise ValueError(f"{unknown[0]!r} is no operation: {', '.join(COMPARED)}")
+    cases: Sequence[Case] = [case for case in DEFAULT if case.head_dim % HEADS_OF == 0]
     if arguments.case:
         cases = [parsed(text) for text in arguments.case]
     elif arguments.model is not None:
@@ -113,13 +98,13 @@ def _chosen(arguments: argparse.Namespace) -> list[Case]:
             cases = list(of_model(Config.from_folder(arguments.model)))
         except (OSError, RuntimeError) as error:
             raise ValueError(sentence(error)) from error
-    chosen = [case for case in cases if not names or case.operation in names]
+    chosen = [case for case in cases if case.operation in (names or COMPARED)]
     if not chosen:
         raise ValueError("no case is one of these operations")
     return chosen
 
 
-def _print(results: list[Result], own: list[str], every: bool) -> None:
+def _print(results: list[Result], own: dict[str, str], every: bool) -> None:
     table = [("operation", "whose", "cases", "result", "error", "time", "rate", "reference")]
     groups: list[list[Result]] = [[result] for result in results] if every else grouped(results)
     for group in groups:
@@ -156,7 +141,7 @@ def lines(results: list[Result]) -> list[str]:
     return shown
 
 
-def report(results: list[Result], own: list[str]) -> str:
+def report(results: list[Result], own: dict[str, str]) -> str:
     """What is right, in a file that the same operations write the same on any machine."""
     rows = [
         f"| {group[0].case.operation} | {whose(group[0].case.operation, own)} | "
@@ -188,11 +173,9 @@ def state_of(group: list[Result]) -> str:
     return order[0]
 
 
-def whose(name: str, own: list[str]) -> str:
-    """Whether an operation is the author's; a model is made of all."""
-    if name == "model":
-        return "all"
-    return "yours" if name in own else "reference"
+def whose(name: str, own: dict[str, str]) -> str:
+    """Who has written an operation; a model is made of all."""
+    return "all" if name == "model" else own.get(name, "reference")
 
 
 def word(state: str) -> str:

@@ -9,12 +9,13 @@ import os
 import sys
 
 from ..command.output import sentence
-from ..llama import operations
+from ..llama.table import Own
 from .cases import parsed
+from .device import own as device_own
 from .measure import Verdict, judge
 
 
-def verdict(text: str, own: operations.Own, timed: bool) -> Verdict:
+def verdict(text: str, own: Own, timed: bool) -> Verdict:
     """What becomes of a case that doesn't end this process."""
     try:
         return judge(parsed(text), own, timed)
@@ -25,7 +26,7 @@ def verdict(text: str, own: operations.Own, timed: bool) -> Verdict:
 
 
 def main() -> None:
-    """Say what operations.py names, then answer until stdin ends."""
+    """Say what the device has, then answer until stdin ends."""
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
@@ -34,11 +35,11 @@ def main() -> None:
         print(json.dumps(content), file=output, flush=True)
 
     try:
-        own = operations.own()
+        own = device_own()
     except BaseException as error:  # an SDK may end the process where its device is missing
         say({"why": sentence(error)})
         return
-    say({"own": list(own.table), "tolerance": own.tolerance})
+    say({"own": list(own.table), "whose": own.whose})
     for line in sys.stdin:
         text, timed = json.loads(line)
         say(verdict(text, own, timed).to_dict())

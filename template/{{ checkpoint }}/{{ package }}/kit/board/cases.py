@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..llama.config import Config
-from ..llama.operations import NAMES
 from ..llama.rope import Rope
+from ..llama.table import NAMES
 
 DTYPES = ("float32", "float16", "bfloat16")
 OPERATIONS = (*NAMES, "model")

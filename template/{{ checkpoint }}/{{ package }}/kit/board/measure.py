@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..llama.llama import REFERENCE, Array, Operations
-from ..llama.operations import NAMES, Own
+from ..llama.table import NAMES, Own
 from .cases import Case
 from .inputs import Inputs, draw
 

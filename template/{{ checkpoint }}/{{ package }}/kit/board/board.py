@@ -5,15 +5,16 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from .cases import Case
+from .device import SOURCE
 from .measure import USES, Verdict
 
-IMPORT_SECONDS = 120.0  # until operations.py, and the runtime that it imports, are there
+IMPORT_SECONDS = 120.0  # until the operations, and the runtime that they import, are there
 FAULTS = ("wrong", "raised", "crashed", "hung")
 CRASHES = 2  # of one operation: its other cases are not run
 
@@ -35,11 +36,11 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, log: IO[bytes]) -> None:
         self._process, self._log = process, log
-        self.own: tuple[str, ...] = ()
+        self.own: dict[str, str] = {}  # whose an operation is
 
     @classmethod
     async def start(cls) -> "Child":
-        """A process that has read operations.py. Raises BoardError where that fails."""
+        """A process that has the device's operations. Raises BoardError where that fails."""
         log = tempfile.TemporaryFile()  # noqa: SIM115 - end() closes it
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         # The reference's products: threads wait for each other on a machine that is busy.
@@ -57,12 +58,12 @@ class Child:
             hello = await child._read(IMPORT_SECONDS)
         except TimeoutError:
             await child.end()
-            raise BoardError(f"operations.py takes over {IMPORT_SECONDS:.0f} s to import") from None
+            raise BoardError(f"{SOURCE} takes over {IMPORT_SECONDS:.0f} s to import") from None
         if hello is None or "why" in hello:
             why = hello["why"] if hello else f"importing it {await child.ended()}"
             await child.end()
-            raise BoardError(f"operations.py can't be used: {why}")
-        child.own = tuple(hello["own"])
+            raise BoardError(f"{SOURCE} can't be used: {why}")
+        child.own = dict.fromkeys(hello["own"], hello["whose"])
         return child
 
     async def run(self, case: Case, timed: bool, limit: float) -> Verdict:
@@ -113,11 +114,11 @@ async def run(
     cases: Sequence[Case],
     limit: float,
     timed: bool = True,
-    started: Callable[[tuple[str, ...]], object] = lambda own: None,
+    started: Callable[[dict[str, str]], object] = lambda own: None,
 ) -> AsyncIterator[Result]:
     """Run the cases, one after the other. Raises BoardError where none can be.
 
-    limit: seconds that a case may take. started: is told which operations are the author's.
+    limit: seconds that a case may take. started: is told whose the device's operations are.
     """
     child = await Child.start()
     started(own := child.own)
@@ -139,7 +140,7 @@ async def run(
         await child.end()
 
 
-def _skipped(name: str, own: tuple[str, ...], faults: dict[str, list[str]]) -> str:
+def _skipped(name: str, own: Mapping[str, str], faults: dict[str, list[str]]) -> str:
     """Why an operation's next case isn't run, or nothing."""
     if "hung" in faults.get(name, ()):
         return "an earlier case hung"
