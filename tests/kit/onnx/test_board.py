@@ -1,11 +1,16 @@
 """The operations board of ONNX Runtime: the graph's pieces beside the reference's operations."""
 
 import pytest
+from checkpoints import tokens
+from onnx_models import CONFIGS
 
+from exo_kit.backend import Backend
 from exo_kit.kit.board import device
 from exo_kit.kit.board.cases import DEFAULT, parsed
 from exo_kit.kit.board.child import verdict
 from exo_kit.kit.command.cli import main
+from exo_kit.kit.llama.difference import first_difference
+from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.kit.onnx import graph, matrices, operations
 from exo_kit.kit.onnx.providers import ProviderError
 from exo_kit.kit.settings import PREFIX
@@ -102,6 +107,16 @@ def test_a_planted_fault_is_found_where_it_is(monkeypatch, fault, first, others)
     wrong = found(cases)
     assert {case.operation for case in wrong} == {first}
     assert {each.state for each in wrong.values()} == {"wrong"}
+
+
+def test_a_parity_test_that_fails_names_the_piece(monkeypatch, tmp_path):
+    """As tests/test_backend.py asks."""
+    write_checkpoint(tmp_path, CONFIGS["mistral"])
+    a_turn_backwards(monkeypatch)
+    steps, own = (tokens(20), tokens(1, 1)), device.own().operations
+    found = first_difference(Backend, tmp_path, steps, 1e-5, own)
+    assert found.startswith("layer 0 is the first that differs: in step 1, of 20 positions, by ")
+    assert "; there, attention is the first operation, by " in found
 
 
 def test_what_a_provider_takes_no_node_of_is_not_there(monkeypatch):
