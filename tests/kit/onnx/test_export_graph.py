@@ -14,6 +14,7 @@ from onnx_models import CONFIGS, backends, through
 
 from exo_kit.kit.llama.random_checkpoint import write_checkpoint
 from exo_kit.kit.onnx import arena, export_graph, exported
+from exo_kit.kit.onnx.providers import Provider
 from exo_kit.kit.repository.facts import RepositoryError
 from exo_kit.kit.repository.watched import FileChangedError
 
@@ -192,18 +193,26 @@ def huge(model):
 def test_constants_are_not_folded_for_minutes_and_a_step_that_takes_them_is_ended(
     community, monkeypatch
 ):
-    monkeypatch.setattr(exported, "RUN_SECONDS", 0.5)
+    monkeypatch.setattr(exported, "run_seconds", lambda *_: 0.5)
     edited(community, squared)
     (backend,) = backends(community.parent.parent)
-    with pytest.raises(RuntimeError, match="the export takes longer than 0 s"):
+    with pytest.raises(RuntimeError, match="export takes longer than 0 s"):
         backend.step("request", tokens(3))
 
 
 def test_memory_that_there_is_not_is_an_error_of_the_step(community):
     edited(community, huge)
     (backend,) = backends(community.parent.parent)
-    with pytest.raises(Exception, match=r"(?s)ConstantOfShape|[Aa]vailable memory"):
+    with pytest.raises(RuntimeError, match="takes more memory than there is for it"):
         backend.step("request", tokens(3))
+
+
+@pytest.mark.parametrize(("name", "short", "block"), [("CPU", 20, 60), ("MIGraphX", 60, 100)])
+def test_a_client_of_a_short_prompt_is_told_before_it_leaves(name, short, block):
+    provider = Provider(name, {})
+    assert short <= exported.run_seconds(provider, 1) <= short + 1
+    assert exported.run_seconds(provider, exported.BLOCK) == pytest.approx(block)
+    assert exported.run_seconds(provider, 1 << 20) == exported.MOST_SECONDS
 
 
 def test_an_exports_arrays_are_in_an_arena_with_an_end():

@@ -25,7 +25,12 @@ from .providers import Provider, session
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 BESIDE = "session.model_external_initializers_file_folder_path"  # where the weights' file lies
 UNBOUNDED = 1 << 30
-RUN_SECONDS = 60.0  # of BLOCK positions; a step that takes longer is ended
+# A run that takes longer is ended. BLOCK positions have a minute; less than that is told sooner on
+# the CPU, whose first run is as any other. Elsewhere the first one may compile.
+CPU_SECONDS, RUN_SECONDS, MOST_SECONDS = 20.0, 60.0, 300.0
+POSITION_SECONDS = (RUN_SECONDS - CPU_SECONDS) / BLOCK
+# What ONNX Runtime says where memory, or a number of bytes, does not do.
+FULL = ("Available memory of", "Failed to allocate", "bad_alloc", "bad alloc", "Integer overflow")
 
 
 class ExportLayers:
@@ -138,7 +143,7 @@ class Request:
             binding.bind_output(name, "cpu")
         for name in owner.caches:
             binding.bind_output(_present(name), *owner.provider.memory)
-        _run_bounded(owner.session, binding)
+        _run_bounded(owner.session, binding, run_seconds(owner.provider, x.shape[1]))
         made = binding.get_outputs()
         count = len(owner.part.y)
         self._past = dict(zip(owner.caches, made[count:], strict=True))
@@ -176,10 +181,16 @@ class Request:
         return np.concatenate(made, axis=2).astype(np.float32)
 
 
-def _run_bounded(made: Any, binding: Any) -> None:
+def run_seconds(provider: Provider, positions: int) -> float:
+    """How long a run of so many positions may take."""
+    least = CPU_SECONDS if provider.name == "CPU" else RUN_SECONDS
+    return min(least + POSITION_SECONDS * positions, MOST_SECONDS)
+
+
+def _run_bounded(made: Any, binding: Any, seconds: float) -> None:
     """One run of a session, which is ended where it takes too long: the graph is a stranger's."""
     options = ort.RunOptions()
-    timer = Timer(seconds := RUN_SECONDS, setattr, (options, "terminate", True))
+    timer = Timer(seconds, setattr, (options, "terminate", True))
     timer.daemon = True
     timer.start()
     try:
@@ -187,7 +198,12 @@ def _run_bounded(made: Any, binding: Any) -> None:
     except Exception as error:
         if options.terminate:
             raise RuntimeError(
-                f"the export takes longer than {seconds:.0f} s for {BLOCK} tokens, and was stopped"
+                f"a step of the export takes longer than {seconds:.0f} s, and was stopped"
+            ) from error
+        if any(words in str(error) for words in FULL):
+            raise RuntimeError(
+                "a step of the export takes more memory than there is for it; on the CPU that is "
+                f"{arena.SHARE:.0%} of this machine's"
             ) from error
         raise
     finally:
