@@ -164,7 +164,7 @@ import json, shutil, tempfile
 tempfile.tempdir = {str(tmp_path)!r}
 maker = sys.modules["random_model"] = ModuleType("random_model")
 from exo_kit.kit.command import cli
-cli.RANDOM, cli._has = "random_model", lambda _: True
+cli.RANDOM, cli._has = "random_model", lambda name: name == "random_model"
 
 def write_checkpoint(folder):
     (folder / "config.json").write_text(json.dumps(dict(num_hidden_layers=2)))
