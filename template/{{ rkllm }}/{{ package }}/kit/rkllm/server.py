@@ -225,6 +225,7 @@ class ServerBackend:
 
         The server keeps its model, unless an answer was cut: that would be its next client's.
         """
+        await asyncio.sleep(0)  # a drain that is cancelled before it has begun would cut nothing
         if ending := [drain for drain, answer in self._drains.items() if answer.over]:
             await asyncio.wait(ending, timeout=CLOSE_SECONDS)
         drains = list(self._drains)
