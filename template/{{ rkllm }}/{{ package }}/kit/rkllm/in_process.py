@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from ..cards import Model
 from ..contract import Piece, Request, Sampling
@@ -53,6 +54,8 @@ class Running:
 class InProcess:
     """An AnswerBackend (kit/contract.py) over the library. choose: which file a model is."""
 
+    _hanging: ClassVar[str] = ""  # a load that hangs is the process's: another would hang beside it
+
     def __init__(
         self,
         settings: Callable[[], Settings],
@@ -71,8 +74,8 @@ class InProcess:
     async def load(self, model: Model, tokenizer: Tokenizer) -> None:
         """Load the model's file. Raises RuntimeLibraryError and ServerError."""
         await self.close()
-        if self._stuck:
-            raise RuntimeLibraryError(self._stuck)
+        if stuck := self._stuck or InProcess._hanging:
+            raise RuntimeLibraryError(stuck)
         settings = self._settings()
         library = await in_thread(partial(open_library, settings))
         models = await in_thread(partial(find_models, settings.models))
@@ -91,17 +94,17 @@ class InProcess:
         loading = asyncio.ensure_future(in_thread(partial(library.start, start)))
         done, _ = await asyncio.wait([loading], timeout=seconds)
         if not done:
-            self._stuck = (
+            InProcess._hanging = (
                 f"the runtime hangs in loading {start.model.name} for more than {seconds:.0f} s: "
                 "start this process anew; RKLLM_LOAD_SECONDS waits longer"
             )
             loading.add_done_callback(lambda late: self._late(library, late))
-            raise RuntimeLibraryError(self._stuck)
+            raise RuntimeLibraryError(InProcess._hanging)
         loading.result()
 
     def _late(self, library: Library, loading: "asyncio.Future[None]") -> None:
         """A load came back after all: the memory is given back, and another may be tried."""
-        self._stuck = ""
+        InProcess._hanging = ""
         if loading.exception() is None:
             library.stop()
 
