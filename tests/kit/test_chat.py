@@ -95,6 +95,15 @@ def test_calls_are_shown_and_remembered(chat, use_backend, tmp_path):
 
 
 ENDLESS = """
+from exo_kit.kit.command import chat
+reading = chat._line
+
+def line():
+    print("next", file=sys.stderr, flush=True)
+    return reading()
+
+chat._line = line
+
 class Backend(ToyAnswers):
     async def answer(self, request):
         yield self.piece(text="ready")
@@ -106,7 +115,7 @@ class Backend(ToyAnswers):
 
 @pytest.fixture
 def running(model_id):
-    """A chat in a process of its own, whose answers to "x" have no end."""
+    """A chat in a process of its own; answers to "x" have no end, a line is asked for on stderr."""
     use_template(model_id, ALL)
     source = f"{PREPARED}{ENDLESS}\nrun(Backend, 'chat')\n"
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -133,15 +142,15 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(running):
     out, error = running.stdout.read(), running.stderr.read()
     said = [("user", "x"), ("assistant", "ready"), ("user", "y")]
     assert out == f"{[{'role': role, 'content': text} for role, text in said]}\n"
-    assert (running.wait(30), error) == (0, "")
+    assert (running.wait(30), error) == (0, "next\n" * 3)
 
 
-def test_a_second_ctrl_c_ends_the_chat(running):
+def test_ctrl_c_between_two_answers_ends_the_chat(running):
     ask(running, "y")
-    running.stdout.readline()
+    assert [running.stderr.readline() for _ in range(2)] == ["next\n"] * 2
     running.send_signal(signal.SIGINT)
     assert running.wait(30) == 130
-    assert running.communicate() == ("", "")
+    assert running.stderr.read() == ""
 
 
 SLOW = """
