@@ -1,4 +1,4 @@
-"""The kit's tests (tests/kit), on every variant and on the oldest and newest requirements."""
+"""The kit's tests (tests/kit), on every variant, with the lowest or the newest requirements."""
 
 import subprocess
 import sys
@@ -12,24 +12,24 @@ from conftest import variants
 from kit import run as kit
 from test_rendered_plugin import make_venv, run, uv
 
-VERSIONS = {"newest": (), "lowest": ("--resolution", "lowest-direct", "--only-binary", ":all:")}
-# A variant's own folders run on every Python with both; what is common to all runs once with each,
-# and on the oldest and the newest Python once for each variant. exo 0.3 needs the newest.
-NEWEST = sys.version_info >= (3, 13)
-WHOLE = {"newest": "numpy" if NEWEST else "openai", "lowest": "onnx" if NEWEST else "rkllm"}
+# The oldest Python runs with the lowest requirements, all others with the newest. What is common
+# to all variants runs with one of them: with an engine over a server and with one of steps.
+OLDEST = sys.version_info < (3, 12)
+VERSIONS = ("--resolution", "lowest-direct", "--only-binary", ":all:") if OLDEST else ()
+WHOLE = "rkllm" if OLDEST else "numpy"
 OTHER = kit.Names("exo-some-device", "other")
 
 
 @pytest.fixture(scope="session")
 def python_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Function `python_for(plugin, *options)`: a Python with what this plugin's tests need."""
+    """Function `python_for(plugin)`: a Python with what this plugin's tests need."""
 
-    def make(plugin: Path, *options: str) -> Path:
+    def make(plugin: Path) -> Path:
         text = (plugin / "pyproject.toml").read_text(encoding="utf-8")
         project = tomllib.loads(text)["project"]
         needs = [*project["dependencies"], *project["optional-dependencies"]["test"]]
         python = make_venv(tmp_path_factory.mktemp("python") / "venv")
-        run(uv(), "pip", "install", "--quiet", "--python", python, *options, *needs)
+        run(uv(), "pip", "install", "--quiet", "--python", python, *VERSIONS, *needs)
         return python
 
     return make
@@ -67,14 +67,12 @@ def test_every_variant_has_its_folders_of_tests() -> None:
 
 
 @pytest.mark.parametrize("variant", kit.FOLDERS)
-@pytest.mark.parametrize("versions", VERSIONS)
 def test_the_kit_works(
-    rendered: Callable[..., Path], python_for: Callable[..., Path], variant: str, versions: str
+    rendered: Callable[..., Path], python_for: Callable[..., Path], variant: str
 ) -> None:
     plugin = rendered(variant)
     own = [f"tests/kit/{part}" for part in kit.FOLDERS[variant] if part != "exo_0_3"]
-    chosen = [] if WHOLE[versions] == variant else own
-    run_kit(python_for(plugin, *VERSIONS[versions]), plugin, variant, *chosen)
+    run_kit(python_for(plugin), plugin, variant, *([] if variant == WHOLE else own))
 
 
 def test_the_kit_works_under_another_name(rendered: Callable[..., Path]) -> None:
