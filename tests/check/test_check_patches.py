@@ -25,7 +25,7 @@ SEEN_BY = {
     "close_at_quit": "EX914",
 }
 UNSEEN = {"keep_the_tokenizer", "hand_messages_over"}  # tests of the kit see them
-PATCH = re.compile(r"^@patches\(.*\)\n(?=def (\w+)\()", re.MULTILINE)
+PATCH = re.compile(r"^@patches\(.*?\)\n(?=def (\w+)\()", re.MULTILINE | re.DOTALL)
 
 
 def hosts(plugin: Path) -> list[Path]:

@@ -40,7 +40,7 @@ def test_the_docs_have_every_patch() -> None:
     rows = []
     for path in REPOSITORY.glob("template/*/kit/hosts/exo_0_0/patches/*.py"):
         text = path.read_text("utf-8")
-        registered = r'@patches\("exo\.([^"]+)"(?:, \w+)?\)\ndef .*?"""(.*?)"""'
+        registered = r'@patches\(\s*"exo\.([^"]+)".*?\)\ndef .*?"""(.*?)"""'
         rows += [f"| `{at}` | {fault} |" for at, fault in re.findall(registered, text, re.DOTALL)]
     assert len(rows) > 10
     written = (REPOSITORY / "docs/exo.md").read_text("utf-8").splitlines()

@@ -4,10 +4,8 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from .....names import PACKAGE
 from ....engine.thread import in_thread
 from ....text.detokenizer import Detokenizer, byte_tokens, replaced_texts
 from ....text.tokenizer import TokenizerError, refuse_unbounded
@@ -21,9 +19,11 @@ from ..node_state import (
     state_of,
     why,
 )
+from . import looks
+from .looks import Function
 from .messages import CALL, Call, hand_over
 from .node import shielded
-from .patch import Function, patches
+from .patch import patches
 from .ring import fit, hold, lost
 
 LOOK_SECONDS = 0.2  # how often a client's connection is looked at
@@ -31,25 +31,7 @@ LOOK_SECONDS = 0.2  # how often a client's connection is looked at
 _streams: dict[str, Detokenizer] = {}
 
 
-def _destroys(original: Function, _: ModuleType) -> bool:
-    """Whether the closing mark is shown, or half a character."""
-    words = {1: "x", 2: "<end>", 3: "\ufffd", 4: "\ufffd"}
-
-    def decode(ids: Any, **_: Any) -> str:
-        return "".join(words[i] for i in ids).replace("\ufffd\ufffd", "\u00e9")
-
-    tokenizer = SimpleNamespace(decode=decode, encode=lambda _: [1], eos_token_id=2)
-
-    def content(ids: list[int], finish: str | None) -> str:
-        chat = SimpleNamespace(model="any")
-        kind = "chat.completion"
-        event = original(chat, tokenizer, "", f"{PACKAGE}-looks", ids, True, finish, kind)
-        return str(event["choices"][0]["delta"]["content"])
-
-    return content([3], None) + content([4], None) + content([1, 2], "stop") != "\u00e9x"
-
-
-@patches("exo.api.chatgpt_api:generate_completion", _destroys)
+@patches("exo.api.chatgpt_api:generate_completion", looks.shows_halves)
 def whole_text(original: Function, engine_class: Any) -> Function:
     """Each token is decoded by itself, and the closing mark is shown (chatgpt_api.py:64-104)."""
     names = list(inspect.signature(original).parameters)
@@ -101,7 +83,10 @@ def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
     return lambda ids: str(tokenizer.decode(ids))
 
 
-@patches("exo.inference.tokenizers:_resolve_tokenizer")
+@patches(
+    "exo.inference.tokenizers:_resolve_tokenizer",
+    "only a tokenizer without bounds would show whether exo has some by now",
+)
 def keep_the_tokenizer(original: Function, engine_class: Any) -> Function:
     """Each request loads its tokenizer anew, unbounded, and all others wait (tokenizers.py:41)."""
     folders = {
@@ -138,7 +123,10 @@ def _changed(folder: Path) -> int | None:
         return None
 
 
-@patches("exo.orchestration.node:Node.process_prompt")
+@patches(
+    "exo.orchestration.node:Node.process_prompt",
+    "it shows between two nodes and the API alone",
+)
 def first_token_or_error(original: Function, engine_class: Any) -> Function:
     """A first step that fails on another node is HTTP 200 to the client (chatgpt_api.py:384)."""
 
@@ -188,7 +176,10 @@ async def _first_token(
         raise ended_by
 
 
-@patches("exo.api.chatgpt_api:ChatGPTAPI.handle_post_chat_completions")
+@patches(
+    "exo.api.chatgpt_api:ChatGPTAPI.handle_post_chat_completions",
+    "it shows at a client's connection, during a whole answer",
+)
 def notice_clients(original: Function, engine_class: Any) -> Function:
     """A client that goes away is never told to the node: its answer runs on to its limit."""
 

@@ -9,7 +9,8 @@ from typing import Any
 from ....contract import Messages
 from .. import messages
 from ..node_state import NodeState
-from .patch import Function, patches
+from .looks import Function
+from .patch import patches
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,10 @@ class Call:
 CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
-@patches("exo.api.chatgpt_api:ChatGPTAPI.__init__")
+@patches(
+    "exo.api.chatgpt_api:ChatGPTAPI.__init__",
+    "by what name an exo without it would hand them over is not known",
+)
 def hand_messages_over(original: Function, engine_class: Any) -> Function:
     """An engine gets the prompt alone, from which no message can be told (chatgpt_api.py:375)."""
 

@@ -1,20 +1,19 @@
 """exo's node (orchestration/node.py) and an engine: what it should say, and doesn't."""
 
 import asyncio
-import contextlib
-import io
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from .....names import ENGINE_NAME
 from ..node_state import AWAY, AnswerError, NodeState, later, state_of, why
+from . import looks
+from .looks import Function
 from .output import outlive_the_reader
-from .patch import Function, patches, run_now
+from .patch import patches
 
 
-@patches("exo.orchestration.node:Node.__init__")
+@patches(
+    "exo.orchestration.node:Node.__init__",
+    "by what name an exo without it would tell its engine is not known",
+)
 def know_the_node(original: Function, engine_class: Any) -> Function:
     """An engine hears of no answer's end, and not of the node's limits (node.py:30-60)."""
 
@@ -28,31 +27,7 @@ def know_the_node(original: Function, engine_class: Any) -> Function:
     return __init__
 
 
-def _swaps(original: Function, module: ModuleType) -> bool:
-    """Whether a plugin's engine is gone after the cluster has changed."""
-    loaded: list[str] = []
-
-    async def broadcast(_: Any) -> None:
-        pass
-
-    node: Any = SimpleNamespace(
-        inference_engine=SimpleNamespace(),
-        shard_downloader=None,
-        broadcast_supported_engines=broadcast,
-    )
-    names = module.Node.get_supported_inference_engines
-    node.get_supported_inference_engines = lambda: names(node)
-    node.get_topology_inference_engines = lambda: [["any"]]
-    loader = module.get_inference_engine
-    setattr(module, "get_inference_engine", lambda name, _: loaded.append(name))  # noqa: B010 - typed
-    try:
-        run_now(original(node))
-    finally:
-        setattr(module, "get_inference_engine", loader)  # noqa: B010 - a module has no such type
-    return bool(loaded) and loaded != [ENGINE_NAME]
-
-
-@patches("exo.orchestration.node:Node.select_best_inference_engine", _swaps)
+@patches("exo.orchestration.node:Node.select_best_inference_engine", looks.swaps_engines)
 def keep_the_engine(original: Function, engine_class: Any) -> Function:
     """When a peer joins or leaves, tinygrad takes a plugin's place (node.py:521-526)."""
 
@@ -63,33 +38,7 @@ def keep_the_engine(original: Function, engine_class: Any) -> Function:
     return select_best_inference_engine
 
 
-def _swallows(original: Function, _: ModuleType) -> bool:
-    """Whether an engine's error at a later step is dropped."""
-    ended: list[Any] = []
-
-    async def fails(*_: Any) -> Any:
-        raise RuntimeError("looking whether exo drops errors")
-
-    async def broadcast(*result: Any) -> None:
-        ended.append(result)
-
-    node = SimpleNamespace(
-        inference_engine=SimpleNamespace(infer_tensor=fails),
-        outstanding_requests={},
-        buffered_token_output={},
-        get_current_shard=lambda shard: shard,
-        trigger_on_token_callbacks=lambda *result: ended.append(result),
-        broadcast_result=broadcast,
-    )
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            run_now(original(node, None, np.zeros((1, 1)), "request"))
-        except RuntimeError:
-            return False
-    return not ended
-
-
-@patches("exo.orchestration.node:Node._process_tensor", _swallows)
+@patches("exo.orchestration.node:Node._process_tensor", looks.drops_later_errors)
 def raise_later_errors(original: Function, engine_class: Any) -> Function:
     """An engine's error after the first step is printed and dropped (node.py:385-388)."""
 

@@ -1,9 +1,8 @@
 """How exo's faults are patched for this plugin, without a change to exo.
 
 A patch wraps one function of exo's. It does nothing for other engines, so that two plugins in one
-process wrap each other harmlessly. Where exo can be asked whether it still has the fault, it is:
-exo's own, unwrapped function runs on something that looks like a node. Where that can't be seen,
-the patch is on. EXO_PLUGIN_HOST_FIXES=0 switches all of them off.
+process wrap each other harmlessly. It looks first whether exo still has the fault (looks.py), or
+says why that can't be seen. EXO_PLUGIN_HOST_FIXES=0 switches all of them off.
 """
 
 import functools
@@ -11,27 +10,29 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from .....names import PACKAGE
+from .looks import Function, Look
 
-Function = Callable[..., Any]
 Wrap = Callable[[Function, Any], Function]  # exo's function, and the class of this plugin's engine
-Look = Callable[[Function, ModuleType], bool]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One fault: where it is, what is put around it, and how to see whether it is still there."""
+    """One fault: where it is, and what is put around it.
+
+    look: whether the fault is still there, or why that can't be seen.
+    """
 
     target: str  # "module:function" or "module:Class.method"
     wrap: Wrap
-    is_faulty: Look | None
+    look: Look | str
 
     def apply(self, engine_class: Any) -> bool:
         """Wrap exo's function, once, where this process has it and it has the fault."""
@@ -52,10 +53,10 @@ class Patch:
         return True
 
     def _has_fault(self, original: Function, module: Any) -> bool:
-        if self.is_faulty is None:
+        if isinstance(self.look, str):
             return True
         try:
-            return self.is_faulty(inspect.unwrap(original), module)
+            return self.look(inspect.unwrap(original), module)
         except Exception:
             return True  # it can't be seen
 
@@ -63,11 +64,11 @@ class Patch:
 PATCHES: list[Patch] = []
 
 
-def patches(target: str, is_faulty: Look | None = None) -> Callable[[Wrap], Wrap]:
+def patches(target: str, look: Look | str) -> Callable[[Wrap], Wrap]:
     """Register a patch; its docstring is one line on the fault."""
 
     def register(wrap: Wrap) -> Wrap:
-        PATCHES.append(Patch(target, wrap, is_faulty))
+        PATCHES.append(Patch(target, wrap, look))
         return wrap
 
     return register
@@ -91,13 +92,3 @@ def _module(name: str) -> ModuleType | None:
     if main is not None and getattr(getattr(main, "__spec__", None), "name", "") == name:
         return main
     return sys.modules.get(name)
-
-
-def run_now(work: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine gives that waits for nothing, as one on a fake node does."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        return done.value
-    work.close()
-    raise RuntimeError("it waits for something")

@@ -6,13 +6,14 @@ Whole models are no exception: each token goes once around the ring, whoever com
 import asyncio
 import logging
 import time
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from .....names import PACKAGE
 from .... import settings
 from ..node_state import AWAY, AnswerError, NodeState, later, state_of, why
-from .patch import Function, patches, run_now
+from . import looks
+from .looks import Function
+from .patch import patches
 from .peer import Link, reached
 
 NOTICE_SECONDS = 10.0  # what a node did not hear before it was found to be away
@@ -129,20 +130,7 @@ def fit(state: NodeState, theirs: Any) -> None:
         )
 
 
-def _takes_other_layers(original: Function, _: ModuleType) -> bool:
-    """Whether a node takes a step for layers that it doesn't have."""
-    taken: list[Any] = []
-
-    async def process(shard: Any, *_: Any) -> None:
-        taken.append(shard)
-
-    other = SimpleNamespace(start_layer=0, end_layer=0)
-    node = SimpleNamespace(get_current_shard=lambda _: other, _process_tensor=process)
-    run_now(original(node, SimpleNamespace(start_layer=1, end_layer=1), None, "request"))
-    return bool(taken)
-
-
-@patches("exo.orchestration.node:Node.process_tensor", _takes_other_layers)
+@patches("exo.orchestration.node:Node.process_tensor", looks.takes_other_layers)
 def refuse_other_layers(original: Function, engine_class: Any) -> Function:
     """A node takes a step for layers that it doesn't have, while the cluster changes."""
 
@@ -154,7 +142,7 @@ def refuse_other_layers(original: Function, engine_class: Any) -> Function:
     return process_tensor
 
 
-@patches("exo.orchestration.node:Node.update_peers")
+@patches("exo.orchestration.node:Node.update_peers", looks.leaves_orphans)
 def end_orphans(original: Function, engine_class: Any) -> Function:
     """Who joins or leaves changes everybody's layers, and answers in flight wait for ever."""
 
@@ -178,7 +166,7 @@ def end_orphans(original: Function, engine_class: Any) -> Function:
     return update_peers
 
 
-@patches("exo.orchestration.node:Node.collect_topology")
+@patches("exo.orchestration.node:Node.collect_topology", looks.overtakes)
 def one_look_at_a_time(original: Function, engine_class: Any) -> Function:
     """An older picture of the ring can replace a newer one, with a node that is gone."""
 
@@ -192,26 +180,7 @@ def one_look_at_a_time(original: Function, engine_class: Any) -> Function:
     return collect_topology
 
 
-def _drops(original: Function, _: ModuleType) -> bool:
-    """Whether an error on the way to the next node ends with the task that it is in."""
-    ended: list[Any] = []
-
-    def fails(_: Any) -> Any:
-        raise ValueError("looking whether exo drops errors")
-
-    node = SimpleNamespace(
-        partitioning_strategy=SimpleNamespace(partition=fails),
-        topology=None,
-        trigger_on_token_callbacks=lambda *result: ended.append(result),
-    )
-    try:
-        run_now(original(node, None, None, "request", 0))
-    except ValueError:
-        return True
-    return not ended
-
-
-@patches("exo.orchestration.node:Node.forward_tensor", _drops)
+@patches("exo.orchestration.node:Node.forward_tensor", looks.drops_errors_on_the_way)
 def end_cut_answers(original: Function, engine_class: Any) -> Function:
     """An error on the way to the next node is dropped with its task (node.py:152)."""
 

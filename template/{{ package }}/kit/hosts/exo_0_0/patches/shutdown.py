@@ -5,7 +5,9 @@ from typing import Any
 
 from .....names import PACKAGE
 from ..node_state import AnswerError, NodeState, later, state_of
-from .patch import Function, patches
+from . import looks
+from .looks import Function
+from .patch import patches
 
 CLOSE_SECONDS = 1.5  # a device that hangs is waited for no longer
 TELL_SECONDS = 0.5  # for the other nodes to hear of it
@@ -13,7 +15,7 @@ CLIENT_SECONDS = 0.5  # for the API to make the last events
 WRITE_SECONDS = 0.05  # and to write them
 
 
-@patches("exo.main:shutdown")
+@patches("exo.main:shutdown", looks.closes_no_engine)
 def close_at_the_end(original: Function, engine_class: Any) -> Function:
     """SIGTERM and SIGINT never reach an engine's close() (helpers.py:329)."""
 
@@ -28,7 +30,7 @@ def close_at_the_end(original: Function, engine_class: Any) -> Function:
     return shutdown
 
 
-@patches("exo.api.chatgpt_api:shutdown")
+@patches("exo.api.chatgpt_api:shutdown", looks.closes_no_engine)
 def close_at_quit(original: Function, engine_class: Any) -> Function:
     """/quit never reaches an engine's close() (chatgpt_api.py:214-219)."""
     return close_at_the_end(original, engine_class)
