@@ -162,6 +162,21 @@ async def test_a_node_that_is_gone_ends_what_passed_by_it(ring, model_id, backen
     assert "a node of the cluster went away" in text(alive, await heard.whole())
 
 
+async def test_a_node_that_dies_before_its_last_ids_has_ended_the_answer(ring, model_id):
+    """It says why, and is gone: what it has ended, nobody else would end for the client."""
+    nodes = ring(AnswersNever, 2)
+    heard = await begun(nodes, model_id)
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    nodes[1].broadcast_result = never
+    state = nodes[1].inference_engine.state
+    ending = asyncio.ensure_future(state.end("request", AnswerError("exo_kit: stopped", lost=True)))
+    assert "exo_kit: stopped" in text(nodes[0], await heard.whole())
+    ending.cancel()
+
+
 @pytest.mark.parametrize("backend", [ToyAnswers, ToyBackend])
 async def test_a_prompt_for_other_layers_is_refused(ring, model_id, backend):
     """A node that has restarted believes that it is alone: its tokens would reach nobody."""

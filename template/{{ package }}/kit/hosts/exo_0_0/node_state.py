@@ -151,14 +151,16 @@ class NodeState:
         self.wake()
 
     def _end_here(self, request_id: str, end: End) -> None:
+        """Its client gets the sentence now: who ended it may be gone before it sends last ids."""
         self.remember(request_id, end)
         requests = self.exo_engine.engine.requests
-        if not self._computes():  # a node that only passes an answer on counts none
-            return
-        if end.cancelled:
-            requests.cancel(request_id)
-        else:
-            requests.fail(request_id, end.sentence, "cluster")
+        if self._computes():  # a node that only passes an answer on counts none
+            if end.cancelled:
+                requests.cancel(request_id)
+            else:
+                requests.fail(request_id, end.sentence, "cluster")
+        self.node.outstanding_requests.pop(request_id, None)
+        self.node.trigger_on_token_callbacks(request_id, self._last_ids(end), True)
 
     def _computes(self) -> bool:
         """Whether this node computes a part of the answers; of whole models the last one does."""
@@ -197,37 +199,32 @@ class NodeState:
         end = End(str(error), error.lost, error.cancelled)
         if end.lost:
             self.cut_off.append((time.monotonic(), request_id))
-        self._end_here(request_id, end)
-        status, ids = self._last_word(end)
-        self.node.outstanding_requests.pop(request_id, None)
         # Its own client first: a peer can be slow, and is told even where the caller is cancelled.
-        self.node.trigger_on_token_callbacks(request_id, ids, True)
-        await asyncio.shield(later(self._tell_peers(request_id, status, ids)))
+        self._end_here(request_id, end)
+        await asyncio.shield(later(self._tell_peers(request_id, end)))
 
-    def _last_word(self, end: End) -> tuple[str, list[int]]:
-        """Why an answer is over, for other nodes, and the ids with which it ends there."""
-        message = {"type": PACKAGE, "why": end.sentence, "lost": end.lost}
+    def _last_ids(self, end: End) -> list[int]:
+        """The ids with which an answer ends."""
         tokenizer, ids = self.exo_engine.tokenizer, [0]
         # A node without this plugin shows the sentence's ids; none would be an IndexError there.
         if tokenizer is not None:
             with suppress(TokenizerError):  # an end has to be told whatever the model's can't do
                 ids = tokenizer.encode(f"\n[{end.sentence}]") or ids
-        return json.dumps(message | {"cancelled": end.cancelled}), ids
+        return ids
 
     async def tell_ends(self, peer: Any, request_ids: set[str]) -> None:
         """Say to a node that is back which answers ended without it: it still holds their state."""
         for request_id in request_ids & self.ends.keys():
             if not (end := self.ends[request_id]).sentence:  # it was whole
                 continue
-            status, ids = self._last_word(end)
             with suppress(Exception):  # it is gone again
-                await peer.send_opaque_status(request_id, status)
-                await peer.send_result(request_id, ids, True)
+                await peer.send_opaque_status(request_id, _status(end))
+                await peer.send_result(request_id, self._last_ids(end), True)
 
-    async def _tell_peers(self, request_id: str, status: str, ids: list[int]) -> None:
-        """A peer hears why before the last token."""
-        await self.node.broadcast_opaque_status(request_id, status)
-        await self.node.broadcast_result(request_id, ids, True)
+    async def _tell_peers(self, request_id: str, end: End) -> None:
+        """Why, then the last ids: a node without this plugin knows the end by these alone."""
+        await self.node.broadcast_opaque_status(request_id, _status(end))
+        await self.node.broadcast_result(request_id, self._last_ids(end), True)
 
 
 NODE_STATES: "weakref.WeakSet[NodeState]" = weakref.WeakSet()
@@ -237,6 +234,12 @@ def end_of(request_id: str) -> End:
     """How an answer ended on any node of this process; plainly where nothing else is known."""
     ends = [state.ends[request_id] for state in NODE_STATES if request_id in state.ends]
     return next((end for end in ends if end.sentence or end.cut), End())
+
+
+def _status(end: End) -> str:
+    """Why an answer is over, for other nodes."""
+    message = {"type": PACKAGE, "why": end.sentence, "lost": end.lost}
+    return json.dumps(message | {"cancelled": end.cancelled})
 
 
 def _keep(records: OrderedDict[str, T], request_id: str, record: T) -> None:
