@@ -7,6 +7,9 @@ what a stop cut off opens the next answer, unless the plugin prevents it.
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,10 @@ COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 NO_COMPILER = "no C compiler makes the library"
 GROUPS = {"110": "1.1.4", "120": "1.2.0", "121": "1.2.3", "130": "1.3.0"}
 REPOSITORY = "Qwen2.5-1.5B-Instruct"
+REQUESTS = 50 * int(os.environ.get("SOAK", "1"))
+CLIENTS = 4  # at once; exo 0.3 admits ten a second
+GROWTH = 10.0  # MB that a process may grow by after the first tenth
+SPARE = 4  # threads that may be there for a moment longer
 # Of its tokenizer: the ids of a message's two marks, then each id's bytes in hex.
 VOCABULARY = """
 import json, sys
@@ -91,12 +98,38 @@ def question(n: int, long: bool = False) -> str:
     return text + f" {text}" * 12 if long else text
 
 
-def memory(process: int) -> float:
+def soak(board: Board, process: int, wrong: Callable[[int], str | None]) -> None:
+    """REQUESTS to the process that has the library: all right, and nothing grows.
+
+    wrong: asks the n-th, of which a third leave; what is wrong with its answer.
+    """
+    looks: list[tuple[float, int]] = []
+    done, lock = list[int](), threading.Lock()
+
+    def ask(n: int) -> str | None:
+        fault = wrong(n)
+        with lock:
+            done.append(n)
+            if len(done) % (REQUESTS // 10) == 0:
+                looks.append((_memory(process), _threads(process)))
+        return fault
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        faults = [each for each in pool.map(ask, range(REQUESTS)) if each]
+    print(f"{board.group}: {REQUESTS} requests, {len(faults)} wrong, MB and threads: {looks}")
+    assert not faults, faults[:3]
+    assert looks[-1][0] - looks[0][0] <= GROWTH, looks
+    assert looks[-1][1] <= looks[0][1] + SPARE, looks
+    assert board.calls("abort") >= REQUESTS // 4  # some had gone before their turn came
+    assert board.calls("init") == 1
+
+
+def _memory(process: int) -> float:
     """Resident, in MB."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def threads(process: int) -> int:
+def _threads(process: int) -> int:
     """How many it has."""
     return len(list(Path(f"/proc/{process}/task").iterdir()))

@@ -4,14 +4,11 @@ SOAK times as many requests: SOAK=10 asks 500 of each version.
 """
 
 import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from client_0_0 import wait
-from fixtures_0_0 import SOAK
 from host_0_0 import EXO_PYTHON, VARIANTS, WHY_NOT
 from nodes_0_0 import Node
 from runtime_library import (
@@ -20,9 +17,8 @@ from runtime_library import (
     NO_COMPILER,
     VOCABULARY,
     Board,
-    memory,
     question,
-    threads,
+    soak,
 )
 from world_0_0 import World, make_world
 
@@ -32,11 +28,7 @@ pytestmark = [
     pytest.mark.xdist_group("real-exo"),
 ]
 
-REQUESTS = 50 * SOAK
-CLIENTS = 4
 TOKENS = 150  # the node's limit of an answer: a short question has fewer, a long one more
-GROWTH = 10.0  # MB that the node may grow by after the first tenth
-SPARE = 4  # threads that may be there for a moment longer
 
 
 @pytest.fixture(scope="module")
@@ -82,27 +74,8 @@ def wrong(node: Node, n: int) -> str | None:
 def test_each_answer_is_the_library_s_to_the_letter(started: tuple[Node, Board]) -> None:
     node, board = started
     assert node.process is not None
-    process = node.process.pid
-    looks: list[tuple[float, int]] = []
-    done, lock = list[int](), threading.Lock()
-
-    def ask(n: int) -> str | None:
-        found = wrong(node, n)
-        with lock:
-            done.append(n)
-            if len(done) % (REQUESTS // 10) == 0:
-                looks.append((memory(process), threads(process)))
-        return found
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        faults = [each for each in pool.map(ask, range(REQUESTS)) if each]
-    print(f"{board.group}: {REQUESTS} requests, {len(faults)} wrong, MB and threads: {looks}")
-    assert not faults, faults[:3]
+    soak(board, node.process.pid, lambda n: wrong(node, n))
     assert wait(lambda: not node.in_flight(), 10)
-    assert looks[-1][0] - looks[0][0] <= GROWTH, looks
-    assert looks[-1][1] <= looks[0][1] + SPARE, looks
-    assert board.calls("abort") >= REQUESTS // 4
-    assert board.calls("init") == 1
     assert "Traceback" not in node.log
 
 

@@ -3,10 +3,7 @@
 SOAK times as many requests: SOAK=10 asks 500 of each version.
 """
 
-import os
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,9 +16,8 @@ from runtime_library import (
     REPOSITORY,
     VOCABULARY,
     Board,
-    memory,
     question,
-    threads,
+    soak,
 )
 from test_rendered_plugin import run
 
@@ -31,11 +27,7 @@ pytestmark = [
     pytest.mark.xdist_group("real-exo-0-3"),
 ]
 
-REQUESTS = 50 * int(os.environ.get("SOAK", "1"))
-CLIENTS = 4  # at once; exo admits ten a second
 MODEL = "exo_rkllm/qwen2.5-1.5b-instruct"
-GROWTH = 10.0  # MB that the runner may grow by after the first tenth
-SPARE = 4  # threads that may be there for a moment longer
 
 
 @pytest.fixture(scope="module")
@@ -93,26 +85,8 @@ def wrong(started: Node, n: int) -> str | None:
 def test_each_answer_is_the_library_s_to_the_letter(placed: tuple[Node, Board]) -> None:
     started, board = placed
     [runner] = started.runners()
-    looks: list[tuple[float, int]] = []
-    done, lock = list[int](), threading.Lock()
-
-    def ask(n: int) -> str | None:
-        found = wrong(started, n)
-        with lock:
-            done.append(n)
-            if len(done) % (REQUESTS // 10) == 0:
-                looks.append((memory(runner), threads(runner)))
-        return found
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        faults = [each for each in pool.map(ask, range(REQUESTS)) if each]
-    print(f"{board.group}: {REQUESTS} requests, {len(faults)} wrong, MB and threads: {looks}")
-    assert not faults, faults[:3]
+    soak(board, runner, lambda n: wrong(started, n))
     assert started.runners() == [runner]
-    assert looks[-1][0] - looks[0][0] <= GROWTH, looks
-    assert looks[-1][1] <= looks[0][1] + SPARE, looks
-    assert board.calls("abort") >= REQUESTS // 4  # some had gone before their turn came
-    assert board.calls("init") == 1
 
 
 @pytest.mark.parametrize("placed", ["130"], indirect=True)
