@@ -173,7 +173,25 @@ def test_a_request_that_fails_says_why_and_the_next_is_answered(
     ):
         answer = started.stream(model, "", **options)
         assert words in (answer.error or ""), answer.events
+        status, reply = started.request("POST", "/v1/chat/completions", {"model": model} | options)
+        assert status == 500
+        assert words in reply["error"]["message"]
         assert started.text(model, prompt, max_tokens=TOKENS) == text
+
+
+def test_every_api_of_exo_says_why_an_answer_failed(placed: tuple[Node, str]) -> None:
+    started, model = placed
+    messages = [{"role": "user", "content": "x " * 60_000}]
+    bodies = {
+        "/v1/messages": {"messages": messages, "max_tokens": 5},
+        "/v1/responses": {"input": messages[0]["content"]},
+        "/ollama/api/chat": {"messages": messages, "stream": False},
+        "/ollama/api/generate": {"prompt": messages[0]["content"], "stream": False},
+    }
+    for path, body in bodies.items():
+        status, reply = started.request("POST", path, {"model": model} | body)
+        assert status == 500, path
+        assert "the prompt is too long" in reply["error"]["message"], path
 
 
 def test_a_killed_runner_is_told_and_comes_back(placed: tuple[Node, str], host: Host) -> None:

@@ -95,7 +95,8 @@ def _exo_0_3() -> Result:
     except HostError as error:
         return Result("0.3, but not as this plugin knows it", FAIL, sentence(error))
     advice = f"Start it with `{PROJECT} exo`. In its processes alone, that changes where a model's "
-    advice += "process begins, where cards are read, and who downloads this plugin's models."
+    advice += "process begins, where cards are read, who downloads this plugin's models, and how "
+    advice += "their answers fail."
     if port := settings.whole("METRICS_PORT"):
         advice += f" Metrics are on 127.0.0.1, from port {port} on, one port an instance."
     return Result("0.3, as this plugin knows it", OK, advice)

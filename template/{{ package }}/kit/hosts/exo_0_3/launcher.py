@@ -1,8 +1,8 @@
 """exo 0.3's own command, with this plugin's engine and those of its neighbours in it.
 
-Four things of exo are changed in this process, all in memory: where its supervisor begins a
-runner's process, which folders it reads model cards from, what downloads our models, and one
-environment variable. Models of other families go to exo's own functions.
+Five things of exo are changed in this process, all in memory: where its supervisor begins a
+runner's process, which folders it reads model cards from, what downloads our models, how its API
+sends an answer that fails, and one environment variable. Other models go to exo's own functions.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 from ....names import PACKAGE, PROJECT
 from ... import logs
 from ...plugin import Plugin
-from . import compatibility
+from . import api, compatibility
 from .compatibility import HostError
 from .place import place
 
@@ -144,4 +144,5 @@ def _change(plugins: list[Any], root: Path, without_exo: bool) -> None:
         return downloader
 
     main.exo_shard_downloader = exo_shard_downloader
+    api.change([plugin.package for plugin in plugins])
     import_module("exo.worker.runner.supervisor").entrypoint = entrypoint  # type: ignore[attr-defined] # patched
