@@ -8,6 +8,7 @@ from patched import Client, EndsNever, FailsLater, count, live, said, until
 from plugin import ENGINE_CLASS
 from toy import END, ToyAnswers, ToyBackend, write_tokenizer
 
+from exo_kit.kit.hosts.exo_0_0.node_state import AGAIN, AnswerError
 from exo_kit.kit.hosts.exo_0_0.patches import api as api_patches
 from exo_kit.models import MODELS
 
@@ -157,6 +158,19 @@ async def test_a_node_that_is_gone_is_http_503(api):
     response = await made.handle_post_chat_completions(Client(False))
     assert response.status == 503
     assert "a node of the cluster went away" in response.body["detail"]
+
+
+async def test_a_node_that_was_stopped_is_http_503_too(api):
+    """gRPC brings its peer the sentence, and may be quicker than what it says of the answer."""
+    made, nodes = api(ToyBackend, 2)
+
+    async def process_tensor(*_, **__):
+        raise AnswerError(f"exo_kit: stopped. {AGAIN}", lost=True)
+
+    nodes[1].process_tensor = process_tensor
+    response = await made.handle_post_chat_completions(Client(False))
+    assert "stopped" in response.body["detail"]
+    assert response.status == 503
 
 
 @pytest.mark.parametrize("size", [1, 2])

@@ -19,7 +19,8 @@ from ...contract import Messages
 from ...text.tokenizer import TokenizerError
 
 KEEP_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
-AWAY = f"{PACKAGE}: a node of the cluster went away. Send the request again"
+AGAIN = "Send the request again"  # at the end of each sentence that a lost node brings about
+AWAY = f"{PACKAGE}: a node of the cluster went away. {AGAIN}"
 MOST = 4096  # answers that a node remembers, in flight and ended
 
 T = TypeVar("T")
@@ -261,8 +262,8 @@ def why(error: BaseException) -> AnswerError:
         return error
     details = str(error.details()) if hasattr(error, "details") else str(error)
     _, mark, sentence = details.rpartition(f"{PACKAGE}: ")
-    if mark:
-        return AnswerError(f"{PACKAGE}: {sentence}")
+    if mark:  # gRPC has an error's text alone
+        return AnswerError(f"{PACKAGE}: {sentence}", lost=AGAIN in sentence)
     if isinstance(error, (KeyError, TypeError, IndexError, AttributeError)):
         _log.error("exo failed in a step: %r", error)
         return AnswerError(f"{PACKAGE}: exo failed in a step: {error!r}. See this node's log")

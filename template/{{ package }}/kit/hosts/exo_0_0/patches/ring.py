@@ -10,7 +10,7 @@ from typing import Any
 
 from .....names import PACKAGE
 from .... import settings
-from ..node_state import AWAY, AnswerError, NodeState, later, state_of, why
+from ..node_state import AGAIN, AWAY, AnswerError, NodeState, later, state_of, why
 from . import looks
 from .looks import Function
 from .patch import patches
@@ -19,7 +19,7 @@ from .peer import Link, reached
 NOTICE_SECONDS = 10.0  # what a node did not hear before it was found to be away
 WAIT_SECONDS = 30.0  # how long a node that joins waits for the answers in flight
 
-CHANGED = f"{PACKAGE}: a node joined or left the cluster. Send the request again"
+CHANGED = f"{PACKAGE}: a node joined or left the cluster. {AGAIN}"
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def fit(state: NodeState, theirs: Any) -> None:
     if here != there:
         raise AnswerError(
             f"{PACKAGE}: node {state.node.id} has layers {here[0]} to {here[1]}, but was asked for "
-            f"{there[0]} to {there[1]}: the cluster has just changed. Send the request again",
+            f"{there[0]} to {there[1]}: the cluster has just changed. {AGAIN}",
             lost=True,
         )
 

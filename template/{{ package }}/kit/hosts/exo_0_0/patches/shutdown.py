@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from .....names import PACKAGE
-from ..node_state import AnswerError, NodeState, later, state_of
+from ..node_state import AGAIN, AnswerError, NodeState, later, state_of
 from . import looks
 from .looks import Function
 from .patch import patches
@@ -38,7 +38,7 @@ def close_at_quit(original: Function, engine_class: Any) -> Function:
 
 async def _close(state: NodeState) -> None:
     """End the answers in flight with a sentence, and give the device back."""
-    error = AnswerError(f"{PACKAGE}: this node was stopped. Send the request again", lost=True)
+    error = AnswerError(f"{PACKAGE}: this node was stopped. {AGAIN}", lost=True)
     state.stopped = error
     ended = [state.end(name, error) for name in state.in_flight(with_waiting=True)]
     if ended:
