@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from ..logs import one_line
 from ..settings import PREFIX
 from .plan import Plan
 from .tensorrt import compiled
@@ -209,4 +210,4 @@ def _short_name(name: str) -> str:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    return one_line(error)[:500]

@@ -81,7 +81,7 @@ class ExoEngine(InferenceEngine):
             await self.engine.load(layers_of(shard), source)
         except Exception as error:
             self.shard = None
-            raise EngineError(_sentence(error)) from error
+            raise EngineError(logs.one_line(error)) from error
         self.shard = shard
         if self.tokenizer is not before or self._retokenizer is None:
             self._make_retokenizer(cast(Tokenizer, self.tokenizer))
@@ -234,7 +234,7 @@ class ExoEngine(InferenceEngine):
 
     def _failed(self, request_id: str, error: Exception) -> EngineError:
         """End a request; the error for exo's node."""
-        sentence = _sentence(error)
+        sentence = logs.one_line(error)
         known = request_id in self.engine.requests
         self.engine.requests.fail(request_id, sentence, cause_of(error.__cause__ or error))
         if known or not isinstance(error, RequestError):
@@ -264,7 +264,3 @@ def _patch_exo(engine_class: type[ExoEngine]) -> None:
 def _refuse_empty(size: int) -> None:
     if not size:
         raise RequestError("the prompt is empty")
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or repr(error)

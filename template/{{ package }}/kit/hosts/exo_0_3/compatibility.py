@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ....names import ENGINE_NAME, PROJECT
+from ...logs import one_line
 
 EXO_COMMIT = "b5375f8ce"  # of exo-explore/exo, 2026-06-22: what this was tested with
 GET_EXO = "https://github.com/exo-explore/exo says how to install exo 0.3"
@@ -107,7 +108,7 @@ def differences() -> Iterator[str]:
         try:
             yield from check()
         except (ImportError, AttributeError) as error:
-            yield " ".join(str(error).split())
+            yield one_line(error)
 
 
 def _named(path: str) -> Any:

@@ -35,6 +35,7 @@ from ...cards import Model
 from ...contract import Layers, Piece, Request
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
+from ...logs import one_line
 from ...plugin import Plugin
 from .cards import model_of
 from .outbox import Outbox, Text, texts_of
@@ -221,7 +222,7 @@ class PluginEngine(base.Engine):
         if answer.cancelled():
             self._outbox.end(task_id, CancelledResponse())
         elif error := answer.exception():
-            self._fail(task_id, " ".join(str(error).split()) or repr(error))
+            self._fail(task_id, one_line(error))
 
     def _fail(self, task_id: TaskId, sentence: str) -> None:
         """End an answer with a sentence; the runner stays ready for the next."""

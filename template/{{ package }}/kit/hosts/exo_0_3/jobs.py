@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...logs import one_line
 from .compatibility import HostError
 
 if TYPE_CHECKING:
@@ -50,4 +51,4 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except Exception as error:
-        sys.exit(" ".join(str(error).split()) or repr(error))
+        sys.exit(one_line(error))

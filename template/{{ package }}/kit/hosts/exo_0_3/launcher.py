@@ -100,7 +100,7 @@ def staged(root: Path) -> list[Any]:
         except Exception as error:
             if package == PACKAGE:
                 raise
-            _log.warning("%s is left out: %s", package, " ".join(str(error).split()))
+            _log.warning("%s is left out: %s", package, logs.one_line(error))
             continue
         for line in lines:
             _log.info("%s", line)
