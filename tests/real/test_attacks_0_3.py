@@ -151,7 +151,7 @@ def test_a_graph_without_end_or_of_all_memory_is_refused_in_a_sentence(
     sound, hostile = tmp_path / "sound", tmp_path / "hostile"
     for folder in (sound, hostile):
         subprocess.run([python, EXPORTS, "sound", folder], check=True)
-    settings = {"EXO_ONNX_FOLDERS": f"{sound}:{hostile}", "EXO_ONNX_EXPORT": "model.onnx"}
+    settings = {"EXO_ONNX_FOLDERS": f"{sound}:{hostile}"}
     with node(space, tmp_path / "node", *command(python, "onnx"), **settings) as started:
         started.place("exo_onnx/sound")
         text = started.text("exo_onnx/sound", "Hello?")

@@ -188,6 +188,9 @@ class StepBackend(Protocol):
         a copy: other stays as it is, and each may be forgotten without the other. Needs size().
         On a raise the prompt is computed from its beginning; NotImplementedError says that the
         loaded model has none, and it isn't called again.
+    local_files: tuple[str, ...]    (optional)
+        Patterns of weights that load() takes as well where a folder has them, such as "*.onnx", of
+        the class: with them a folder is whole, and none is downloaded.
     unsupported: tuple[str, ...]    (optional)
         What of a request it can't do, of the class: "tools", "logprobs" or names of Sampling's
         members. A request that needs tools is refused with a sentence; of the others there is one

@@ -263,6 +263,19 @@ def test_half_a_model_is_told(tmp_path):
         assert "model-2.safetensors not here" in exo.log
 
 
+def test_a_folder_with_weights_of_another_kind_is_whole_where_load_takes_them(tmp_path):
+    plugin = make(tmp_path / "plugins", READS + '    local_files = ("*.onnx",)\n')
+    toy, other = write_model(tmp_path / "named/toy"), write_model(tmp_path / "named/other")
+    (toy / "model.safetensors").rename(toy / "model.onnx")
+    (other / "model.safetensors").rename(other / "model.bin")
+    settings = {"EXO_KIT_FOLDERS": f"{toy}:{other}"}
+    with node(tmp_path, python_path=python_path(plugin), **settings) as exo:
+        assert f"exo_kit/toy is here ({toy})" in exo.log
+        assert (
+            "exo_kit/other is downloaded when it is first used: *.safetensors or *.onnx" in exo.log
+        )
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Callable[..., object]:
     """Function that serves the toy's repository."""

@@ -14,8 +14,8 @@ import numpy as np
 from ..contract import Array, Layers
 from ..onnx import answers, builds
 from ..text.tokenizer import Tokenizer
-from .export_files import export_in, wanted_files
-from .plan import Plan, planned, whole_asked
+from .export_files import EXPORTS, export_in, wanted_files
+from .plan import Plan, export_asked, planned, whole_asked
 
 
 class OnnxBackend:
@@ -24,6 +24,7 @@ class OnnxBackend:
     contract: ClassVar[int] = 1
     whole_model: ClassVar[bool] = whole_asked()
     files: ClassVar[tuple[str, ...]] = wanted_files()
+    local_files: ClassVar[tuple[str, ...]] = () if export_asked() else EXPORTS
     provider: ClassVar[str] = answers.PROVIDER
     plugin: ClassVar[str] = answers.PLUGIN
 

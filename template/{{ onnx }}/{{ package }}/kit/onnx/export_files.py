@@ -8,6 +8,7 @@ from ..settings import PREFIX
 from .plan import export_asked
 
 CHECKPOINT = ("*.json", "*.safetensors")
+EXPORTS = ("*.onnx", "onnx/*.onnx")  # where a finished one is looked for
 GENAI = "genai_config.json"  # of onnxruntime-genai's folders
 ASK = f"set {PREFIX}EXPORT to the one that is meant"
 
@@ -46,7 +47,7 @@ def export_in(folder: Path) -> Export | None:
         return None
     if (folder / GENAI).is_file():
         return _export(folder)
-    found = [*sorted(folder.glob("*.onnx")), *sorted(folder.glob("onnx/*.onnx"))]
+    found = [path for pattern in EXPORTS for path in sorted(folder.glob(pattern))]
     if len(found) > 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in found)
         raise RepositoryError(f"{folder} has several exports, {names}: {ASK}")

@@ -40,7 +40,8 @@ def model_of(plugin: Plugin, name: str, layers: int) -> Model:
 
 def offers(plugin: Plugin) -> list[Offer]:
     """The plugin's models, and folders that EXO_<ENGINE>_FOLDERS names. Imports the backend."""
-    patterns = tuple(getattr(plugin.load_backend(), "files", ()))
+    backend = plugin.load_backend()
+    patterns = (*getattr(backend, "files", ()), *getattr(backend, "local_files", ()))
     named = os.environ.get(f"{PREFIX}FOLDERS", "")
     folders = {Path(part).name: Path(part).resolve() for part in named.split(":") if part}
     found = []
@@ -73,7 +74,7 @@ def _places(name: str, repository: str) -> Iterator[Path | None]:
 def missing(folder: Path, patterns: tuple[str, ...]) -> str:
     """What a folder lacks of a model, as a phrase; empty where it is whole.
 
-    patterns: of what the backend reads; without any, the tokenizer is all.
+    patterns: of what the backend reads, any of the weights; without, the tokenizer is all.
     """
     wanted = {"tokenizer.json"}
     for index in folder.glob("*.safetensors.index.json"):
