@@ -64,7 +64,6 @@ def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> E
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # on matrices this small, threads wait for each other
         "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
     files["request"].write_text(json.dumps(request))

@@ -10,6 +10,7 @@ from .files import words
 from .report import Place
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # where statements have others
 _CATCHERS = words("BaseException Exception ImportError ModuleNotFoundError")
 
 
@@ -100,16 +101,20 @@ def _statements(
         node, runs, tried = pending.pop()
         if isinstance(node, ast.stmt):
             yield node, runs, tried
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
             inner: list[ast.AST] = [*node.orelse]
         elif isinstance(node, ast.ClassDef) and not classes:
             inner = []
         else:
-            kinds = (ast.stmt, ast.ExceptHandler, ast.match_case)
-            inner = [part for part in ast.iter_child_nodes(node) if isinstance(part, kinds)]
+            inner = [part for blocks in _BLOCKS for part in getattr(node, blocks, ())]
         later = runs and not isinstance(node, Function)
         inside = set(node.body) if _expects_failure(node) else set()  # type: ignore[attr-defined]  # a try or with
         pending += [(part, later, tried or part in inside) for part in reversed(inner)]
+
+
+def _name(node: ast.AST) -> str:
+    """The name that an expression is, without the module before it."""
+    return str(getattr(node, "id", getattr(node, "attr", "")))
 
 
 def _expects_failure(node: ast.AST) -> bool:

@@ -24,6 +24,7 @@ from .records_0_3 import bound, card_of, load, plain
 
 GROUP = "exo_engine_template.plugins"
 LOAD_SECONDS = 20.0
+ENDLESS = 100_000  # tokens of an answer that is ended in its middle
 STOP_SECONDS = 3.0  # exo waits no longer for a runner to end
 
 
@@ -65,7 +66,6 @@ class Node:
             self.package = str(self.plugin.package)
         self._stack = contextlib.ExitStack()  # it ends with the process
         self._runner: Runner | None = None
-        self._spare: Runner | None = None
 
     @functools.cached_property
     def cards(self) -> list[dict[str, Any]]:
@@ -106,28 +106,15 @@ class Node:
         return card_of(values)
 
     async def runner(self) -> "Runner":
-        """A runner that has loaded the model; the checks share it."""
-        if self._runner is None:
-            self._runner = await self.start()
+        """A runner that has loaded the model: one for all checks, a new one where that has ended.
+
+        There is one at a time: a device may be one process's alone.
+        """
+        if self._runner is None or self._runner.has_ended():
+            self._runner = Runner(self, self.card)
+            with self.events.step("loading a model on exo 0.3"):
+                await self._runner.load()
         return self._runner
-
-    async def other_runner(self) -> "Runner":
-        """One that has loaded the model, too, and that nobody else has: it may break."""
-        if (spare := self._spare) is not None:
-            self._spare = None
-            return spare
-        return await self.start()
-
-    def give_back(self, runner: "Runner") -> None:
-        """It is as it was when it had loaded the model: the next check can have it."""
-        self._spare = runner
-
-    async def start(self) -> "Runner":
-        """A runner that has loaded the model."""
-        runner = Runner(self, self.card)
-        with self.events.step("loading a model on exo 0.3"):
-            await runner.load()
-        return runner
 
 
 class Reply:
@@ -178,9 +165,9 @@ class Runner:
             self._send("OtherTask", kind="LoadModel")
         else:
             self._send("LoadModel")
-            await self.until(lambda: self._has("RunnerLoaded"), LOAD_SECONDS)
+            await self.until(lambda: self._values("RunnerLoaded"), LOAD_SECONDS)
             self._send("StartWarmup")
-        if not await self.until(lambda: self._has("RunnerReady"), LOAD_SECONDS):
+        if not await self.until(lambda: self._values("RunnerReady"), LOAD_SECONDS):
             raise BrokenError(f"a runner of exo 0.3 is not ready after {LOAD_SECONDS:g} s")
 
     def _send(self, name: str, **fields: Any) -> None:
@@ -209,6 +196,13 @@ class Runner:
         self._send("TextGeneration", task_id=task_id, task_params=values, **fields)
         return str(task_id)
 
+    async def begin(self, tokens: int) -> tuple[str, Reply]:
+        """Ask for a streamed answer, and wait for its first words; the request's id, the reply."""
+        task = self.ask(stream=True, max_output_tokens=tokens)
+        reply = self.replies[task]
+        await self.until(lambda: reply.times or reply.ended)
+        return task, reply
+
     async def answer(self, **params: Any) -> Reply:
         """Ask, and wait for the end. Raises BrokenError."""
         reply = self.replies[self.ask(**params)]
@@ -218,10 +212,9 @@ class Runner:
 
     async def cancel(self, task: str) -> bool:
         """Cancel a request, as for a client that is gone; whether the runner is free then."""
-        before = len(self.kinds)
+        before = len(self._values("RunnerReady"))
         self.cancels.send(load("exo.shared.types.tasks").TaskId(task))
-        ready = "RunnerReady"
-        return await self.until(lambda: any(kind == ready for kind, _ in self.kinds[before:]))
+        return await self.until(lambda: len(self._values("RunnerReady")) > before)
 
     async def until(self, done: Callable[[], Any], seconds: float = 0.0) -> bool:
         """Take what comes until something is so, or for a while. Raises BrokenError."""
@@ -230,7 +223,7 @@ class Runner:
             alive = self.process.is_alive()
             for event in self._collect():
                 self._take(*plain(event))
-            if failed := [value for kind, value in self.kinds if kind == "RunnerFailed"]:
+            if failed := self._values("RunnerFailed"):
                 raise BrokenError(f"the runner fails: {failed[0].splitlines()[0]}")
             if not alive and not done():
                 raise BrokenError(f"the runner has ended with {self.process.exitcode}")
@@ -252,8 +245,13 @@ class Runner:
         if reply := self.replies.get(task):
             reply.take(kind, value)
 
-    def _has(self, kind: str) -> bool:
-        return any(each == kind for each, _ in self.kinds)
+    def _values(self, kind: str) -> list[Any]:
+        """What each event of a kind has brought so far."""
+        return [value for each, value in self.kinds if each == kind]
+
+    def has_ended(self) -> bool:
+        """Whether it answers no more."""
+        return bool(self._values("RunnerFailed")) or not self.process.is_alive()
 
     async def stop(self) -> bool:
         """Send SIGTERM, as exo does at its end; whether the process ends in time."""

@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from itertools import compress, repeat
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -27,12 +28,14 @@ def states_of(request_id: str, node: Any) -> list[str]:
 
 def containers() -> Iterator[Any]:
     """Every container of the process; the collector knows none that holds plain things alone."""
-    for known in gc.get_objects():
-        if isinstance(known, _CONTAINERS):
-            yield known
-        for below in gc.get_referents(known):
-            if isinstance(below, _CONTAINERS) and not gc.is_tracked(below):
-                yield below
+    known = gc.get_objects()
+    yield from _only_containers(known)
+    yield from (c for c in _only_containers(gc.get_referents(*known)) if not gc.is_tracked(c))
+
+
+def _only_containers(objects: list[Any]) -> Iterator[Any]:
+    """A process has a million of objects: no line of Python runs for each."""
+    return compress(objects, map(isinstance, objects, repeat(_CONTAINERS)))
 
 
 class Growth:

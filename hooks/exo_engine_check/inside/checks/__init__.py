@@ -18,8 +18,8 @@ from . import (
 )
 
 _MODULES = (
-    *(importing, models, detection, answers, abilities, nodes, clients, ending),
-    *(exo_0_3, requests_0_3),
+    *(importing, models, detection, answers, abilities, nodes, clients),
+    *(exo_0_3, requests_0_3, ending),
 )
 
 

@@ -12,6 +12,8 @@ from ..driver import REQUEST, Driver
 from ..events import describe, shorten
 from ..leaks import Growth
 
+WAITING = 0.2  # seconds without an answer, after which the rest waits for others to end
+
 
 class EX801(Check, row="answers"):
     "The engine answers as exo drives it"
@@ -176,7 +178,7 @@ class EX809(Check):
         if not await _wave(driver, engine, shard, 3.0):
             raise BrokenError("of 100 requests not one is answered")
         growth = Growth(driver.device.handle)
-        await _wave(driver, engine, shard, 0.3)
+        await _wave(driver, engine, shard, WAITING)
         for container in growth.by(90):
             yield f"200 requests that nobody ended leave {container} that grows with each"
 
@@ -188,7 +190,7 @@ async def _wave(driver: Driver, engine: Any, shard: Any, patience: float) -> boo
     done, when = tasks, asyncio.FIRST_COMPLETED
     while pending and done:
         done, pending = await asyncio.wait(pending, timeout=patience, return_when=when)
-        patience = 0.3
+        patience = WAITING
     for task in pending:
         task.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)

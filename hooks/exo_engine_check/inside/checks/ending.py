@@ -1,12 +1,13 @@
-"""EX95: what is seen at the end."""
+"""What is seen at the end of each exo: EX95, and how a runner of exo 0.3 ends."""
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from ..check import Check
 from ..events import Events
+from ..exo_0_3 import ENDLESS, Node
 
 
 class EX952(Check):
@@ -34,3 +35,17 @@ class EX953(Check, row="metrics"):
             with events.step(f"importing {engine.__module__} a second time"):
                 importlib.import_module(engine.__module__)
         yield from ()
+
+
+class EX856(Check, row="faults", host="0.3"):
+    "A runner ends when exo 0.3 tells it to"
+
+    @staticmethod
+    async def check(node: Node) -> AsyncIterator[str]:
+        """At its end exo sends SIGTERM to a runner, waits three seconds, and kills it
+        (utils/async_process.py): until then the device has to be given back, in the middle of an
+        answer, too."""
+        runner = await node.runner()
+        await runner.begin(ENDLESS)
+        if not await runner.stop():
+            yield "a runner goes on for three seconds after SIGTERM"

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..check import CannotError, Check, NotRunError
 from ..events import describe, shorten
-from ..exo_0_3 import Node
+from ..exo_0_3 import ENDLESS, Node
 from ..records_0_3 import card_of
 
 LONG, SHORT = 400, 20  # tokens of an answer
@@ -82,15 +82,11 @@ class EX854(Check, row="cancel", host="0.3"):
         """A client that goes away becomes an id in `cancel_receiver`, which an engine reads in
         step(); it answers CancelledResponse and computes no more of it. Else the device is busy
         with what nobody reads."""
-        runner = await node.other_runner()
-        task = runner.ask(max_output_tokens=100_000)
-        reply = runner.replies[task]
-        await runner.until(lambda: reply.times or reply.ended)
+        runner = await node.runner()
+        task, reply = await runner.begin(ENDLESS)
         if reply.ended:
             raise NotRunError("the device's answers are too short to be cancelled")
-        if await runner.cancel(task):
-            node.give_back(runner)
-        else:
+        if not await runner.cancel(task):
             yield "a request is cancelled, and the runner is still busy with it"
             await runner.stop()
 
@@ -112,21 +108,6 @@ class EX855(Check, row="faults", host="0.3"):
             yield f"after another request's error the answer is {after!r}, not {before!r}"
 
 
-class EX856(Check, row="faults", host="0.3"):
-    "A runner ends when exo 0.3 tells it to"
-
-    @staticmethod
-    async def check(node: Node) -> AsyncIterator[str]:
-        """At its end exo sends SIGTERM to a runner, waits three seconds, and kills it
-        (utils/async_process.py): until then the device has to be given back, in the middle of an
-        answer, too."""
-        runner = await node.other_runner()
-        reply = runner.replies[runner.ask(max_output_tokens=100_000)]
-        await runner.until(lambda: reply.times or reply.ended)
-        if not await runner.stop():
-            yield "a runner goes on for three seconds after SIGTERM"
-
-
 class EX857(Check, row="streaming", host="0.3"):
     "An answer on exo 0.3 comes in parts"
 
@@ -135,8 +116,7 @@ class EX857(Check, row="streaming", host="0.3"):
         """exo sends each chunk to its client as it comes. Chunks may be joined, as each costs exo
         an event; but the first words come before the last."""
         runner = await node.runner()
-        task = runner.ask(max_output_tokens=LONG)
-        reply = runner.replies[task]
+        task, reply = await runner.begin(LONG)
         await runner.until(lambda: len(reply.times) > 1 or reply.ended)
         if not reply.ended:
             await runner.cancel(task)

@@ -89,7 +89,7 @@ class EX905(Check, row="faults", host_fault=True):
         nodes waits for them (node.py:448). Wrap `Node.update_peers`: leave out who joins while
         answers are in flight, or end them; where somebody has left, end those that needed him."""
         driver.shards(2)
-        node = await make_node(driver)
+        node = await make_node(driver, limit=8)
 
         async def join(tensor: Any) -> Any:
             node.discovery = discovery(Peer(reached=True))
