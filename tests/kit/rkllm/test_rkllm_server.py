@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 import pytest
 from hosting import Host, nobody_is_connected, within
@@ -11,6 +12,7 @@ from exo_kit.kit.contract import LoadError, RequestError
 from exo_kit.kit.rkllm import dialects
 from exo_kit.kit.rkllm.answer import Answer
 from exo_kit.kit.rkllm.dialect import Chunk
+from exo_kit.kit.rkllm.server import Stream
 from exo_kit.kit.server.client import ServerError
 
 
@@ -189,6 +191,30 @@ async def test_an_evicted_request_says_why_and_gives_way(host, server, monkeypat
     assert await within(8, host.answer("next")) == "new"
     with pytest.raises(RequestError, match="it was in the way"):
         await within(1, old)
+
+
+async def test_a_cancel_while_an_answer_is_being_cut_gives_the_turn_to_the_next(host, server):
+    closing = asyncio.Event()
+
+    async def chunks():
+        try:
+            await asyncio.Event().wait()
+            yield
+        finally:
+            closing.set()
+            await asyncio.sleep(0)
+
+    await host.load()
+    backend = host.backend
+    settings = replace(backend._settings, drain_seconds=0.0)
+    await backend._turn.acquire()
+    stream = Stream(Answer(limit=3, asked=5), chunks())
+    drain = asyncio.create_task(backend._drained(backend._server, settings, stream))
+    await within(30, closing.wait())
+    drain.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await drain
+    assert await within(30, host.answer("next")) == "Hello there, this is the NPU."
 
 
 async def test_closing_cuts_answers_that_are_still_drained(host, server):

@@ -217,8 +217,10 @@ class ServerBackend:
         except (TimeoutError, ServerError):
             pass  # it is broken off
         finally:
-            await stream.close()
-            self._turn.release()
+            try:
+                await stream.close()
+            finally:  # also where a cancel comes while it is being cut
+                self._turn.release()
 
     async def close(self) -> None:
         """Cut what is still being read; an answer that is nearly there may end.
