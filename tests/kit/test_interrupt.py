@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -11,7 +12,9 @@ from command import PYTHONPATH
 from plugin import PACKAGE
 from test_generate import toy_folder, use_template
 
-SECONDS = 1.0  # half of it is asked for, the rest is for a machine that is busy
+from exo_kit.kit.command import interrupt as interrupt_module
+
+SECONDS = 20.0  # a process that waits for its work would take 60
 
 PREPARED = f"""
 import asyncio, sys, threading, time
@@ -26,8 +29,10 @@ module = sys.modules["{PACKAGE}.backend"] = ModuleType("{PACKAGE}.backend")
 
 def run(backend, *argv):
     module.Backend = backend
+    from {PACKAGE}.kit.command import loaded_model
     from {PACKAGE}.kit.command.cli import main
     from {PACKAGE}.plugin import PLUGIN
+    loaded_model.TEMPLATE_SECONDS = 60.0
     sys.exit(main(PLUGIN, argv))
 """
 
@@ -127,8 +132,12 @@ def interrupt(script, *argv):
             command.kill()
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("command", ["generate", "bench"])
+# What the commands have in common is tried with one of them.
+COMMANDS = [("generate", phase) for phase in PHASES]
+COMMANDS += [("bench", phase) for phase in ("decode", "server_answers")]
+
+
+@pytest.mark.parametrize(("command", "phase"), COMMANDS)
 def test_the_first_ctrl_c_ends_it(model_id, command, phase):
     prompt = ("ab",) if command == "generate" else ("--prompt", "ab")
     limits = ("--max-tokens", "3", *(("--runs", "1") if command == "bench" else ()))
@@ -142,12 +151,11 @@ def test_it_ends_in_a_chat_template_that_loops(model_id):
     use_template(model_id, loop)
     script = """
 from exo_kit.kit.command import loaded_model as session
-session.TEMPLATE_SECONDS = 60
 rendering = session.render
 
 def render(*args, **options):
     print("ready", flush=True)
-    return rendering(*args, **options)
+    return rendering(*args, 60.0, **options)
 
 session.render = render
 Backend = ToyBackend
@@ -186,6 +194,9 @@ class Backend(ToyBackend):
 
 def test_the_device_is_given_back(model_id, tmp_path):
     script = f"""
+from exo_kit.kit.command import interrupt
+interrupt._LEAVE_SECONDS = 30.0  # closing may take long on a busy machine
+
 class Backend(ToyBackend):
     def step(self, request_id, x):
         print("ready", flush=True)
@@ -198,3 +209,29 @@ class Backend(ToyBackend):
     code, _, error = interrupt(script, "generate", "x", "--raw", "--max-tokens", "9999")
     assert (code, error) == (130, "")
     assert (tmp_path / "closed").exists()
+
+
+def test_no_thread_ends_the_process_while_another_cleans_up(monkeypatch):
+    """A slow machine: the time to close is over in the middle of it."""
+    cleaning, go_on, done = threading.Event(), threading.Event(), []
+
+    def clean():
+        cleaning.set()
+        assert go_on.wait(30)
+        done.append("cleaned")
+
+    def work():
+        with interrupt_module.on_exit(clean):
+            pass
+
+    monkeypatch.setattr(interrupt_module.os, "_exit", lambda code: done.append(code))
+    threads = [threading.Thread(target=work)]
+    threads[0].start()
+    assert cleaning.wait(30)
+    threads.append(threading.Thread(target=interrupt_module.leave, args=(130,)))
+    threads[1].start()
+    threads[1].join(0.05)  # it would have left
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert done == ["cleaned", 130]

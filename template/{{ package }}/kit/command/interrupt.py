@@ -13,6 +13,7 @@ INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 _LEAVE_SECONDS = 0.3  # what a device gets to close; then the process ends, whatever holds it up
 
 _exit_calls: list[Callable[[], object]] = []
+_exiting = threading.RLock()  # no thread ends the process while another is in such a call
 _instead: list[Callable[[], object]] = []
 
 
@@ -23,8 +24,9 @@ def on_exit(call: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        _exit_calls.remove(call)
-        call()
+        with _exiting:
+            _exit_calls.remove(call)
+            call()
 
 
 @contextmanager
@@ -40,10 +42,11 @@ def instead(call: Callable[[], object]) -> Iterator[None]:
 
 def leave(code: int) -> None:
     """End the process now: at an ordinary end, Python waits for threads that are at work."""
-    for call in reversed(_exit_calls):
-        with suppress(Exception):
-            call()
-    os._exit(code)
+    with _exiting:
+        for call in reversed(_exit_calls):
+            with suppress(Exception):
+                call()
+        os._exit(code)
 
 
 async def watched(work: Awaitable[int]) -> int:
