@@ -24,8 +24,8 @@ from .model_files import Files, named, of_folder, temporary_folder
 from .output import CommandError, sentence
 from .progress import Progress
 
-TEMPLATE_SECONDS = 2.0  # a template is foreign code, and may loop
-CLOSE_SECONDS = 10.0  # less after a Ctrl-C: see ending.py
+TEMPLATE_SECONDS = 10.0  # a template is foreign code, and may loop; its process starts first
+CLOSE_SECONDS = 10.0  # less after a Ctrl-C: see interrupt.py
 _NUMBERS = count(1)  # of requests
 _EMPTY = "The prompt is empty. Ask something."
 
