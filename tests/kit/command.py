@@ -12,6 +12,7 @@ import pytest
 import toy
 from toy import ToyAnswers, ToyBackend
 
+from exo_kit.kit.command import loaded_model
 from exo_kit.kit.command.cli import main
 from exo_kit.plugin import PLUGIN
 
@@ -29,8 +30,11 @@ class Told(NamedTuple):
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str], model_id: str) -> Callable[..., Told]:
-    """Function `told(*argv)` that runs the command."""
+def told(
+    capsys: pytest.CaptureFixture[str], model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Told]:
+    """Function `told(*argv)` that runs the command; a chat template's process may start slowly."""
+    monkeypatch.setattr(loaded_model, "TEMPLATE_SECONDS", 30.0)
 
     def run(*argv: str) -> Told:
         try:

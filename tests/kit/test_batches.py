@@ -25,7 +25,7 @@ class Held(ToyMany):
     def _step(self, request_id, x):
         if request_id == "first":
             self.entered.set()
-            assert self.go_on.wait(5)
+            assert self.go_on.wait(30)
         if request_id == "bad":
             raise self.error("bad words")
         return super()._step(request_id, x)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 
 import pytest
 from command import BOTH
@@ -40,35 +39,51 @@ def test_it_says_what_it_measured(measured, use_backend, model_id, base):
     assert "5 tokens in each of 3 answers" in out
 
 
-def test_the_device_is_measured_without_what_is_around_it(measured, use_backend, monkeypatch):
+class Clock:
+    """Goes on when it is moved."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The command's clock, which no busy machine moves."""
+    monkeypatch.setattr(bench, "time", made := Clock())
+    return made
+
+
+def test_the_device_is_measured_without_what_is_around_it(
+    measured, use_backend, monkeypatch, clock
+):
     def step(self, request_id, x):
-        time.sleep(0.002)
+        clock.now += 0.5
         return ToyBackend.step(self, request_id, x)
 
     def late(runner, *args):
-        time.sleep(0.05)
+        clock.now += 10.0
         return 5
 
     use_backend(step=step)
     monkeypatch.setattr(Engine, "pick", late)
     figures, _ = measured("--runs", "1", "--max-tokens", "4")
     assert figures["counted"] == "steps on the device"
-    assert figures["decode_tokens_per_second"]["max"] > 20  # 50 ms of ours would be fewer
+    assert figures["decode_tokens_per_second"]["max"] == 2.0
 
 
 @BOTH
-def test_the_first_answer_is_not_measured(measured, use_backend, base):
+def test_the_first_answer_is_not_measured(measured, use_backend, clock, base):
     asked = []
 
     def step(self, request_id, x):
-        if not asked:
-            time.sleep(0.5)  # memory is touched first
+        clock.now += 1.0 if asked else 60.0  # memory is touched first
         asked.append(request_id)
         return ToyBackend.step(self, request_id, x)
 
     async def answer(self, request):
-        if not asked:
-            await asyncio.sleep(0.5)  # a server is still at an answer that nobody wants
+        clock.now += 1.0 if asked else 60.0  # a server is still at an answer that nobody wants
         asked.append(request.id)
         async for piece in ToyAnswers.answer(self, request):
             yield piece
@@ -76,7 +91,7 @@ def test_the_first_answer_is_not_measured(measured, use_backend, base):
     use_backend(base, **({"step": step} if base is ToyBackend else {"answer": answer}))
     figures, _ = measured("--runs", "2", "--max-tokens", "3")
     assert len(set(asked)) == 3
-    assert figures["first_token_seconds"]["max"] < 0.5
+    assert figures["first_token_seconds"]["max"] == 1.0
 
 
 def test_an_answer_is_read_to_its_end(measured, use_backend):
@@ -87,12 +102,18 @@ def test_an_answer_is_read_to_its_end(measured, use_backend):
     assert [request.max_tokens for request in backend.requests] == [3, 3, 3]
 
 
-def test_without_a_number_of_runs_it_measures_for_a_while(measured, use_backend, monkeypatch):
-    use_backend()
+def test_without_a_number_of_runs_it_measures_for_a_while(
+    measured, use_backend, monkeypatch, clock
+):
+    def step(self, request_id, x):
+        clock.now += 1.0
+        return ToyBackend.step(self, request_id, x)
+
+    use_backend(step=step)
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     assert measured("--max-tokens", "2")[0]["runs"] == bench.RUNS
-    monkeypatch.setattr(bench, "SECONDS", 0.5)
-    assert measured("--max-tokens", "2")[0]["runs"] > bench.RUNS
+    monkeypatch.setattr(bench, "SECONDS", 31.0)
+    assert measured("--max-tokens", "2")[0]["runs"] == 16
 
 
 def test_an_answer_longer_than_the_context_is_measured_as_far_as_it_goes(measured, use_backend):
@@ -125,14 +146,14 @@ def test_a_prompt_longer_than_the_context_is_an_error(told, use_backend):
     assert "the prompt is too long" in error
 
 
-def test_a_prompt_of_several_slices_is_one_prefill(measured, use_backend):
+def test_a_prompt_of_several_slices_is_one_prefill(measured, use_backend, clock):
     def step(self, request_id, x):
-        time.sleep(0.01 if x.shape[1] > 1 else 0)
+        clock.now += 0.5
         return ToyBackend.step(self, request_id, x)
 
     use_backend(step=step, block=4)
     figures, _ = measured("--prompt-tokens", "40", "--runs", "1", "--max-tokens", "5")
-    assert figures["first_token_seconds"]["median"] >= 0.1
+    assert figures["first_token_seconds"]["median"] == 5.0
     assert figures["tokens"] == 5
 
 

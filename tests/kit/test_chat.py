@@ -156,10 +156,18 @@ def test_ctrl_c_between_two_answers_ends_the_chat(running):
 SLOW = """
 from exo_kit.kit.command import progress
 progress._QUIET_SECONDS = 0.05
+drawn, tick = threading.Event(), progress.Progress._tick
+
+def draw(self):
+    tick(self)
+    self._live.refresh()
+    drawn.set()
+
+progress.Progress._tick = draw
 
 class Backend(ToyBackend):
     def load(self, *args):
-        time.sleep(0.3)
+        assert drawn.wait(30)
         super().load(*args)
 """
 

@@ -30,8 +30,9 @@ WITHOUT_ROOM = {
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch):
-    monkeypatch.setattr(chat_template, "LOAD_SECONDS", 5.0)
+def patient(monkeypatch):
+    """A process starts slowly on a busy machine."""
+    monkeypatch.setattr(chat_template, "LOAD_SECONDS", 30.0)
 
 
 def test_a_prompt_is_written_up_to_where_the_answer_begins():
@@ -65,7 +66,7 @@ def test_a_template_without_end_is_ended_and_the_next_prompt_is_rendered(source)
     begun = time.monotonic()
     with pytest.raises(BoundError, match=r"takes longer than 0\.2 s"):
         render(template, HELLO, {}, 0.2)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert render(template, HELLO * 2, {}) == "done"
 
 
@@ -79,13 +80,13 @@ def test_a_template_that_takes_too_long_to_compile_is_refused(monkeypatch):
 @pytest.mark.parametrize("source", WITHOUT_ROOM.values(), ids=WITHOUT_ROOM)
 def test_a_template_that_takes_all_memory_is_refused(source):
     with pytest.raises(BoundError, match="takes more than 512 MB of memory"):
-        render(compiled(source), HELLO, {})
+        render(compiled(source), HELLO, {}, 30.0)
 
 
 def test_a_template_that_writes_without_end_is_refused(monkeypatch):
     template = compiled("{% for i in range(99999) %}{{ 'a' * 99 }}{% endfor %}")
     with pytest.raises(BoundError, match="writes more than 4194304 characters"):
-        render(template, HELLO, {})
+        render(template, HELLO, {}, 30.0)
     monkeypatch.setattr(chat_template, "MOST_CHARACTERS", 10)
     with pytest.raises(BoundError, match="the chat template has 11 characters"):
         compiled("a" * 11)

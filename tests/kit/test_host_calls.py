@@ -68,12 +68,12 @@ async def test_a_blocking_device_does_not_block_the_loop(use, model_id):
     class Blocking(ToyBackend):
         def step(self, request_id, x):
             entered.set()
-            in_time.append(released.wait(5))
+            in_time.append(released.wait(30))
             return super().step(request_id, x)
 
     engine = use(Blocking)
     step = asyncio.ensure_future(engine.infer_prompt("r", full_shard(engine, model_id), "abc"))
-    assert await asyncio.to_thread(entered.wait, 5)
+    assert await asyncio.to_thread(entered.wait, 30)
     released.set()
     await step
     assert in_time == [True]

@@ -11,12 +11,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from driver import full_shard
-from patched import FAULTS, AnswersNever, Client, Heard, fresh, said, text, until
+from patched import FAULTS, SECONDS, AnswersNever, Client, Heard, fresh, said, text, until
 from plugin import ENGINE_CLASS, PACKAGE
 from ring import Peer, Server, make_ring, model_shard
 from toy import ToyAnswers, ToyBackend, write_tokenizer
 
 from exo_kit.kit.hosts.exo_0_0.patches import PATCHES
+from exo_kit.kit.hosts.exo_0_0.patches import shutdown as shutdown_patches
 from exo_kit.kit.hosts.exo_0_0.patches.output import Output, outlive_the_reader
 from exo_kit.kit.text.tokenizer import TokenizerError
 from exo_kit.models import MODELS
@@ -36,6 +37,8 @@ def main_module(monkeypatch):
     made.shutdown = shutdown if hasattr(helpers, "shutdown") else None
     made.stopped = stopped
     monkeypatch.setitem(sys.modules, "exo.main", made)
+    for name in ("CLOSE", "TELL", "CLIENT"):  # a busy machine needs more than a node's end has
+        monkeypatch.setattr(shutdown_patches, f"{name}_SECONDS", SECONDS)
     return made
 
 

@@ -24,7 +24,7 @@ def few(monkeypatch):
     """Bounds that a test reaches."""
     monkeypatch.setattr(requests, "MOST", 4)
     monkeypatch.setattr(requests, "MOST_WAITING", 2)
-    monkeypatch.setattr(requests, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "WAIT_SECONDS", 0.001)
 
 
 class Ends:
@@ -61,7 +61,7 @@ async def test_newcomers_evict_no_one_who_is_active(few, table, below):
 
 
 async def test_a_newcomer_gets_the_room_of_one_that_ends(few, table, monkeypatch):
-    monkeypatch.setattr(requests, "WAIT_SECONDS", 10.0)
+    monkeypatch.setattr(requests, "WAIT_SECONDS", 30.0)
     for n in range(4):
         await table.enter(f"active{n}")
     waits = asyncio.create_task(table.enter("new"))
@@ -72,7 +72,7 @@ async def test_a_newcomer_gets_the_room_of_one_that_ends(few, table, monkeypatch
 
 
 async def test_few_newcomers_wait_and_more_are_refused_at_once(few, table, monkeypatch):
-    monkeypatch.setattr(requests, "WAIT_SECONDS", 10.0)
+    monkeypatch.setattr(requests, "WAIT_SECONDS", 30.0)
     for n in range(4):
         await table.enter(f"active{n}")
     waiting = [asyncio.create_task(table.enter(f"new{n}")) for n in range(2)]
@@ -201,7 +201,8 @@ async def test_a_model_that_can_not_be_had_ends_no_answer(use, model_id, monkeyp
     assert (await engine.sample(result)).item() == token.item() + 1
 
 
-async def test_many_who_come_at_once_are_all_answered(use, model_id):
+async def test_many_who_come_at_once_are_all_answered(use, model_id, monkeypatch):
+    monkeypatch.setattr(requests, "WAIT_SECONDS", 30.0)
     engine = use(ToyBackend)
     shard = full_shard(engine, model_id)
     work = [generate([engine], [shard], "xyz", request_id=f"r{n}") for n in range(200)]

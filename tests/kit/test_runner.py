@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from exo_kit.kit.contract import (
     Sampling,
 )
 from exo_kit.kit.engine import executor as device_module
+from exo_kit.kit.engine import thread as thread_module
 from exo_kit.kit.engine.engine import Engine
 from exo_kit.kit.engine.sampler import Sampler
 from exo_kit.kit.engine.validation import makes_answers
@@ -140,7 +142,7 @@ async def test_a_piece_that_never_comes_is_a_device_that_hangs(new_runner, monke
     class Hangs(ToyBlocking):
         def answer(self, request):
             yield from ()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
 
     runner = await new_runner(Hangs)
     for name in ("first", "second"):
@@ -222,7 +224,7 @@ async def test_a_caller_that_goes_away_leaves_no_half_load(new_runner, source):
     class Slow(ToyBackend):
         def load(self, layers, folder, tokenizer):
             entered.set()
-            assert released.wait(5)
+            assert released.wait(30)
             super().load(layers, folder, tokenizer)
 
     runner = await new_runner(Slow, load=False)
@@ -418,7 +420,7 @@ class Hanging(ToyBackend):
     def step(self, request_id, x):
         if request_id == "hangs":
             self.entered.set()
-            self.released.wait(10)
+            self.released.wait(30)
         return super().step(request_id, x)
 
 
@@ -431,7 +433,7 @@ async def hanging(new_runner, monkeypatch):
     Hanging.released.set()
 
 
-async def test_a_hung_device_ends_its_requests_and_is_told(hanging, caplog):
+async def test_a_hung_device_ends_its_requests_and_is_told(hanging, caplog, monkeypatch):
     async with asyncio.timeout(30):
         with pytest.raises(DeviceError, match="not come back from a step within"):
             await answer_of(hanging, "abc", "hangs")
@@ -441,6 +443,7 @@ async def test_a_hung_device_ends_its_requests_and_is_told(hanging, caplog):
     assert [r.message for r in caplog.records if "hangs in a step" in r.message] != []
     Hanging.released.set()
     await until(lambda: value("backend_up") == 1)
+    monkeypatch.setattr(hanging.executor, "_seconds", 30.0)  # a busy machine is no hung device
     assert (await answer_of(hanging, "abc", "third", 1))[1] == "d"
 
 
@@ -461,15 +464,27 @@ async def test_closing_does_not_wait_for_a_hung_device(hanging):
 
 
 async def test_a_long_queue_is_no_hung_device(new_runner, monkeypatch):
-    monkeypatch.setenv(f"{device_module.settings.PREFIX}STEP_SECONDS", "0.2")
+    """By a clock that the steps alone move; each is looked at after it has moved it."""
+    monkeypatch.setenv(f"{device_module.settings.PREFIX}STEP_SECONDS", "0.05")
+    now, looked = [0.0], threading.Event()
+    monkeypatch.setattr(thread_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     class Slow(ToyBackend):
         def step(self, request_id, x):
-            threading.Event().wait(0.02)
+            now[0] += 0.03
+            looked.clear()
+            assert looked.wait(30)
             return super().step(request_id, x)
 
     runner = await new_runner(Slow)
-    answers = await asyncio.gather(*(answer_of(runner, "abc", str(n), 1) for n in range(20)))
+    watch = runner.executor._thread._watch
+
+    def look():
+        watch()
+        looked.set()
+
+    monkeypatch.setattr(runner.executor._thread, "_watch", look)
+    answers = await asyncio.gather(*(answer_of(runner, "abc", str(n), 1) for n in range(4)))
     assert {text for _, text, _ in answers} == {"d"}
 
 

@@ -32,7 +32,7 @@ class Held(ToyMany):
 
     def _step(self, request_id, x):
         self.entered.set()
-        assert self.go_on.wait(5)
+        assert self.go_on.wait(30)
         return super()._step(request_id, x)
 
 
@@ -167,12 +167,12 @@ async def test_a_second_step_of_an_id_is_refused_and_changes_nothing(held):
 
 async def test_a_job_that_hung_says_when_it_is_back():
     thread, go_on = WatchedThread("test", "it hangs"), threading.Event()
-    job = thread.submit(lambda: go_on.wait(5), 0.01)
+    job = thread.submit(lambda: go_on.wait(30), 0.01)
     with pytest.raises(DeviceError, match="it hangs"):
         await job
     assert thread.hung is job
     with pytest.raises(DeviceError, match="it hangs"):
-        await thread.submit(lambda: None, 5.0)
+        await thread.submit(lambda: None, 30.0)
     unbounded = thread.submit(lambda: "came to its turn")
     assert not job.returned.done()
     go_on.set()

