@@ -1,6 +1,6 @@
 """Writes finished exports, one that is sound and one whose graph is an attack.
 
-Run by a Python that has the plugin exo_onnx: GRAPH FOLDER.
+Run by a Python that has the plugin exo_onnx: GRAPH FOLDER [LAYERS].
 """
 
 import shutil
@@ -81,11 +81,11 @@ GRAPHS: dict[str, Callable[[Any], None]] = {
 }
 
 
-def main(graph: str, folder: Path) -> None:
+def main(graph: str, folder: Path, layers: str = "4") -> None:
     """Write it, and remove what was there."""
     shutil.rmtree(folder, ignore_errors=True)
     checkpoint = folder.with_name("checkpoint")
-    write_checkpoint(checkpoint, DEFAULT)
+    write_checkpoint(checkpoint, DEFAULT | {"num_hidden_layers": int(layers)})
     path = write_export(checkpoint, "optimum", folder)
     for each in checkpoint.glob("*.json"):
         shutil.copy(each, folder)
@@ -95,4 +95,4 @@ def main(graph: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -125,13 +125,22 @@ class World:
 
     @contextmanager
     def ring(
-        self, name: str, size: int, *, start: int | None = None, tokens: int = 200, **more: str
+        self,
+        name: str,
+        size: int,
+        *,
+        start: int | None = None,
+        tokens: int = 200,
+        seconds: int = 40,
+        **more: str,
     ) -> Iterator[list[Node]]:
         """Nodes that know of each other; the first of them started, and complete.
 
         exo gives the first layers to the last of them: it sorts by memory, then by name, from the
-        largest down.
+        largest down. tokens, seconds: exo's limits of an answer, and of its silence.
         """
+        limits = ["--max-generate-tokens", str(tokens)]
+        limits += ["--chatgpt-api-response-timeout", str(seconds)]
         folder = self.folder / name
         folder.mkdir()
         ports = free_ports(2 * size)
@@ -142,7 +151,7 @@ class World:
         }
         (folder / "peers.json").write_text(json.dumps({"peers": peers}), encoding="utf-8")
         nodes = [
-            self._node(folder, f"node{n}", ports[n], ports[size + n], tokens, more)
+            self._node(folder, f"node{n}", ports[n], ports[size + n], limits, more)
             for n in range(size)
         ]
         try:
@@ -157,7 +166,7 @@ class World:
                 node.end()
 
     def _node(
-        self, folder: Path, name: str, port: int, api: int, tokens: int, more: dict[str, str]
+        self, folder: Path, name: str, port: int, api: int, limits: list[str], more: dict[str, str]
     ) -> Node:
         home = folder / f"home-{name}"
         (home / "tmp").mkdir(parents=True)  # exo keeps lists of the hub's files in /tmp
@@ -167,8 +176,7 @@ class World:
         command += ["--inference-engine", variant.engine_name, "--disable-tui", "--node-id", name]
         command += ["--node-host", "127.0.0.1", "--node-port", str(port)]
         command += ["--discovery-module", "manual", "--discovery-config-path", "peers.json"]
-        command += ["--chatgpt-api-port", str(api), "--max-generate-tokens", str(tokens)]
-        command += ["--chatgpt-api-response-timeout", "40"]
+        command += ["--chatgpt-api-port", str(api), *limits]
         settings = {"EXO_HOME": str(home), "TMPDIR": str(home / "tmp")} | self.settings | more
         node = Node(name, f"http://127.0.0.1:{api}", command, settings, folder, variant)
         settings["SOAK_PLAY"] = str(node.play_file)
