@@ -1,10 +1,11 @@
 """Patches of exo's API: whole characters, errors in words, and clients that go away."""
 
 import asyncio
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
-from patched import Client, EndsNever, FailsLater, count, live, said, until
+from patched import FAULTS, Client, EndsNever, FailsLater, count, live, said, until
 from plugin import ENGINE_CLASS
 from toy import END, ToyAnswers, ToyBackend, write_tokenizer
 
@@ -181,6 +182,23 @@ async def test_a_stream_that_fails_ends_with_the_sentence(api, size):
     assert shown.startswith("d\n[")
     assert shown.endswith(": the device went away]")
     assert finish == "length"
+
+
+async def test_what_the_clients_of_other_nodes_read_is_dropped(ring, monkeypatch):
+    monkeypatch.setattr(api_patches, "KEEP_SECONDS", 0.0)
+    [node] = ring(ToyBackend)
+
+    async def handle_tokens(self, request_id, tokens, is_finished):
+        await self.token_queues[request_id].put((tokens, is_finished))
+
+    made = SimpleNamespace(node=node, token_queues=defaultdict(asyncio.Queue))
+    engine_class = type(node.inference_engine)
+    patched = FAULTS["drop_unread_tokens"].wrap(handle_tokens, engine_class)
+    node.inference_engine.state.clients.add("read here")
+    for request_id in ("read here", "read elsewhere"):
+        await patched(made, request_id, [1], True)
+    await until(lambda: "read elsewhere" not in made.token_queues)
+    assert list(made.token_queues) == ["read here"]
 
 
 async def test_an_answer_that_fails_whole_is_an_http_error(api):

@@ -63,7 +63,17 @@ async def ends_on_the_way(node, shard, tensor, request_id, index):
         await node.broadcast_result(request_id, [0], True)
 
 
+async def drops_tokens(*_):
+    pass
+
+
+async def keeps_tokens(api, request_id, tokens, is_finished):
+    await api.token_queues[request_id].put((tokens, is_finished))
+
+
 CASES = [
+    ("drop_unread_tokens", keeps_tokens, True),
+    ("drop_unread_tokens", drops_tokens, False),
     ("end_orphans", ends_and_waits, False),
     ("end_orphans", ends_alone, True),
     ("one_look_at_a_time", ring_look(asyncio.Lock()), False),

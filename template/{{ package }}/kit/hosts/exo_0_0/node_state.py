@@ -18,7 +18,7 @@ from ....names import PACKAGE
 from ...contract import Messages
 from ...text.tokenizer import TokenizerError
 
-KEEP_SECONDS = 60.0  # of what exo never drops: its lists of an answer's ids
+KEEP_SECONDS = 60.0  # of what exo never drops: what it notes of an answer
 AGAIN = "Send the request again"  # at the end of each sentence that a lost node brings about
 AWAY = f"{PACKAGE}: a node of the cluster went away. {AGAIN}"
 MOST = 4096  # answers that a node remembers, in flight and ended
@@ -125,7 +125,8 @@ class NodeState:
             self.remember(request_id, End(cut=bool(answer and answer.cut)))
             self.exo_engine.engine.requests.finish(request_id)
             loop, node = asyncio.get_running_loop(), self.node
-            loop.call_later(KEEP_SECONDS, node.buffered_token_output.pop, request_id, None)
+            for records in (node.buffered_token_output, node.outstanding_requests):
+                loop.call_later(KEEP_SECONDS, records.pop, request_id, None)
 
     def on_status(self, request_id: str, status: str) -> None:
         """What another node, or this one, says of an answer."""
@@ -160,7 +161,6 @@ class NodeState:
                 requests.cancel(request_id)
             else:
                 requests.fail(request_id, end.sentence, "cluster")
-        self.node.outstanding_requests.pop(request_id, None)
         self.node.trigger_on_token_callbacks(request_id, self._last_ids(end), True)
 
     def _computes(self) -> bool:
@@ -202,6 +202,7 @@ class NodeState:
             self.cut_off.append((time.monotonic(), request_id))
         # Its own client first: a peer can be slow, and is told even where the caller is cancelled.
         self._end_here(request_id, end)
+        self.node.outstanding_requests.pop(request_id, None)
         await asyncio.shield(later(self._tell_peers(request_id, end)))
 
     def _last_ids(self, end: End) -> list[int]:

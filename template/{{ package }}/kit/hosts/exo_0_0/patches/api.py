@@ -208,6 +208,24 @@ def notice_clients(original: Function, engine_class: Any) -> Function:
     return handle_post_chat_completions
 
 
+@patches("exo.api.chatgpt_api:ChatGPTAPI.handle_tokens", looks.keeps_unread_tokens)
+def drop_unread_tokens(original: Function, engine_class: Any) -> Function:
+    """Every node keeps for ever what the clients of other nodes read (chatgpt_api.py:676)."""
+
+    async def handle_tokens(self: Any, request_id: str, tokens: Any, is_finished: bool) -> None:
+        await original(self, request_id, tokens, is_finished)
+        state = state_of(self.node, engine_class)
+
+        def drop() -> None:
+            if state is not None and request_id not in state.clients:
+                self.token_queues.pop(request_id, None)
+
+        if is_finished:
+            asyncio.get_running_loop().call_later(KEEP_SECONDS, drop)
+
+    return handle_tokens
+
+
 async def _body(request: Any) -> Any:
     """The JSON of a request, which aiohttp keeps; None where it is none, which exo says itself."""
     try:

@@ -5,6 +5,7 @@ A look gets exo's function, unwrapped, and its module. Where it fails, the fault
 
 import asyncio
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
@@ -195,3 +196,11 @@ def shows_halves(original: Function, _: ModuleType) -> bool:
         return str(event["choices"][0]["delta"]["content"])
 
     return content([3], None) + content([4], None) + content([1, 2], "stop") != "\u00e9x"
+
+
+def keeps_unread_tokens(original: Function, _: ModuleType) -> bool:
+    """Whether the tokens of an answer that no client of this node's reads are kept."""
+    queues: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
+    api = SimpleNamespace(node=_node([]), token_queues=queues)
+    result_of(original(api, "request", [1], True))
+    return bool(queues)
