@@ -78,20 +78,20 @@ def _command(text: str) -> str:
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command, and end with its exit code."""
-    given = vars(_parser().parse_args(arguments))
-    del given["command"], given["version"]
+    options = vars(_parser().parse_args(arguments))
+    del options["command"], options["version"]
     try:
-        sys.exit(_check(given.pop("path"), given.pop("format"), given))
+        sys.exit(_check(options.pop("path"), options.pop("format"), options))
     except (CannotRunError, DeadlineError) as error:
         _write(f"exo-engine: {printable(error)}\n", sys.stderr)
         sys.exit(2)
 
 
-def _check(path: Path, form: str, given: dict[str, object]) -> int:
+def _check(path: Path, form: str, values: dict[str, object]) -> int:
     from . import formats
     from .run import Options, check
 
-    options = Options(**given)  # type: ignore[arg-type]  # the parser's own types
+    options = Options(**values)  # type: ignore[arg-type]  # the parser's own types
     with _deadline(options.timeout):
         report = check(path, options)
     _write(formats.write(report, form))

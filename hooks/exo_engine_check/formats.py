@@ -122,8 +122,10 @@ def as_github(report: Report) -> str:
     for result, fault in report.faults:
         fields = {"file": printable(fault.place.path), "line": str(fault.place.line or "")}
         fields["title"] = f"{result.id} {result.check.title()}"
-        given = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value)
-        lines.append(f"::error {given}::{_escaped(printable(fault.message))}")
+        properties = ",".join(
+            f"{key}={_escaped(value, ':,')}" for key, value in fields.items() if value
+        )
+        lines.append(f"::error {properties}::{_escaped(printable(fault.message))}")
     reasons = [f"{', '.join(ids)} not run: {why}" for why, ids in _by_why(report, NOT_RUN).items()]
     lines += [f"::notice::{_escaped(printable(note))}" for note in [*report.notes, *reasons]]
     return "\n".join([*lines, summary(report)]) + "\n"

@@ -49,9 +49,9 @@ def check_state(sent: Any, returned: Any) -> None:
 def checked_step(request_id: str = "request", state: Any = None) -> exo_order.Step:
     """Return a step of exo's order that fails where an engine doesn't pass the state through."""
 
-    async def step(engine: Any, name: str, shard: Shard, given: Any) -> Array:
+    async def step(engine: Any, name: str, shard: Shard, x: Any) -> Array:
         before = json.loads(json.dumps(state))
-        result, returned = await getattr(engine, name)(request_id, shard, given, state)
+        result, returned = await getattr(engine, name)(request_id, shard, x, state)
         check_state(before, returned)
         assert isinstance(result, np.ndarray)
         return result

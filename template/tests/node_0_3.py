@@ -124,19 +124,19 @@ class Node:
 
     def answers(self, *tasks: str) -> dict[str, Answer]:
         """What comes of these requests, until each has ended."""
-        found = {task: Answer() for task in tasks}
+        replies = {task: Answer() for task in tasks}
         ends = ("FinishedResponse", "CancelledResponse")
-        while not all(each.events and each.end in ends for each in found.values()):
-            [*_, event] = self.until(lambda event: event["task"] in found)
-            found[event["task"]].events.append(event)
-        return found
+        while not all(each.events and each.end in ends for each in replies.values()):
+            [*_, event] = self.until(lambda event: event["task"] in replies)
+            replies[event["task"]].events.append(event)
+        return replies
 
     def ask(self, content: str = "Hi", task: str = "", **params: Any) -> Answer:
         """One request, greedy where `params` say nothing else."""
         task = task or f"task {next(self._numbers)}"
         messages = [{"role": "user", "content": content}]
-        given = {"chat_template_messages": messages, "temperature": 0.0, "max_output_tokens": 40}
-        self.send(ask=task, **given | params)
+        fields = {"chat_template_messages": messages, "temperature": 0.0, "max_output_tokens": 40}
+        self.send(ask=task, **fields | params)
         return self.answers(task)[task]
 
 

@@ -29,9 +29,9 @@ PINS = {
 
 def requirements():
     """What a plain install of this plugin asks for on exo's Python."""
-    found = map(Requirement, importlib.metadata.requires(PROJECT) or [])
+    needs = map(Requirement, importlib.metadata.requires(PROJECT) or [])
     exos = {"extra": "", "python_version": "3.12", "python_full_version": "3.12.0"}
-    return [r for r in found if r.marker is None or r.marker.evaluate(exos)]
+    return [r for r in needs if r.marker is None or r.marker.evaluate(exos)]
 
 
 def test_exo_is_not_a_dependency():

@@ -10,9 +10,9 @@ from prometheus_client.metrics import MetricWrapperBase
 def test_the_metrics_are_in_exos_registry_and_carry_this_plugins_prefix():
     importlib.import_module("exo.inference.rkllm.metrics")  # has rkllm_server_up
     metrics = importlib.import_module(f"{PACKAGE}.kit.metrics")
-    names = {found.name for found in REGISTRY.collect()}
-    made = [found for found in vars(metrics).values() if isinstance(found, MetricWrapperBase)]
-    own = {found.describe()[0].name for found in made}
+    names = {metric.name for metric in REGISTRY.collect()}
+    made = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+    own = {metric.describe()[0].name for metric in made}
     assert len(own) >= 7
     assert own <= names
     assert all(name.startswith(f"{PACKAGE}_") for name in own)

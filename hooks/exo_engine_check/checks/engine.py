@@ -102,9 +102,9 @@ class EX304(Check):
             made = _decorators(node)
             if made - {"staticmethod", "classmethod", "override", "abstractmethod"}:
                 continue
-            given = [None] * (count + ("staticmethod" not in made))
+            defaults = [None] * (count + ("staticmethod" not in made))
             try:
-                _signature(node).bind(*given, **dict.fromkeys(keywords))
+                _signature(node).bind(*defaults, **dict.fromkeys(keywords))
             except TypeError as error:
                 message = f"{name}() does not take what exo gives ({where}): {error}"
                 yield Fault(module.place(node), message)
@@ -133,9 +133,9 @@ class EX307(Check):
         for engine in plugin.engines:
             for module, call in engine.calls:
                 if ast.unparse(call.func).endswith("downloader.ensure_shard"):
-                    given = len(call.args) + len(call.keywords)
-                    if given != 2 and not any(isinstance(a, ast.Starred) for a in call.args):
-                        message = f"the downloader gets {given}, and takes 2 arguments"
+                    count = len(call.args) + len(call.keywords)
+                    if count != 2 and not any(isinstance(a, ast.Starred) for a in call.args):
+                        message = f"the downloader gets {count}, and takes 2 arguments"
                         yield Fault(module.place(call), message)
 
 

@@ -68,10 +68,10 @@ class Driver:
         """One answer over as many nodes as there are engines."""
         request_id, shards, ids = self.request_id(), self.shards(len(engines)), Answer()
 
-        async def step(engine: Any, name: str, shard: Any, given: Any) -> Any:
+        async def step(engine: Any, name: str, shard: Any, previous: Any) -> Any:
             if engine is not engines[0]:
-                ids.sent.add(given.dtype.kind)
-            x = await self.step(engine, name, request_id, shard, given)
+                ids.sent.add(previous.dtype.kind)
+            x = await self.step(engine, name, request_id, shard, previous)
             if engine is engines[-1]:
                 ids.keep(x)
             return x
@@ -85,10 +85,10 @@ class Driver:
     async def first(self, engine: Any, shard: Any, request_id: str) -> Any:
         return await self.step(engine, "infer_prompt", request_id, shard, self.device.prompt)
 
-    async def step(self, engine: Any, name: str, request_id: str, shard: Any, given: Any) -> Any:
+    async def step(self, engine: Any, name: str, request_id: str, shard: Any, x: Any) -> Any:
         """One step, with exo's empty state."""
         state: dict[str, Any] = {}
-        made = await getattr(engine, name)(request_id, shard, given, state)
+        made = await getattr(engine, name)(request_id, shard, x, state)
         if not isinstance(made, tuple) or len(made) != 2:
             raise BrokenError(f"{name}() gives {shorten(made)}, not an array and the state")
         array, back = made

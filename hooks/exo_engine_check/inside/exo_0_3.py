@@ -86,12 +86,12 @@ class Node:
     @functools.cached_property
     def card(self) -> Any:
         """The card of the model that answers; its layers are those of the device's files."""
-        wanted, cards = str(getattr(self.handle, "model", "")), self.cards
+        model, cards = str(getattr(self.handle, "model", "")), self.cards
         if not cards:
             raise BrokenError("the plugin offers exo 0.3 no model")
         # An id of exo 0.0's is one of exo 0.3's with the engine's name behind it.
         names = {str(card["model_id"]).partition("/")[2]: card for card in cards}
-        fit = [name for name in names if wanted == name or wanted.startswith(f"{name}-")]
+        fit = [name for name in names if model == name or model.startswith(f"{name}-")]
         values = names[max(fit, key=len)] if fit else cards[0]
         if (config := self.folder / "config.json").is_file():
             layers = json.loads(config.read_text(encoding="utf-8")).get("num_hidden_layers")
@@ -152,10 +152,10 @@ class Runner:
         self.cancels, to_cancel = channel()
         self.bound, self.instance = bound(card)
         logger = getattr(load("exo.worker.runner.bootstrap"), "logger", logging.getLogger())
-        given = (self.bound, to_us, to_do, to_cancel, logger)
+        arguments = (self.bound, to_us, to_do, to_cancel, logger)
         # A fork is there at once; exo spawns, and so imports the plugin anew.
         process = multiprocessing.get_context("fork").Process
-        self.process = process(target=node.plugin.entrypoint, args=given, daemon=True)
+        self.process = process(target=node.plugin.entrypoint, args=arguments, daemon=True)
         with audit.own_forks():
             self.process.start()
 
@@ -181,7 +181,7 @@ class Runner:
         """Send a request; the id of its reply."""
         tasks, types = load("exo.shared.types.tasks"), load("exo.shared.types.text_generation")
         prompt = str(getattr(self.node.handle, "prompt", "Hello, exo"))
-        given = {
+        defaults = {
             "model": self.bound.bound_shard.model_card.model_id,
             "input": [],
             "chat_template_messages": [{"role": "user", "content": prompt}],
@@ -192,7 +192,7 @@ class Runner:
         if hasattr(self.instance, "instance_id"):
             fields["command_id"] = load("exo.shared.types.common").CommandId(task_id)
         self.replies[task_id] = Reply()
-        values = types.TextGenerationTaskParams(**given | params)
+        values = types.TextGenerationTaskParams(**defaults | params)
         self._send("TextGeneration", task_id=task_id, task_params=values, **fields)
         return str(task_id)
 

@@ -42,10 +42,10 @@ class Peer:
     addr = description = id
     health_check = connect = disconnect = is_connected
 
-    async def take(self, *given: Any, **_: Any) -> None:
+    async def take(self, *arguments: Any, **_: Any) -> None:
         if not self.reached:
             raise OSError("connection refused")
-        self.tensors += [part for part in given if hasattr(part, "dtype")]
+        self.tensors += [part for part in arguments if hasattr(part, "dtype")]
 
     send_prompt = send_tensor = send_result = send_opaque_status = take
 
@@ -140,9 +140,9 @@ async def _failed(driver: Driver, device: Device, node: Any, step: int) -> tuple
         device.fail()
         return tensor
 
-    async def infer_tensor(*given: Any, **named: Any) -> Any:
+    async def infer_tensor(*arguments: Any, **named: Any) -> Any:
         try:
-            return await step_of_engine(*given, **named)
+            return await step_of_engine(*arguments, **named)
         except Exception as error:
             failed.append(error)
             raise

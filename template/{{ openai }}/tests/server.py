@@ -101,7 +101,7 @@ class OpenAIServer(FakeServer):
         ids: list[int] = self.fast.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _said(self, ids: list[int]) -> str:
+    def _text_of(self, ids: list[int]) -> str:
         assert self.fast is not None
         return self.fast.decode(ids, skip_special_tokens=True)
 
@@ -120,8 +120,8 @@ class OpenAIServer(FakeServer):
         self.answered.append(body)
         if self.refusals:
             status, after = self.refusals.pop(0)
-            said = "maximum context length is 64 tokens" if status == 400 else "come again"
-            return error(said, status, **({"Retry-After": after} if after else {}))
+            reason = "maximum context length is 64 tokens" if status == 400 else "come again"
+            return error(reason, status, **({"Retry-After": after} if after else {}))
         fault = self.take(*FAULTS)
         if fault == "error_body":
             return web.json_response({"error": {"message": "out of memory"}})
@@ -138,11 +138,11 @@ class OpenAIServer(FakeServer):
         self, request: web.Request, path: str, body: dict[str, Any], ids: list[int], fault: str
     ) -> web.StreamResponse:
         limit = limit_of(body)
-        finish, kept = ("stop" if len(ids) <= limit else "length"), ids[:limit]
+        finish, output = ("stop" if len(ids) <= limit else "length"), ids[:limit]
         end = self.ids(self.eos)
         if finish == "stop":
-            kept = kept + end * {"no_eos": 0, "two_eos": 2}.get(fault, 1)
-        events = self._events(path, body, kept, finish)
+            output = output + end * {"no_eos": 0, "two_eos": 2}.get(fault, 1)
+        events = self._events(path, body, output, finish)
         if fault == "comments":
             ping = b": ping\r\n\r\nevent: x\r\n"
             events = [ping + e.replace(b"\n\n", b"\r\n\r\n") for e in events]
@@ -165,34 +165,34 @@ class OpenAIServer(FakeServer):
             raise
 
     def _events(self, path: str, body: dict[str, Any], ids: list[int], finish: str) -> list[bytes]:
-        found: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
         sent = 0
         if path == "/v1/chat/completions" and self.thinks:
-            found.append(choice(delta={self.thinks_in: self.thinks}))
+            answers.append(choice(delta={self.thinks_in: self.thinks}))
         for n in range(0, len(ids), self.chunk):
             new = ids[n : n + self.chunk]
-            text = self._said(ids[: n + len(new)])
+            text = self._text_of(ids[: n + len(new)])
             whole = "" if text.endswith("\ufffd") else text[sent:]
             if path == "/completion":
                 if text.endswith("\ufffd"):
                     continue  # the ids of half a character are lost
                 count = n + len(new)
-                found.append({"content": whole, "tokens": new[-1:], "tokens_predicted": count})
+                answers.append({"content": whole, "tokens": new[-1:], "tokens_predicted": count})
             elif path == "/generate":
                 meta = {"completion_tokens": n + len(new), "finish_reason": None}
                 so_far = [5, *ids[: n + len(new)]]  # the prompt's last id before them
-                found.append({"text": text, "output_ids": so_far, "meta_info": meta})
+                answers.append({"text": text, "output_ids": so_far, "meta_info": meta})
             elif path == "/v1/chat/completions":
-                found.append(choice(delta={"content": whole}))
+                answers.append(choice(delta={"content": whole}))
             else:
-                found.append(self._completion(body, new, whole))
+                answers.append(self._completion(body, new, whole))
             sent += len(whole)
-        return [sse(e) for e in found] + [self._last(path, len(ids), finish)]
+        return [sse(e) for e in answers] + [self._last(path, len(ids), finish)]
 
     def _completion(self, body: dict[str, Any], ids: list[int], text: str) -> dict[str, Any]:
         if self.kind == "vllm" and body.get("return_token_ids"):
-            given = {"logprobs": logprobs(ids, body["logprobs"])} if "logprobs" in body else {}
-            return choice(text=text, token_ids=ids, **given)
+            extra = {"logprobs": logprobs(ids, body["logprobs"])} if "logprobs" in body else {}
+            return choice(text=text, token_ids=ids, **extra)
         if self.kind == "old-vllm" and body.get("return_tokens_as_token_ids"):
             return choice(text=text, logprobs={"tokens": [f"token_id:{i}" for i in ids]})
         if self.kind == "tensorrt-llm" and body.get("detokenize") is False:

@@ -111,7 +111,7 @@ class RkllmServer(FakeServer):
             return _line({"model": model, "message": message, "done": False} | more)
 
         fault = "" if _is_short(body) else self.take(*FAULTS)
-        own = faulty(fault, self._asked(body))[:limit]
+        own = faulty(fault, self._fields(body))[:limit]
         pieces, self.left = [*self.left, *own], []
         if len(own) == limit:
             self.left = [pieces.pop()]
@@ -127,7 +127,7 @@ class RkllmServer(FakeServer):
             self._dead.add(model)
             raise
 
-    def _asked(self, body: dict[str, Any]) -> list[str]:
+    def _fields(self, body: dict[str, Any]) -> list[str]:
         if not _is_short(body):
             return self.next_answer()
         return ["OK "] * 1000 if self.talks_on else ["OK", "."]

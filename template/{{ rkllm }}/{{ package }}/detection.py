@@ -14,8 +14,8 @@ def detect_device(root: Path = Path("/")) -> str | None:
     except OSError:
         names = []
     chips = {name.rpartition(b",")[2].decode("ascii", "replace") for name in names}
-    found = next((chip for chip in _CHIPS if chip in chips), None)
-    return found or ("rockchip-npu" if library(root) else None)
+    name = next((chip for chip in _CHIPS if chip in chips), None)
+    return name or ("rockchip-npu" if library(root) else None)
 
 
 def library(root: Path = Path("/")) -> Path | None:

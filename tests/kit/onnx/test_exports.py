@@ -224,10 +224,10 @@ def test_which_of_several_exports_is_asked_for(folder, tmp_path, set_):
 def test_only_the_wanted_files_are_asked_for(set_, asked, wanted, other):
     from fnmatch import fnmatch
 
-    from exo_kit.kit.onnx.export_files import wanted_files
+    from exo_kit.kit.onnx.export_files import needed_files
 
     set_("EXPORT", asked)
-    patterns = wanted_files()
+    patterns = needed_files()
     for name in wanted:
         assert any(fnmatch(name, pattern) for pattern in patterns)
     assert not any(fnmatch(other, pattern) for pattern in patterns)

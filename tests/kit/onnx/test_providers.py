@@ -210,7 +210,7 @@ def test_provider_options_are_read(text, found):
 def test_settings_that_are_wrong_are_named(set_, name, value, says):
     set_(name, value)
     with pytest.raises(SettingError, match=f"{PREFIX}{name} .*{says}"):
-        plan.planned() if name != "EXPORT" else plan.export_asked()
+        plan.planned() if name != "EXPORT" else plan.export_setting()
 
 
 def test_options_reach_the_provider(monkeypatch):

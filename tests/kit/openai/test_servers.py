@@ -79,8 +79,8 @@ async def test_a_tensorrt_whose_ids_mean_something_else_is_spoken_to_in_text(
     host, server, monkeypatch
 ):
     server.kind = "tensorrt-llm"
-    said = server._said
-    monkeypatch.setattr(server, "_said", lambda ids: said([i + 1 for i in ids]))
+    text_of = server._text_of
+    monkeypatch.setattr(server, "_text_of", lambda ids: text_of([i + 1 for i in ids]))
     await host.load()
     assert spoken_to(host) == "text"
 

@@ -46,7 +46,7 @@ async def test_the_hosts_limit_ends_an_answer_whole(host, server, kind):
 def test_the_servers_count_tells_the_end_where_a_character_is_several_tokens(
     count, finish, ran_out
 ):
-    answer = Answer(limit=3, asked=5)
+    answer = Answer(limit=3, most=5)
     pieces = answer.feed(Chunk("\u4f60")) + answer.feed(Chunk("a"))
     pieces += [*answer.feed(Chunk(final=True, count=count)), answer.end(dialects.Rkllama)]
     assert "".join(piece.text for piece in pieces) == "\u4f60a"

@@ -2,13 +2,13 @@
 
 import pytest
 
-from exo_kit.kit.server.address import Address, AddressError, clean, shown
+from exo_kit.kit.server.address import Address, AddressError, clean, origin
 from exo_kit.kit.server.settings import Environment
 from exo_kit.kit.settings import SettingError
 
 
 @pytest.mark.parametrize(
-    ("text", "url", "shown", "user"),
+    ("text", "url", "origin", "user"),
     [
         ("http://board:8080/", "http://board:8080", "http://board:8080", None),
         ("https://x/some/path/v1/", "https://x/some/path", "https://x", None),
@@ -18,9 +18,9 @@ from exo_kit.kit.settings import SettingError
         ("http://me:p%40ss@x", "http://x", "http://x", ("me", "p@ss")),
     ],
 )
-def test_an_address_is_taken_apart(text, url, shown, user):
+def test_an_address_is_taken_apart(text, url, origin, user):
     address = Address.parse(text)
-    assert (address.url, address.shown, address.user) == (url, shown, user)
+    assert (address.url, address.origin, address.user) == (url, origin, user)
     assert user is None or user[1] not in repr(address)
 
 
@@ -52,8 +52,8 @@ def test_an_odd_address_is_refused_without_its_secrets(text):
 
 
 def test_only_scheme_host_and_port_are_shown():
-    assert shown("https://me:pass@host:1/path?key=k#f") == "https://host:1"
-    assert shown("me:pass@host/path") == "host"
+    assert origin("https://me:pass@host:1/path?key=k#f") == "https://host:1"
+    assert origin("me:pass@host/path") == "host"
 
 
 def test_words_come_on_one_line_and_cut():

@@ -165,7 +165,9 @@ class EX812(Check):
             def reuse(self: Any, request_id: str, other: str, length: int) -> None:
                 plain(self, request_id, other, length)
                 if not outcomes:
-                    outcomes.append(_shares(driver, self, lambda *given: plain(self, *given)))
+                    outcomes.append(
+                        _shares(driver, self, lambda *arguments: plain(self, *arguments))
+                    )
 
             return reuse
 

@@ -41,8 +41,8 @@ def _streamed(driver: Driver, ids: list[int]) -> str:
     api, request_id = driver.exo.load(host.API), driver.request_id()
     for n, token in enumerate(ids, 1):
         finish = "stop" if n == len(ids) else None
-        given = (chat, tokenizer, "", request_id, [token], True, finish, "chat.completion")
-        text += str(api.generate_completion(*given)["choices"][0]["delta"]["content"])
+        arguments = (chat, tokenizer, "", request_id, [token], True, finish, "chat.completion")
+        text += str(api.generate_completion(*arguments)["choices"][0]["delta"]["content"])
     return text
 
 

@@ -29,9 +29,9 @@ class EX400(Check):
             if entry["group"] != "exo.inference_engines":
                 continue
             module, _, name = entry["value"].rpartition(":")
-            given = tuple(loaders.get(entry["name"], ("nothing", ""))[:2])
-            if given != (module, name):
-                yield f"exo's discovery of the engine {entry['name']} gives {':'.join(given)}"
+            loader = tuple(loaders.get(entry["name"], ("nothing", ""))[:2])
+            if loader != (module, name):
+                yield f"exo's discovery of the engine {entry['name']} gives {':'.join(loader)}"
         if "exo.models" in groups and not cards:
             yield "exo's discovery drops the models: they are no dict, or empty, or can't be loaded"
         if len(detectors) < groups.count("exo.device_detectors"):

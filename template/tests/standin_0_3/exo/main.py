@@ -108,8 +108,8 @@ class Node:
         self.runner.tasks.send(OtherTask(task_id=TaskId("load"), kind="LoadModel"))
 
     async def _download(self, shard: PipelineShardMetadata) -> None:
-        async def progress(_: Any, told: Any) -> None:
-            say(told.status, "", [told.downloaded.in_bytes, told.total.in_bytes])
+        async def progress(_: Any, event: Any) -> None:
+            say(event.status, "", [event.downloaded.in_bytes, event.total.in_bytes])
 
         downloader = exo_shard_downloader()
         downloader.on_progress(progress)

@@ -106,10 +106,10 @@ def _models_0_3(plugin: Plugin) -> Result:
     """Which models are whole on this machine, as exo 0.3 is told."""
     from ..hosts.exo_0_3.cards import offers
 
-    found = offers(plugin)
-    lacks = [f"{offer.name}: not here: {offer.missing}." for offer in found if offer.missing]
-    text = f"{len(found)} for exo 0.3, {len(found) - len(lacks)} of them here"
-    return Result(text, OK if len(lacks) < len(found) else NOTE, " ".join(lacks))
+    offered = offers(plugin)
+    lacks = [f"{offer.name}: not here: {offer.missing}." for offer in offered if offer.missing]
+    text = f"{len(offered)} for exo 0.3, {len(offered) - len(lacks)} of them here"
+    return Result(text, OK if len(lacks) < len(offered) else NOTE, " ".join(lacks))
 
 
 def check_entry_points(plugin: Plugin) -> Result:

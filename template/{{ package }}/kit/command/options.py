@@ -64,12 +64,12 @@ def tools(name: str) -> list[dict[str, Any]]:
         raise argparse.ArgumentTypeError(f"{name} can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{name} is no JSON ({error})") from None
-    found = content.get("tools") if isinstance(content, dict) else content
-    if not isinstance(found, list) or not all(_named(tool) for tool in found):
+    entries = content.get("tools") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not all(_named(tool) for tool in entries):
         raise argparse.ArgumentTypeError(
             f'{name} has no list of tools, each {{"type": "function", "function": {{"name": ...}}}}'
         )
-    return [t if "function" in t else {"type": "function", "function": t} for t in found]
+    return [t if "function" in t else {"type": "function", "function": t} for t in entries]
 
 
 def _named(tool: Any) -> bool:

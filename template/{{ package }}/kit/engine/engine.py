@@ -206,8 +206,8 @@ class Engine:
             async with aclosing(
                 self._stream(request, state) if answers else self._decode(request)
             ) as pieces:
-                async for given in pieces:
-                    for piece in output.feed(given, state.reused):
+                async for one in pieces:
+                    for piece in output.feed(one, state.reused):
                         yield piece
                     if output.finished:
                         break

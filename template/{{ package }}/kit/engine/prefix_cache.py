@@ -45,7 +45,7 @@ class PrefixCache:
         self._able = self._reuses = reuses and allowed != 0
         self._limit = allowed or default_limit()
         self._running: dict[str, RequestState] = {}
-        self._kept: OrderedDict[str, RequestState] = OrderedDict()
+        self._states: OrderedDict[str, RequestState] = OrderedDict()
         self._running_bytes = self._kept_bytes = 0
 
     def begin(self, request: RequestState, x: Array) -> Match | None:
@@ -63,13 +63,13 @@ class PrefixCache:
 
     def _longest(self, x: Array) -> Match | None:
         best, length = None, 0
-        for request in [*self._running.values(), *self._kept.values()]:
+        for request in [*self._running.values(), *self._states.values()]:
             if (same := _same_rows(request, x[0, :-1], length)) > length:
                 best, length = request, same
         if best is None:
             return None
-        if best.id in self._kept:
-            self._kept.move_to_end(best.id)
+        if best.id in self._states:
+            self._states.move_to_end(best.id)
         outputs = _joined(best.prompt_outputs)[None, :length] if best.prompt_outputs else None
         return Match(best.id, length, outputs)
 
@@ -98,15 +98,15 @@ class PrefixCache:
         if not keep or request.prompt is None or request.cached < BLOCK:
             return [request.id, *self._fit()]
         prompt = request.prompt[: request.cached]
-        shorter = [k for k, other in self._kept.items() if _covers(prompt, other)]
+        shorter = [k for k, other in self._states.items() if _covers(prompt, other)]
         gone = [name for other in shorter for name in self.drop(other)]
-        self._kept[request.id] = request
+        self._states[request.id] = request
         self._kept_bytes += request.bytes
         return gone + self._fit()
 
     def drop(self, request_id: str) -> list[str]:
         """Let an ended request's state go, if it is kept."""
-        if (request := self._kept.pop(request_id, None)) is None:
+        if (request := self._states.pop(request_id, None)) is None:
             return []
         self._kept_bytes -= request.bytes
         return [request_id]
@@ -114,13 +114,13 @@ class PrefixCache:
     def off(self) -> list[str]:
         """The loaded model's states can't be taken over: none is kept. Gives the ids that go."""
         self._reuses = False
-        return [name for request_id in [*self._kept] for name in self.drop(request_id)]
+        return [name for request_id in [*self._states] for name in self.drop(request_id)]
 
     def clear(self) -> None:
         """The device is closed: it holds nothing any more."""
         self._reuses = self._able
         self._running.clear()
-        self._kept.clear()
+        self._states.clear()
         self._running_bytes = self._kept_bytes = 0
         self._fit()
 
@@ -131,10 +131,10 @@ class PrefixCache:
     def _fit(self) -> list[str]:
         """Drop what is kept until the rest fits, and show what there is."""
         gone: list[str] = []
-        while self._kept and (
-            self._running_bytes + self._kept_bytes > self._limit or len(self._kept) > MOST_KEPT
+        while self._states and (
+            self._running_bytes + self._kept_bytes > self._limit or len(self._states) > MOST_KEPT
         ):
-            gone += self.drop(next(iter(self._kept)))
+            gone += self.drop(next(iter(self._states)))
         _IN_FLIGHT.set(self._running_bytes)
         _KEPT.set(self._kept_bytes)
         return gone

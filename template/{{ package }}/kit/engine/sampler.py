@@ -246,8 +246,8 @@ def _largest(values: Values, count: int) -> np.float32:
     """The count-th largest; none reaches that of 0."""
     if not count:
         return np.float32(np.inf)
-    found: np.float32 = np.partition(values, -count)[-count]
-    return found
+    least: np.float32 = np.partition(values, -count)[-count]
+    return least
 
 
 def _least(weights: Values, mass: float) -> np.float32:

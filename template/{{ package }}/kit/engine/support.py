@@ -27,14 +27,14 @@ class Support:
         """What doctor says of it; nothing where all of a request counts."""
         refused = [name for name in self._unsupported if name in _REFUSED]
         unheeded = [name for name in self._unsupported if name not in _REFUSED]
-        said = [f"it refuses requests with {' or '.join(refused)}"] if refused else []
-        said += [f"of a request it does not heed {', '.join(unheeded)}"] if unheeded else []
-        return "; ".join(said)
+        parts = [f"it refuses requests with {' or '.join(refused)}"] if refused else []
+        parts += [f"of a request it does not heed {', '.join(unheeded)}"] if unheeded else []
+        return "; ".join(parts)
 
     def check(self, request: Request, model: str) -> None:
         """Raise RequestError where the answer can't be what is wanted; warn of the rest."""
-        wanted = _departing(request.sampling) | ({"tools"} if request.tools else set())
-        self._check(wanted & set(self._unsupported), model, "this engine's backend")
+        departures = _departing(request.sampling) | ({"tools"} if request.tools else set())
+        self._check(departures & set(self._unsupported), model, "this engine's backend")
 
     def check_sampled(self, request: Request, model: str) -> None:
         """The same for a device that gives the next id, and so samples by itself."""

@@ -54,9 +54,9 @@ def step_output(output: Any, ends: bool, end_id: int) -> Array:
     return output
 
 
-def _wrong(given: str) -> ContractError:
+def _wrong(value: str) -> ContractError:
     return ContractError(
-        f"step() in backend.py gave {given}. It gives logits (1, 1 or S, V) float32, or the next "
+        f"step() in backend.py gave {value}. It gives logits (1, 1 or S, V) float32, or the next "
         "id (1, 1) int64, or hidden states (1, S, D) float32 before the last layers"
     )
 

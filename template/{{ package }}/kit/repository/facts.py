@@ -66,8 +66,8 @@ class Facts:
         """How many layers the model has. Raises RepositoryError."""
         usual = _LAYERS.get(str(self.text.get("model_type")))
         named = self.text.get("num_hidden_layers", usual), self.decoder.get("num_hidden_layers")
-        if found := next(filter(None, map(count, named)), None):
-            return found
+        if number := next(filter(None, map(count, named)), None):
+            return number
         raise RepositoryError(
             f"{self.folder} has no config.json with num_hidden_layers. A folder is wanted as the "
             "Hugging Face hub has it"
@@ -124,21 +124,21 @@ class Facts:
         for name in _EXTRA:
             extra = self._named.get(name)
             added += extra.values() if isinstance(extra, dict) else _list(extra)
-        found: dict[str, dict[str, Any]] = {}
+        tokens: dict[str, dict[str, Any]] = {}
         for token in added:
             if text := _content(token):
-                found.setdefault(text, {"content": text} | _flags(token))
-        return list(found.values())
+                tokens.setdefault(text, {"content": text} | _flags(token))
+        return list(tokens.values())
 
     @property
     def end_ids(self) -> list[int]:
         """The ids that end an answer, of every file that can name one; the tokenizer's is apart."""
         generation = read_json(self.folder / "generation_config.json")
-        given: list[Any] = []
+        values: list[Any] = []
         for place in (generation, self.text, self.config, self.genai):
             value = place.get("eos_token_id")
-            given += value if isinstance(value, list) else [value]
-        return list(dict.fromkeys(i for i in given if type(i) is int and 0 <= i <= LARGEST_ID))
+            values += value if isinstance(value, list) else [value]
+        return list(dict.fromkeys(i for i in values if type(i) is int and 0 <= i <= LARGEST_ID))
 
     @property
     def chat_template(self) -> str | None:
@@ -173,11 +173,11 @@ class Facts:
 
     def no_weights(self, read: str) -> str:
         """A sentence for a folder without the weights that are read: what is there instead."""
-        found = [p.name for kind in _OTHER_WEIGHTS for p in sorted(self.folder.glob(kind))]
-        if not found:
+        others = [p.name for kind in _OTHER_WEIGHTS for p in sorted(self.folder.glob(kind))]
+        if not others:
             return f"{self.folder} has neither {read}; the model's weights are in one of them"
         return (
-            f"{self.folder} has {found[0]} and neither {read}, which alone are read. Take a "
+            f"{self.folder} has {others[0]} and neither {read}, which alone are read. Take a "
             "repository that has them, or make them with transformers: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )

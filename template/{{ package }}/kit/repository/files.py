@@ -115,8 +115,8 @@ def hub_bytes(repository: str, patterns: Sequence[str]) -> int:
         listed = api.model_info(repository, files_metadata=True).siblings or []
     except Exception as error:  # the hub's own kinds
         raise RepositoryError(f"{repository} can't be fetched: {_refusal(error)}") from error
-    wanted = [file for file in listed if any(fnmatch(file.rfilename, p) for p in patterns)]
-    return sum(file.size or 0 for file in wanted)
+    matches = [file for file in listed if any(fnmatch(file.rfilename, p) for p in patterns)]
+    return sum(file.size or 0 for file in matches)
 
 
 def fetched_bytes(repository: str) -> int:
@@ -134,8 +134,8 @@ def _cached(repository: str, name: str) -> Path | None:
     """A file in the hub's cache."""
     if not _cache_of(repository).is_dir():
         return None  # what looks further takes half a second to import
-    found: Any = import_module("huggingface_hub").try_to_load_from_cache(repository, name)
-    return Path(found) if isinstance(found, str) else None
+    path: Any = import_module("huggingface_hub").try_to_load_from_cache(repository, name)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _instead(repository: str) -> str:

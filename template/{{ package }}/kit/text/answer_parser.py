@@ -32,19 +32,19 @@ class AnswerParser:
         if thinking:
             self._reasoning.skip()
             self.reasoning_tokens += tokens
-            shown = [(text, True)] if text else []
-            return shown + ([(rest, False)] if last and (rest := self._rest()) else [])
+            runs = [(text, True)] if text else []
+            return runs + ([(rest, False)] if last and (rest := self._rest()) else [])
         inside = self._reasoning.inside
         parts = self._reasoning.feed(text, last)
         inside = inside or self._reasoning.inside or any(part.thinking for part in parts)
         self._count(tokens, inside)
-        shown = []
+        runs = []
         for part in parts:
             seen = part.text if self._tools is None or part.thinking else self._tools.feed(part)
-            shown.append((seen, part.thinking))
+            runs.append((seen, part.thinking))
         if last:
-            shown.append((self._rest(), False))
-        return [(seen, inside) for seen, inside in shown if seen]
+            runs.append((self._rest(), False))
+        return [(seen, inside) for seen, inside in runs if seen]
 
     def _rest(self) -> str:
         return self._tools.rest() if self._tools is not None else ""

@@ -85,11 +85,11 @@ class ChatTemplate:
         return _cut(text) if continue_final_message else text
 
     def _render(self, values: dict[str, Any], seconds: float) -> str:
-        asked = {"values": values, "most": MOST_CHARACTERS, "now": datetime.now().isoformat()}
+        request = {"values": values, "most": MOST_CHARACTERS, "now": datetime.now().isoformat()}
         with self._lock:
             if self._process is None:
                 self._start()
-            return self._ask(asked, seconds)
+            return self._ask(request, seconds)
 
     def _start(self) -> None:
         try:
@@ -105,12 +105,12 @@ class ChatTemplate:
         self._end = weakref.finalize(self, _ended, self._process)
         self._ask({"source": self._source}, LOAD_SECONDS)
 
-    def _ask(self, asked: dict[str, Any], seconds: float) -> str:
+    def _ask(self, request: dict[str, Any], seconds: float) -> str:
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        line = json.dumps(asked | {"seconds": max(seconds, 0.001)}).encode() + b"\n"
+        line = json.dumps(request | {"seconds": max(seconds, 0.001)}).encode() + b"\n"
         answer: dict[str, str] = {}
         try:
             with suppress(BrokenPipeError):

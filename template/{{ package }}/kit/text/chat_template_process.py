@@ -80,13 +80,13 @@ class _Renderer:
         self._environment = _environment()
         self._template: Template | None = None
 
-    def answer(self, asked: dict[str, Any]) -> dict[str, str]:
+    def answer(self, request: dict[str, Any]) -> dict[str, str]:
         """The prompt, or why there is none. A template can fail in any way."""
         try:
-            if "source" in asked:
-                self._template = self._environment.from_string(asked["source"])
+            if "source" in request:
+                self._template = self._environment.from_string(request["source"])
                 return {"text": ""}
-            return {"text": self._rendered(asked)}
+            return {"text": self._rendered(request)}
         except _TooLongError as error:
             return {"bound": str(error)}
         except MemoryError:
@@ -94,15 +94,15 @@ class _Renderer:
         except Exception as error:
             return {"refused": str(error)[:1000] or type(error).__name__}
 
-    def _rendered(self, asked: dict[str, Any]) -> str:
+    def _rendered(self, request: dict[str, Any]) -> str:
         assert self._template is not None
-        pieces, left = [], asked["most"]
-        values = asked["values"] | {"strftime_now": _strftime(asked["now"])}
+        pieces, left = [], request["most"]
+        values = request["values"] | {"strftime_now": _strftime(request["now"])}
         for piece in self._template.generate(**values):
             pieces.append(piece)
             left -= len(piece)
             if left < 0:
-                raise _TooLongError(f"writes more than {asked['most']} characters")
+                raise _TooLongError(f"writes more than {request['most']} characters")
         return "".join(pieces)
 
 
@@ -121,10 +121,10 @@ def main() -> None:
     renderer = _Renderer()
     with open(os.devnull, "w", encoding="utf-8") as nowhere, suppress(BrokenPipeError):
         for line in sys.stdin.buffer:
-            asked = json.loads(line)
+            request = json.loads(line)
             # A thread of C code, which ends the process whatever Python is doing.
-            faulthandler.dump_traceback_later(asked["seconds"], exit=True, file=nowhere)
-            answer = json.dumps(renderer.answer(asked)).encode()
+            faulthandler.dump_traceback_later(request["seconds"], exit=True, file=nowhere)
+            answer = json.dumps(renderer.answer(request)).encode()
             faulthandler.cancel_dump_traceback_later()
             sys.stdout.buffer.write(answer + b"\n")
             sys.stdout.buffer.flush()

@@ -33,7 +33,7 @@ class Detokenizer:
     ) -> None:
         self._decode, self._is_byte, self._replaced = decode, is_byte, replaced
         self._ids: list[int] = []
-        self._shown = ""  # of these ids' text
+        self._output = ""  # of these ids' text
         self._new = 0  # ids at the end, of which nothing was shown
         self._run = 0  # byte tokens at the end
 
@@ -55,17 +55,17 @@ class Detokenizer:
         end = len(self._ids) - self._run
         text = self._decode(self._ids[:end])
         whole = self._whole(text)
-        shown = self._show(text, whole)
-        if shown:  # half a character behind it has less ids than a whole one
+        output = self._show(text, whole)
+        if output:  # half a character behind it has less ids than a whole one
             half = min(self._new - self._run, _LONGEST - 1) if whole < len(text) else 0
             self._new = self._run + half
         if len(self._ids) > CONTEXT + self._run:
             self._shorten(text, self._ids[end:])
-        return shown
+        return output
 
     def _show(self, text: str, end: int) -> str:
         """What is new of a text up to its end."""
-        new, self._shown = text[len(self._shown) : end], text[: max(end, len(self._shown))]
+        new, self._output = text[len(self._output) : end], text[: max(end, len(self._output))]
         return new
 
     def _whole(self, text: str) -> int:
@@ -86,9 +86,9 @@ class Detokenizer:
         for count in range(CONTEXT // 2, CONTEXT // 2 + _LONGEST):
             end = self._decode(ids[-count:])
             if (end.strip() and text.endswith(end)) or len(ids) > MOST_CONTEXT:
-                hidden = len(text) - len(self._shown)
+                hidden = len(text) - len(self._output)
                 self._ids = ids[-count:] + run
-                self._shown = end[: max(len(end) - hidden, 0)]
+                self._output = end[: max(len(end) - hidden, 0)]
                 return
 
     def _flush(self) -> str:
@@ -99,10 +99,10 @@ class Detokenizer:
                 break
         else:
             half = 0
-        shown = self._show(text, len(text))
+        output = self._show(text, len(text))
         self._ids = self._ids[len(self._ids) - half :]
-        self._shown, self._new, self._run = "", half, half
-        return shown
+        self._output, self._new, self._run = "", half, half
+        return output
 
     def rest(self, cut: bool = False) -> str:
         """What is left at the end; cut: a limit ended it, and half a character is left out."""
@@ -155,12 +155,12 @@ class StopTexts:
         places = [self._held.find(stop) for stop in self._stop]
         if ends := [place for place in places if place >= 0]:
             self.found = True
-            shown, self._held = self._held[: min(ends)], ""
-            return shown
+            output, self._held = self._held[: min(ends)], ""
+            return output
         keep = overlap(self._held, self._stop)
-        shown = self._held[: len(self._held) - keep]
+        output = self._held[: len(self._held) - keep]
         self._held = self._held[len(self._held) - keep :]
-        return shown
+        return output
 
     def rest(self) -> str:
         """What was held back, when no stop text came of it."""

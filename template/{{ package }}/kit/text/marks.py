@@ -15,5 +15,5 @@ def _overlap(text: str, mark: str) -> int:
 
 def first(text: str, marks: Iterable[str]) -> tuple[int, str]:
     """Where the first of these marks begins, and which it is; (len(text), "") without any."""
-    found = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
-    return min(found, default=(len(text), ""))
+    matches = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
+    return min(matches, default=(len(text), ""))

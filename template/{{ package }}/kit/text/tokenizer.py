@@ -211,8 +211,8 @@ def _start(processor: Any) -> list[int]:
     if not isinstance(processor, dict):
         return []
     for one in processor.get("processors") or []:
-        if found := _start(one):
-            return found
+        if start := _start(one):
+            return start
     ids: list[int] = []
     for piece in processor.get("single") or []:
         if "SpecialToken" not in piece or len(ids) >= MOST_START:

@@ -55,12 +55,12 @@ class ToolCallParser:
 
     def feed(self, part: Part) -> str:
         """What is to be shown of one more part."""
-        shown = self._end_function() if part.function != self._function else ""
+        output = self._end_function() if part.function != self._function else ""
         if part.function:
             self._function = part.function
             self._arguments.append(part.text)
-            return shown
-        return shown + self._feed(part.text, last=False)
+            return output
+        return output + self._feed(part.text, last=False)
 
     def rest(self) -> str:
         """What is to be shown at the end: a call that is none, or what was held back."""
@@ -75,31 +75,31 @@ class ToolCallParser:
         return arguments
 
     def _feed(self, text: str, last: bool) -> str:
-        shown = list[str]()
+        output = list[str]()
         waiting = _slices(self._held + text)
         self._held = ""
         while waiting:
             text, self._held = self._held + waiting.pop(), ""
             while 0 < len(text) <= 2 * SLICE:
                 text = (
-                    self._read_text(text, last and not waiting, shown)
+                    self._read_text(text, last and not waiting, output)
                     if self._call is None
-                    else self._read_call(self._call, text, shown)
+                    else self._read_call(self._call, text, output)
                 )
             waiting += _slices(text)  # of a long call that is none
         if last and self._call is not None:
-            shown.append(self._call.text)
+            output.append(self._call.text)
             self._call = None
-        return "".join(shown)
+        return "".join(output)
 
-    def _read_text(self, text: str, last: bool, shown: list[str]) -> str:
+    def _read_text(self, text: str, last: bool, output: list[str]) -> str:
         """Show a text up to a call; what is left of it."""
         if self._between and not (text := self._behind_call(text, last)):
             return ""
         if self._begins and (begin := text.lstrip()).startswith("{"):
             blanks = text[: len(text) - len(begin)]
             if self._shown or len(blanks) >= MOST_BLANKS:
-                shown.append(blanks)
+                output.append(blanks)
                 blanks = ""
             self._call = _Call("", blanks)
             return begin
@@ -110,7 +110,7 @@ class ToolCallParser:
         if belongs and not mark:
             end = 0  # blanks before a call are not shown
         if not belongs or not mark:
-            shown.append(text[:end])
+            output.append(text[:end])
             self._shown = self._shown or end > 0
         if not mark:
             self._held = text[end:]
@@ -144,22 +144,22 @@ class ToolCallParser:
             self._held, text = text, ""
         return text
 
-    def _read_call(self, call: "_Call | XmlCall", text: str, shown: list[str]) -> str:
+    def _read_call(self, call: "_Call | XmlCall", text: str, output: list[str]) -> str:
         """Read on in a call; what is left of the text behind it."""
         rest = call.feed(text)
         if call.broken:  # what stands behind its first mark, or brace, is text, maybe with others
             self._call, self._begins = None, False
             whole, size = call.text, call.begin
-            shown.append(whole[:size])
+            output.append(whole[:size])
             return whole[size:]
         if rest is None:
             return ""
         self._call = None
-        if (found := self._read(call)) is None:
-            shown.append(call.text)
+        if (tool_call := self._read(call)) is None:
+            output.append(call.text)
             self._begins = False
         else:
-            self.calls.append(found)
+            self.calls.append(tool_call)
             self._between = True
         return rest
 

@@ -72,16 +72,16 @@ class XmlCall:
         return None
 
     def _read_name(self) -> bool:
-        if found := _NAME.match(self._held):
-            self.name, self._held = found[1], self._held[found.end() :]
+        if match := _NAME.match(self._held):
+            self.name, self._held = match[1], self._held[match.end() :]
             return True
         self.broken = not _MAYBE_NAME.fullmatch(self._held)
         return False
 
     def _read_key(self) -> bool:
         held = self._held.lstrip()
-        if found := _KEY.match(held):
-            self._key, self._held = found[1].strip(), held[found.end() :]
+        if match := _KEY.match(held):
+            self._key, self._held = match[1].strip(), held[match.end() :]
             return True
         begun = any(mark.startswith(held) for mark in (_PARAMETER, _END, _CLOSE_ALL))
         self.broken = not (begun or _MAYBE_KEY.fullmatch(held)) or len(self._held) > 512

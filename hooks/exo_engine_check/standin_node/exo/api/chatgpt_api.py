@@ -68,8 +68,8 @@ def generate_completion(
     made = {"id": f"chatcmpl-{request_id}", "object": object_type, "created": int(time.time())}
     made |= {"model": chat_request.model, "choices": [choice]}
     if not stream:
-        asked = len(tokenizer.encode(prompt))
-        made["usage"] = {"prompt_tokens": asked, "completion_tokens": len(tokens)}
+        prompt_tokens = len(tokenizer.encode(prompt))
+        made["usage"] = {"prompt_tokens": prompt_tokens, "completion_tokens": len(tokens)}
     return made
 
 
@@ -123,10 +123,10 @@ class ChatGPTAPI:
             return Response(500, {"detail": f"Error processing prompt: {error}"})
 
     async def _next(self, request_id: str) -> tuple[list[int], bool]:
-        found: tuple[list[int], bool] = await asyncio.wait_for(
+        event: tuple[list[int], bool] = await asyncio.wait_for(
             self.token_queues[request_id].get(), self.response_timeout
         )
-        return found
+        return event
 
     async def _stream(
         self, chat: ChatCompletionRequest, prompt: str, request_id: str, request: Any

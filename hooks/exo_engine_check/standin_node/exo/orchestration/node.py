@@ -72,9 +72,9 @@ class Node:
 
     async def update_peers(self, wait_for_peers: int = 0) -> bool:
         """Ask who is there. exo's fault: answers that needed another node wait for it."""
-        found = await self.discovery.discover_peers(wait_for_peers)
-        changed = {peer.id() for peer in found} != {peer.id() for peer in self.peers}
-        self.peers = found
+        peers = await self.discovery.discover_peers(wait_for_peers)
+        changed = {peer.id() for peer in peers} != {peer.id() for peer in self.peers}
+        self.peers = peers
         return changed
 
     async def collect_topology(self, visited: set[str], max_depth: int = 4) -> Any:

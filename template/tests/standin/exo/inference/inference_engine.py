@@ -66,7 +66,7 @@ class InferenceEngine(ABC):
         return await self.infer_tensor(request_id, shard, ids.reshape(1, -1), inference_state)
 
 
-inference_engine_classes = {name: found[1] for name, found in discover_inference_engines().items()}
+inference_engine_classes = {name: entry[1] for name, entry in discover_inference_engines().items()}
 
 
 def get_inference_engine(inference_engine_name: str, shard_downloader: ShardDownloader) -> Any:

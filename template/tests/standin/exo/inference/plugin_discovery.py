@@ -7,11 +7,11 @@ from typing import Any
 
 from exo.helpers import DEBUG
 
-Found = tuple[str, str, bool]
+Row = tuple[str, str, bool]
 
 _BUILT_IN = "exo.inference.builtin"  # exo has a module for each
 
-BUILTIN_ENGINES: dict[str, Found] = {
+BUILTIN_ENGINES: dict[str, Row] = {
     "mlx": (_BUILT_IN, "MLXDynamicShardInferenceEngine", True),
     "tinygrad": (_BUILT_IN, "TinygradDynamicShardInferenceEngine", True),
     "rkllm": (_BUILT_IN, "RKLLMInferenceEngine", True),
@@ -36,9 +36,9 @@ def _entries(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
 
 
-def discover_inference_engines() -> dict[str, Found]:
+def discover_inference_engines() -> dict[str, Row]:
     """Return module, class and 'wants a downloader' by name. A built-in name always wins."""
-    plugins: dict[str, Found] = {}
+    plugins: dict[str, Row] = {}
     for name, entry in _entries("exo.inference_engines").items():
         module, class_name = entry.value.rsplit(":", 1)
         plugins[name] = (module, class_name, True)
@@ -48,15 +48,15 @@ def discover_inference_engines() -> dict[str, Found]:
 def discover_models() -> dict[str, Any]:
     """Return the cards of all plugins; of two cards with one id the later wins."""
     cards: dict[str, Any] = {}
-    for found in _load_all("exo.models"):
-        if isinstance(found, dict):
-            cards.update(found)
+    for registration in _load_all("exo.models"):
+        if isinstance(registration, dict):
+            cards.update(registration)
     return cards
 
 
 def discover_device_detectors() -> list[Callable[[], str | None]]:
     """Return the plugins' detectors. Nothing in exo calls them."""
-    return [found for found in _load_all("exo.device_detectors") if callable(found)]
+    return [detector for detector in _load_all("exo.device_detectors") if callable(detector)]
 
 
 def load_inference_engine(engine_name: str, shard_downloader: Any) -> Any:

@@ -109,7 +109,7 @@ def _weights(case: Case, rng: np.random.Generator) -> Weights:
         "matrix": (case.inner, case.hidden),
     }
     shapes |= {"bias": (case.inner,)} if case.bias else {}
-    wanted = {
+    names = {
         "embed": ("embedding",),
         "rms_norm": ("norm",),
         "linear": ("matrix", "bias"),
@@ -117,7 +117,7 @@ def _weights(case: Case, rng: np.random.Generator) -> Weights:
         "model": ("embedding", "norm", "head"),
     }.get(case.operation, ())
     layers = {"model": LAYERS, "layer": 1, "attention": 1, "mlp": 1}.get(case.operation, 0)
-    shapes = {name: shape for name, shape in shapes.items() if name in wanted}
+    shapes = {name: shape for name, shape in shapes.items() if name in names}
     for n in range(layers):
         shapes |= {f"{n}.{name}": shape for name, shape in layer_shapes(case.config).items()}
     return {name: tensor(name, *shape) for name, shape in shapes.items()}

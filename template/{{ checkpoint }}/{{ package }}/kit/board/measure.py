@@ -117,27 +117,29 @@ def _compared(
     error = compare(output, right, tolerance, "", when)
     for name, array in before.items():
         if not np.array_equal(inputs.x[name], array, equal_nan=True):
-            raise Wrong(_said(f"it changes its argument {name}", when))
+            raise Wrong(_at(f"it changes its argument {name}", when))
     if inputs.case.operation in ("attend", "attention", "layer", "model"):
         for own, reference in zip(inputs.parts, after.parts, strict=True):
             end = own.end
-            keys, values = own.keys[..., :end], own.values[:, :, :end]
-            keys, wanted = np.moveaxis(keys, -1, -2), np.moveaxis(reference.keys[..., :end], -1, -2)
-            compare(keys, wanted, tolerance, "the cached keys: ", when)
+            values = own.values[:, :, :end]
+            own_keys, right_keys = (
+                np.moveaxis(part.keys[..., :end], -1, -2) for part in (own, reference)
+            )
+            compare(own_keys, right_keys, tolerance, "the cached keys: ", when)
             compare(values, reference.values[:, :, :end], tolerance, "the cached values: ", when)
     return output, error
 
 
-def compare(found: Any, expected: Array, tolerance: float, what: str, when: str) -> float:
+def compare(result: Any, expected: Array, tolerance: float, what: str, when: str) -> float:
     """The error of an output. Raises Wrong where it is above the tolerance."""
-    if not isinstance(found, np.ndarray):
-        raise Wrong(_said(f"{what}it gives a {type(found).__name__}, not a NumPy array", when))
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        kinds = f"{_kind(found)}, and not {_kind(expected)}"
-        raise Wrong(_said(f"{what}it gives {kinds}", when))
+    if not isinstance(result, np.ndarray):
+        raise Wrong(_at(f"{what}it gives a {type(result).__name__}, not a NumPy array", when))
+    if result.shape != expected.shape or result.dtype != expected.dtype:
+        kinds = f"{_kind(result)}, and not {_kind(expected)}"
+        raise Wrong(_at(f"{what}it gives {kinds}", when))
     with np.errstate(all="ignore"):
-        difference = np.abs(found - expected)
-        difference[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0
+        difference = np.abs(result - expected)
+        difference[(result == expected) | (np.isnan(result) & np.isnan(expected))] = 0
         sizes = np.abs(expected)
         size = np.nanmax(sizes, axis=-1, initial=1e-30, keepdims=True)
         # A row of one number, or of few, may be near zero by chance.
@@ -149,8 +151,8 @@ def compare(found: Any, expected: Array, tolerance: float, what: str, when: str)
     place = tuple(int(n) for n in np.argwhere(wrong)[0])
     error = float(relative.max()) if np.isfinite(relative).all() else float("nan")
     raise Wrong(
-        _said(
-            f"{what}at {list(place)} it gives {found[place]:.6g}, the reference "
+        _at(
+            f"{what}at {list(place)} it gives {result[place]:.6g}, the reference "
             f"{expected[place]:.6g}; {int(wrong.sum())} of {wrong.size} numbers are off",
             when,
         ),
@@ -162,7 +164,7 @@ def _kind(array: Array) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
 
-def _said(why: str, when: str) -> str:
+def _at(why: str, when: str) -> str:
     return f"{when}, {why}" if when else why
 
 

@@ -127,7 +127,7 @@ def _print(results: list[Result], own: dict[str, str], every: bool) -> None:
 
 def lines(results: list[Result]) -> list[str]:
     """A line on each operation's first fault, and the command that runs it again."""
-    shown: list[str] = []
+    output: list[str] = []
     seen: set[tuple[str, str]] = set()
     for case, verdict in ((r.case, r.verdict) for r in results):
         key = (case.operation, verdict.state)
@@ -135,10 +135,10 @@ def lines(results: list[Result]) -> list[str]:
             continue
         seen.add(key)
         error = f" (error {verdict.error:.1e})" if 0 < verdict.error < float("inf") else ""
-        shown.append(f"{case.operation}: {word(verdict.state)}{error}: {verdict.why}")
+        output.append(f"{case.operation}: {word(verdict.state)}{error}: {verdict.why}")
         if verdict.state in FAULTS:
-            shown.append(f"  {PROJECT} ops --case {shlex.quote(str(case))}")
-    return shown
+            output.append(f"  {PROJECT} ops --case {shlex.quote(str(case))}")
+    return output
 
 
 def report(results: list[Result], own: dict[str, str]) -> str:

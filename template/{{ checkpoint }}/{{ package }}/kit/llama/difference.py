@@ -17,7 +17,7 @@ from .weights import load_model
 NAME = "difference"  # of the model and of the request
 
 
-class _Found(Exception):
+class _Differs(Exception):
     """An operation that differs."""
 
 
@@ -66,11 +66,11 @@ def _run(model: Model, inputs: Sequence[Array], op: Operations = REFERENCE) -> I
         cache.length += x.shape[1]
 
 
-def _error(found: Any, expected: Array) -> float:
+def _error(result: Any, expected: Array) -> float:
     """The largest difference, of the largest number; infinite for another shape."""
-    if np.shape(found) != expected.shape:
+    if np.shape(result) != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(result - expected).max() / np.abs(expected).max())
 
 
 def _operation(model: Model, inputs: Sequence[Array], tolerance: float, own: Operations) -> str:
@@ -84,7 +84,7 @@ def _operation(model: Model, inputs: Sequence[Array], tolerance: float, own: Ope
             expected: Array = reference(*arguments)
             error = _error(mine(*copies), expected)
             if not error <= tolerance:
-                raise _Found(f"; there, {name} is the first operation, by {error:.1e}")
+                raise _Differs(f"; there, {name} is the first operation, by {error:.1e}")
             return expected
 
         return reference if mine is reference else call
@@ -93,6 +93,6 @@ def _operation(model: Model, inputs: Sequence[Array], tolerance: float, own: Ope
     try:
         for _ in _run(model, inputs, table):
             pass
-    except _Found as found:
-        return str(found)
+    except _Differs as fault:
+        return str(fault)
     return ""

@@ -48,10 +48,10 @@ class Rope:
             slowed: NDArray[np.float64] = (self.theta * stretched) ** -planes  # [E/2]
             return slowed
         plain = self.theta**-planes  # [E/2]
-        kept = self._kept(plain, size)  # [E/2]: 0 for slow planes, which are scaled, 1 for fast
-        return plain * (kept + (1 - kept) / self.factor)  # [E/2]
+        share = self._share(plain, size)  # [E/2]: 0 for slow planes, which are scaled, 1 for fast
+        return plain * (share + (1 - share) / self.factor)  # [E/2]
 
-    def _kept(self, plain: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    def _share(self, plain: NDArray[np.float64], size: int) -> NDArray[np.float64]:
         """How much of each plane's plain frequency stays, [E/2]."""
         if self.kind == "llama3":
             turns = self.original_context * plain / (2 * np.pi)  # [E/2]

@@ -168,11 +168,11 @@ class Rows:
 
     def __getitem__(self, which: Any) -> Array:
         """The rows at these places, or of a slice, whose pages are given back."""
-        found = self._numbers[which]
+        numbers = self._numbers[which]
         if self._dtype == "BF16":
-            wide: Array = (found.astype(np.uint32) << 16).view(np.float32)
+            wide: Array = (numbers.astype(np.uint32) << 16).view(np.float32)
         else:
-            wide = found.astype(np.float32)
+            wide = numbers.astype(np.float32)
         if isinstance(which, slice):
             first, stop, _ = which.indices(self.shape[0])
             size = self.shape[1] * self._numbers.itemsize
@@ -221,9 +221,9 @@ class _File:
         if dtype != "F32":
             return _converted(self.mapping, begin, dtype, prod(shape)).reshape(shape)
         self.viewed = True
-        found = np.frombuffer(self.mapping, _DTYPES[dtype], prod(shape), begin).reshape(shape)
+        values = np.frombuffer(self.mapping, _DTYPES[dtype], prod(shape), begin).reshape(shape)
         # A header of an odd length leaves the data unaligned, which BLAS can't read.
-        return np.require(found, np.float32, ["ALIGNED"])
+        return np.require(values, np.float32, ["ALIGNED"])
 
     def rows(self, name: str, shape: Shape) -> Rows:
         """A matrix that stays in the file."""
@@ -235,10 +235,10 @@ class _File:
         entry = self.header.get(name)
         if not isinstance(entry, dict):
             raise RepositoryError(f"{self.path} has no tensor {name} {_spelled(shape)}")
-        dtype, found = entry.get("dtype"), entry.get("shape")
-        if found != list(shape):
+        dtype, held = entry.get("dtype"), entry.get("shape")
+        if held != list(shape):
             raise RepositoryError(
-                f"{self.path}: {name} has the shape {_spelled(found)}, "
+                f"{self.path}: {name} has the shape {_spelled(held)}, "
                 f"but by config.json it should have {_spelled(shape)}"
             )
         if not isinstance(dtype, str) or dtype not in _DTYPES:

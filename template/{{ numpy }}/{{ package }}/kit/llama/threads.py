@@ -126,8 +126,8 @@ class Threads:
         if not self._chosen:
             self._measure(np.ones((1024, 1024), np.float32) for _ in range(8))
         decode, prefill = self._chosen[DECODE], self._chosen[PREFILL]
-        shown = f"{decode}" if decode == prefill else f"{decode} (prompts {prefill})"
-        return f"{shown} of {self._limit} threads (measured)"
+        text = f"{decode}" if decode == prefill else f"{decode} (prompts {prefill})"
+        return f"{text} of {self._limit} threads (measured)"
 
 
 def small(model: Model) -> bool:

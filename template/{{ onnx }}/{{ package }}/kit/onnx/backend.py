@@ -14,8 +14,8 @@ import numpy as np
 from ..contract import Array, Layers
 from ..onnx import answers, builds
 from ..text.tokenizer import Tokenizer
-from .export_files import EXPORTS, export_in, wanted_files
-from .plan import Plan, export_asked, planned, whole_asked
+from .export_files import EXPORTS, export_in, needed_files
+from .plan import Plan, export_setting, planned, whole_asked
 
 
 class OnnxBackend:
@@ -23,8 +23,8 @@ class OnnxBackend:
 
     contract: ClassVar[int] = 1
     whole_model: ClassVar[bool] = whole_asked()
-    files: ClassVar[tuple[str, ...]] = wanted_files()
-    local_files: ClassVar[tuple[str, ...]] = () if export_asked() else EXPORTS
+    files: ClassVar[tuple[str, ...]] = needed_files()
+    local_files: ClassVar[tuple[str, ...]] = () if export_setting() else EXPORTS
     provider: ClassVar[str] = answers.PROVIDER
     plugin: ClassVar[str] = answers.PLUGIN
 
@@ -104,7 +104,7 @@ class OnnxBackend:
             random.write_checkpoint(folder)
             self.load(Layers("check", 0, total - 1, total), folder, None)
             self.step("check", np.zeros((1, 1), np.int64))
-            nodes = providers.shown(self.nodes())
+            nodes = providers.summary(self.nodes())
             self.close()
         precision = plan.precision or ("float16" if provider.half else "float32")
         threads = f"{plan.threads or 'all'} threads"

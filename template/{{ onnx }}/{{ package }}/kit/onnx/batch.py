@@ -6,18 +6,18 @@ from typing import Any
 from ..contract import Array
 from .kv_cache import Block, Slot, gathered
 
-Found = Array | Exception
+Result = Array | Exception
 
 
-def apart(step: Callable[[Any, Array], Array], steps: Sequence[tuple[Any, Array]]) -> list[Found]:
+def apart(step: Callable[[Any, Array], Array], steps: Sequence[tuple[Any, Array]]) -> list[Result]:
     """Each step by itself; the exception of one that fails stands in its place."""
-    found: list[Found] = []
+    results: list[Result] = []
     for request, x in steps:
         try:
-            found.append(step(request, x))
+            results.append(step(request, x))
         except Exception as error:
-            found.append(error)
-    return found
+            results.append(error)
+    return results
 
 
 def together(slots: Sequence[Slot]) -> tuple[Block, int, int]:

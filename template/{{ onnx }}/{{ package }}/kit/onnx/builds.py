@@ -21,29 +21,29 @@ class BuildError(RuntimeError):
 
 def installed() -> dict[str, str]:
     """Every distribution that has the module `onnxruntime`, and its version."""
-    found = {}
+    builds = {}
     for distribution in distributions():
         # Not `files`: parsing every package's takes longer than a small model's load.
         if f"\n{MODULE}" in f"\n{distribution.read_text('RECORD')}":
-            found[distribution.metadata["Name"]] = distribution.version
-    return dict(sorted(found.items()))
+            builds[distribution.metadata["Name"]] = distribution.version
+    return dict(sorted(builds.items()))
 
 
 @cache  # a process that has found it has imported it soon after
 def the_one() -> str:
     """The build's name and version. Raises BuildError where there is not exactly one."""
-    found = installed()
-    if not found:
+    builds = installed()
+    if not builds:
         raise BuildError(
             f"no build of ONNX Runtime is installed; pip install '{PROJECT}[cpu]', or another "
             "extra: the README has the table of providers"
         )
-    if len(found) > 1:
-        names = " ".join(found)
-        one = next((name for name in found if name != "onnxruntime"), "onnxruntime")
+    if len(builds) > 1:
+        names = " ".join(builds)
+        one = next((name for name in builds if name != "onnxruntime"), "onnxruntime")
         raise BuildError(
-            f"{' and '.join(f'{name} {version}' for name, version in found.items())} are in one "
+            f"{' and '.join(f'{name} {version}' for name, version in builds.items())} are in one "
             f"environment and overwrite each other's files. pip uninstall -y {names}, then "
             f"pip install '{PROJECT}[{BUILDS.get(one, 'cpu')}]'"
         )
-    return " ".join(*found.items())
+    return " ".join(*builds.items())

@@ -19,7 +19,7 @@ from ..llama.refusals import refuse_width
 from ..llama.weights import EMBEDDING, Checkpoint, open_checkpoint
 from ..onnx import graph, matrices
 from ..repository.facts import RepositoryError
-from .batch import Found, apart, together
+from .batch import Result, apart, together
 from .graph import Kind
 from .kv_cache import Block, Form, Slot, needed
 from .plan import Plan, cores
@@ -68,27 +68,27 @@ class CheckpointLayers:
         model = build(c, layers.first, layers.last, self.kind)
         self.block, self.context = BLOCK, c.context_length
         self.vocabulary, self.files = c.vocab_size, tensors.watched()
-        given = self._given(folder, tensors, plan, model)
+        inputs = self._inputs(folder, tensors, plan, model)
         self.size = weights_size(model)
         options = session_options(plan.threads)
-        options.add_external_initializers(list(given), list(given.values()))
+        options.add_external_initializers(list(inputs), list(inputs.values()))
         shapes = {value.name: _shape(value) for value in model.graph.input}
         most = (1, BLOCK, BLOCK), (1, 1024, c.context_length)
         lengths = profiles(shapes, {"B": (1, 1, 1), "S": most[0], "room": most[1]})
         self.session = session(model.SerializeToString(), options, provider, lengths)
         # ONNX Runtime has copied what it was given; before now, dropping it would be a crash.
-        given.clear()
+        inputs.clear()
         give_back()
         numbers = range(layers.first, layers.last + 1)
         names = tuple(f"{what}.{n}" for n in numbers for what in ("keys", "values"))
         kind = np.float16 if self.kind.half else np.float32
         self._form = Form(names, c.kv_heads, c.head_dim, kind, provider.memory, c.context_length)
 
-    def _given(self, folder: Path, tensors: Checkpoint, plan: Plan, model: Any) -> dict[str, Any]:
+    def _inputs(self, folder: Path, tensors: Checkpoint, plan: Plan, model: Any) -> dict[str, Any]:
         """The weights by their names in the graph."""
-        kept = None
+        cache = None
         if self.kind.bits < 16:
-            kept = weight_cache_for(
+            cache = weight_cache_for(
                 folder, f"int{self.kind.bits}{'-half' if self.kind.half else ''}"
             )
         made = matrices.weights(
@@ -98,7 +98,7 @@ class CheckpointLayers:
             self.layers.last,
             self.kind,
             plan.threads or cores(),
-            kept,
+            cache,
             _forms(model),
         )
         return {name: ort.OrtValue.ortvalue_from_numpy(numbers) for name, numbers in made}
@@ -121,15 +121,15 @@ class CheckpointLayers:
             return blocks[-1]
         return np.concatenate(blocks, axis=1)
 
-    def step_batch(self, steps: list[tuple[Slot, Array]]) -> list[Found]:
+    def step_batch(self, steps: list[tuple[Slot, Array]]) -> list[Result]:
         """What step() gives for each, to rounding: those of one position go in one step."""
         many = [n for n, (slot, x) in enumerate(steps) if self._joins(slot, x)]
         if len(many) < 2:
             return apart(self.step, steps)
         rest = [n for n in range(len(steps)) if n not in many]
-        found = dict(zip(rest, apart(self.step, [steps[n] for n in rest]), strict=True))
-        found |= zip(many, self._step_together([steps[n] for n in many]), strict=True)
-        return [found[n] for n in range(len(steps))]
+        outputs = dict(zip(rest, apart(self.step, [steps[n] for n in rest]), strict=True))
+        outputs |= zip(many, self._step_together([steps[n] for n in many]), strict=True)
+        return [outputs[n] for n in range(len(steps))]
 
     def _joins(self, slot: Slot, x: Array) -> bool:
         """Whether a step can go with others: only the CPU's blocks have several slots."""
@@ -164,8 +164,8 @@ class CheckpointLayers:
         binding.bind_cpu_input("total", np.array(max(newest) + 1, np.int32))
         binding.bind_output("y", "cpu")
         self.session.run_with_iobinding(binding)
-        found: Array = binding.get_outputs()[-1].numpy()
-        return found
+        hidden: Array = binding.get_outputs()[-1].numpy()
+        return hidden
 
 
 def session_options(threads: int | None) -> Any:

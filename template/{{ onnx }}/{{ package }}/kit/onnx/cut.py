@@ -33,7 +33,7 @@ class Part:
 
 def layers_of(graph: GraphProto) -> int:
     """How many layers have a cache."""
-    return len({found[1] for value in graph.input if (found := PAST.fullmatch(value.name))})
+    return len({match[1] for value in graph.input if (match := PAST.fullmatch(value.name))})
 
 
 def part_of(model: ModelProto, first: int, last: int) -> Part:
@@ -66,8 +66,8 @@ class Cutter:
 
     def _own(self, node: NodeProto) -> int | None:
         """The layer that a node's name says; what is behind the last belongs to it."""
-        found = LAYER.search(node.name)
-        return min(int(found[1]), self.total - 1) if found else None
+        match = LAYER.search(node.name)
+        return min(int(match[1]), self.total - 1) if match else None
 
     def _levelled(self) -> dict[str, int]:
         """Each tensor's layer: that of its node, and never below what the node reads."""
@@ -89,7 +89,7 @@ class Cutter:
 
     def crossing(self, layer: int) -> tuple[str, ...]:
         """What is made below a layer, read from it on, and depends on the tokens."""
-        found = {
+        tensors = {
             name
             for node in self._graph.node
             if max(self._levels.get(output, -1) for output in node.output) >= layer
@@ -97,7 +97,7 @@ class Cutter:
             for name in node.input
             if self._levels.get(name, layer) < layer and name in self._valued
         }
-        return tuple(sorted(found))
+        return tuple(sorted(tensors))
 
     def extracted(self, first: int, last: int, x: Iterable[str], y: Iterable[str]) -> ModelProto:
         """The model that makes y and its layers' caches of x and its layers' caches."""
@@ -105,8 +105,8 @@ class Cutter:
         mine = range(first, last + 1)
         outputs = [v for v in graph.output if (n := _number(v.name)) is None or n in mine]
         outputs = [v for v in outputs if _number(v.name) is not None]
-        wanted = [*y, *(value.name for value in outputs)]
-        nodes = self._needed(wanted, set(x), first, last)
+        targets = [*y, *(value.name for value in outputs)]
+        nodes = self._needed(targets, set(x), first, last)
         read = {name for node in nodes for name in node.input}
         inputs = [v for v in graph.input if v.name in read and v.name not in x]
         inputs += [_dynamic(name, self._type(name)) for name in x]
@@ -121,9 +121,9 @@ class Cutter:
         model.graph.CopyFrom(cut)
         return model
 
-    def _needed(self, wanted: list[str], x: set[str], first: int, last: int) -> list[NodeProto]:
+    def _needed(self, targets: list[str], x: set[str], first: int, last: int) -> list[NodeProto]:
         """The nodes that these tensors come from, in order; lengths are those of own caches."""
-        keep, waiting = set[int](), list(wanted)
+        keep, waiting = set[int](), list(targets)
         swapped: dict[int, NodeProto] = {}
         while waiting:
             name = waiting.pop()
@@ -162,8 +162,8 @@ class Cutter:
 
 def _number(name: str) -> int | None:
     """The layer of a cache."""
-    found = re.fullmatch(r"(?:past_key_values|present)\.(\d+)\.(?:key|value)", name)
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"(?:past_key_values|present)\.(\d+)\.(?:key|value)", name)
+    return int(match[1]) if match else None
 
 
 def _dynamic(name: str, kind: int) -> ValueInfoProto:

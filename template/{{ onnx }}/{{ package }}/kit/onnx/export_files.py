@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..repository.facts import Facts, RepositoryError
 from ..settings import PREFIX
-from .plan import export_asked
+from .plan import export_setting
 
 CHECKPOINT = ("*.json", "*.safetensors")
 EXPORTS = ("*.onnx", "onnx/*.onnx")  # where a finished one is looked for
@@ -22,14 +22,14 @@ class Export:
     head: int | None
 
 
-def wanted_files() -> tuple[str, ...]:
+def needed_files() -> tuple[str, ...]:
     """Patterns of what a load reads: a repository has an export at eight precisions, or more."""
-    asked = export_asked()
-    if not asked:
+    setting = export_setting()
+    if not setting:
         return CHECKPOINT
-    if asked.endswith(".onnx"):  # and what lies beside it: model.onnx_data, model.onnx.data, …
-        return ("*.json", asked, f"{asked}_data*", f"{asked}.data*")
-    return ("*.json", f"{asked}/*")
+    if setting.endswith(".onnx"):  # and what lies beside it: model.onnx_data, model.onnx.data, …
+        return ("*.json", setting, f"{setting}_data*", f"{setting}.data*")
+    return ("*.json", f"{setting}/*")
 
 
 def export_in(folder: Path) -> Export | None:
@@ -37,9 +37,9 @@ def export_in(folder: Path) -> Export | None:
 
     Raises FileNotFoundError, RepositoryError.
     """
-    asked = export_asked()
-    if asked:
-        place = folder / asked
+    setting = export_setting()
+    if setting:
+        place = folder / setting
         if not place.exists():
             raise FileNotFoundError(f"{place} is not there; {PREFIX}EXPORT asks for it")
         return _export(place) if place.is_dir() else _checked(place, folder)
@@ -47,11 +47,11 @@ def export_in(folder: Path) -> Export | None:
         return None
     if (folder / GENAI).is_file():
         return _export(folder)
-    found = [path for pattern in EXPORTS for path in sorted(folder.glob(pattern))]
-    if len(found) > 1:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in found)
+    paths = [path for pattern in EXPORTS for path in sorted(folder.glob(pattern))]
+    if len(paths) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in paths)
         raise RepositoryError(f"{folder} has several exports, {names}: {ASK}")
-    return _checked(found[0], folder) if found else None
+    return _checked(paths[0], folder) if paths else None
 
 
 def _export(folder: Path) -> Export:
@@ -66,11 +66,11 @@ def _export(folder: Path) -> Export:
         if not isinstance(name, str) or Path(name).name != name:
             raise RepositoryError(f"{folder / GENAI} names {name!r}, which is no file beside it")
         return _checked(folder / name, folder)
-    found = sorted(folder.glob("*.onnx"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    paths = sorted(folder.glob("*.onnx"))
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
         raise RepositoryError(f"{folder} should have one .onnx file and has {names}: {ASK}")
-    return _checked(found[0], folder)
+    return _checked(paths[0], folder)
 
 
 def _checked(path: Path, folder: Path) -> Export:

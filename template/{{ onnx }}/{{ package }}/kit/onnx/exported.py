@@ -14,7 +14,7 @@ from ..repository.facts import RepositoryError
 from ..repository.watched import WatchedFiles
 from ..settings import PREFIX
 from . import arena, export_graph
-from .batch import Found, apart
+from .batch import Result, apart
 from .checkpoint import BLOCK, bytes_of, give_back, session_options, weights_size
 from .cut import BRANCH, IDS, KEPT, MASK, PAST, POSITIONS, CutError, Part, layers_of, part_of
 from .export_files import Export
@@ -87,7 +87,7 @@ class ExportLayers:
         """Ids (1, S) or what crosses (1, S, n*D) to what crosses, or logits (1, 1, V)."""
         return request.step(x)
 
-    def step_batch(self, steps: "list[tuple[Request, Array]]") -> list[Found]:
+    def step_batch(self, steps: "list[tuple[Request, Array]]") -> list[Result]:
         """Each by itself: what exporters make of caches has one length for all of a batch."""
         return apart(self.step, steps)
 
@@ -129,13 +129,13 @@ class Request:
             refuse_unknown(x, owner.vocabulary)
         needed(self._length, x.shape[1], owner.context)
         starts = range(0, x.shape[1], owner.block)
-        found = [self._run(x[:, n : n + owner.block]) for n in starts]
-        return found[-1] if owner.layers.ends or len(found) == 1 else np.concatenate(found, axis=1)
+        parts = [self._run(x[:, n : n + owner.block]) for n in starts]
+        return parts[-1] if owner.layers.ends or len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _run(self, x: Array) -> Array:
         owner, total = self._owner, self._length + x.shape[1]
         binding = owner.session.io_binding()
-        for name, array in self._given(x, total).items():
+        for name, array in self._inputs(x, total).items():
             binding.bind_cpu_input(name, array)
         for name, value in self._past.items():
             binding.bind_ortvalue_input(name, value)
@@ -150,10 +150,10 @@ class Request:
         self._length = total
         return self._joined([value.numpy() for value in made[:count]], x.shape[1])
 
-    def _given(self, x: Array, total: int) -> dict[str, Array]:
+    def _inputs(self, x: Array, total: int) -> dict[str, Array]:
         """The inputs that the session asks for, but caches."""
         owner, length = self._owner, x.shape[1]
-        given = {
+        inputs = {
             # Behind the first layers only its shape is read.
             IDS: x if owner.layers.embeds else np.zeros((1, length), np.int64),
             MASK: np.ones((1, total), np.int64),
@@ -163,11 +163,11 @@ class Request:
         }
         if not owner.layers.embeds:
             parts = np.split(x, len(owner.part.x), axis=2)
-            given |= dict(zip(owner.part.x, parts, strict=True))
+            inputs |= dict(zip(owner.part.x, parts, strict=True))
         types = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
         return {
             name: np.asarray(array, (types | DTYPES)[owner.inputs[name].type], order="C")
-            for name, array in given.items()
+            for name, array in inputs.items()
             if name in owner.inputs
         }
 

@@ -32,7 +32,7 @@ def weights(
     last: int,
     kind: Kind,
     threads: int,
-    kept: WeightCache | None,
+    cache: WeightCache | None,
     forms: Forms,
 ) -> Iterator[tuple[str, Numbers]]:
     """The weights of layers `first` to `last` by their names in the graph, one at a time.
@@ -45,21 +45,21 @@ def weights(
         maker = Maker(checkpoint, config, kind, pool)
         for n in range(first, last + 1):
             own = {k: f for k, f in forms.items() if k.startswith(f"model.layers.{n}.")}
-            yield from _through(kept, f"layer-{n}", own, lambda n=n: maker.layer(n))
+            yield from _through(cache, f"layer-{n}", own, lambda n=n: maker.layer(n))
         if last == config.layers - 1:
             own = {k: f for k, f in forms.items() if not k.startswith("model.layers.")}
-            yield from _through(kept, "head", own, maker.head)
+            yield from _through(cache, "head", own, maker.head)
 
 
 def _through(
-    kept: WeightCache | None, name: str, forms: Forms, make: Any
+    cache: WeightCache | None, name: str, forms: Forms, make: Any
 ) -> Iterator[tuple[str, Numbers]]:
     """A part as it was kept, or made now and kept."""
-    part: Part | None = kept.read(name, forms) if kept else None
+    part: Part | None = cache.read(name, forms) if cache else None
     if part is None:
         part = make()
-        if kept:
-            kept.write(name, part)
+        if cache:
+            cache.write(name, part)
     yield from part.items()
 
 
@@ -105,8 +105,8 @@ class Maker:
             parts = [self._checkpoint.rows(*tensor) for tensor in tensors.items()]
             numbers, scales = rounded(parts, bits, self._pool)
             return {name: numbers, f"{owner}.scales": scales.astype(self._plain)}
-        found = [self._checkpoint.tensor(*tensor) for tensor in tensors.items()]
-        one = found[0] if len(found) == 1 else np.concatenate(found)
+        arrays = [self._checkpoint.tensor(*tensor) for tensor in tensors.items()]
+        one = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         return {name: np.ascontiguousarray(one, self._plain)}
 
 

@@ -68,29 +68,29 @@ class Pieces:
         def build(g: Graph) -> str:
             return graph.rms_norm(g, self._x(g, x.ndim), "norm", len(weight))
 
-        config, given = replace(PLAIN, norm_eps=eps), {"norm.weight": weight}
-        return self._run(("rms_norm", eps), weight, config, lambda: given, build, {"x": x})
+        config, tensors = replace(PLAIN, norm_eps=eps), {"norm.weight": weight}
+        return self._run(("rms_norm", eps), weight, config, lambda: tensors, build, {"x": x})
 
     def linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
         """[R, in] -> [R, out]."""
         outputs, inputs = weight.shape
-        given = {"it.weight": weight} | ({} if bias is None else {"it.bias": bias})
+        tensors = {"it.weight": weight} | ({} if bias is None else {"it.bias": bias})
 
         def build(g: Graph) -> str:
             return graph.linear(g, self._x(g), "it", inputs, outputs, bias is not None)
 
-        return first(self._run(("linear",), weight, PLAIN, lambda: given, build, {"x": x[None]}))
+        return first(self._run(("linear",), weight, PLAIN, lambda: tensors, build, {"x": x[None]}))
 
     def logits(self, x: Array, norm: Array, head: Array, config: Config, op: Operations) -> Array:
         """[B, D] -> [B, V]."""
         name, (vocabulary, hidden) = graph.head(config), head.shape
-        given = {"model.norm.weight": norm, f"{name}.weight": head}
+        tensors = {"model.norm.weight": norm, f"{name}.weight": head}
 
         def build(g: Graph) -> str:
             normed = graph.rms_norm(g, self._x(g), "model.norm", len(norm))
             return graph.linear(g, normed, name, hidden, vocabulary)
 
-        return first(self._run(("logits",), head, config, lambda: given, build, {"x": x[None]}))
+        return first(self._run(("logits",), head, config, lambda: tensors, build, {"x": x[None]}))
 
     def mlp(self, x: Array, w: Weights, op: Operations) -> Array:
         """[R, D] -> [R, D]."""
@@ -101,11 +101,11 @@ class Pieces:
         def build(g: Graph) -> str:
             return graph.mlp(g, self._x(g), f"{LAYER}.mlp")
 
-        def given() -> dict[str, Numbers]:
+        def tensors() -> dict[str, Numbers]:
             return self._layer(w, "mlp", config)
 
         key = w["mlp.gate_proj.weight"]
-        return first(self._run(("mlp",), key, config, given, build, {"x": x[None]}))
+        return first(self._run(("mlp",), key, config, tensors, build, {"x": x[None]}))
 
     def attend(
         self, q: Array, k: Array, v: Array, part: Part, n: int, window: int | None, config: Config
@@ -115,12 +115,18 @@ class Pieces:
 
         def build(g: Graph) -> str:
             room = (g.float, "B", c.kv_heads, "room", c.head_dim)
-            given = [
+            tensors = [
                 g.Cast(g.input(x, TensorProto.FLOAT, "B", "S", "D"), to=g.float) for x in "qkv"
             ]
             self._lengths(g)
             return g.GroupQueryAttention(
-                *(*given, g.input("keys.0", *room), g.input("values.0", *room), "newest", "total"),
+                *(
+                    *tensors,
+                    g.input("keys.0", *room),
+                    g.input("values.0", *room),
+                    "newest",
+                    "total",
+                ),
                 names=("mixed", g.output("new_keys.0", *room), g.output("new_values.0", *room)),
                 domain=CONTRIB,
                 num_heads=c.heads,
@@ -178,7 +184,7 @@ class Pieces:
         config = replace(config, layers=1, windows=(window,), context_length=room)
         inside = "" if name == "layer" else "self_attn"
 
-        def given() -> dict[str, Numbers]:
+        def tensors() -> dict[str, Numbers]:
             return self._layer(w, inside, config) | matrices.rotations(config, self.kind)
 
         def build(g: Graph) -> str:
@@ -190,12 +196,12 @@ class Pieces:
                 return graph.layer(g, x, 0)
             return graph.attention(g, x, f"{LAYER}.{inside}", 0)
 
-        key, weight, found, row = (name, room, window), w["self_attn.q_proj.weight"], [], 0
+        key, weight, rows, row = (name, room, window), w["self_attn.q_proj.weight"], [], 0
         for part in parts:
             own = {"x": x[None, row : row + part.length]}
-            found.append(first(self._run(key, weight, config, given, build, own, (part, n))))
+            rows.append(first(self._run(key, weight, config, tensors, build, own, (part, n))))
             row += part.length
-        return np.concatenate(found)
+        return np.concatenate(rows)
 
     def _x(self, g: Graph, rank: int = 3) -> str:
         """What a graph is given: floats, as a model's."""
@@ -217,7 +223,7 @@ class Pieces:
         key: tuple[Any, ...],
         weight: Array | None,
         config: Config,
-        given: Callable[[], dict[str, Numbers]],
+        tensors: Callable[[], dict[str, Numbers]],
         build: Callable[[Graph], str],
         x: dict[str, Array],
         cache: tuple[Part, int] | None = None,
@@ -225,7 +231,7 @@ class Pieces:
         """Run a graph, which is made once for a weight: the device's copies live as long as it."""
         whole = (*key, id(weight), *(array.ndim for array in x.values()))
         if whole not in self._sessions:
-            self._sessions[whole] = self._session(config, given(), build)
+            self._sessions[whole] = self._session(config, tensors(), build)
             if weight is not None:
                 finalize(weight, self._sessions.pop, whole, None)
         made = self._sessions[whole]
@@ -260,7 +266,7 @@ class Pieces:
         return after
 
     def _session(
-        self, config: Config, given: dict[str, Numbers], build: Callable[[Graph], str]
+        self, config: Config, tensors: dict[str, Numbers], build: Callable[[Graph], str]
     ) -> Any:
         """A session on the provider. Raises NotImplementedError where it can't have one."""
         g = Graph(config, self.kind)
@@ -272,7 +278,9 @@ class Pieces:
         g.Cast(made, to=TensorProto.FLOAT, names=("y",))
         g.output("y", TensorProto.FLOAT)
         options = session_options(self._plan.threads)
-        own = {k: np.ascontiguousarray(v, self._float) for k, v in given.items() if k in g.weights}
+        own = {
+            k: np.ascontiguousarray(v, self._float) for k, v in tensors.items() if k in g.weights
+        }
         values = {k: ort.OrtValue.ortvalue_from_numpy(v) for k, v in own.items()}
         options.add_external_initializers(list(values), list(values.values()))
         try:

@@ -38,15 +38,15 @@ def planned(provider: str = "") -> Plan:
 
 def options(text: str) -> dict[str, str]:
     """Provider options, as "device_type=GPU,cache_dir=/var/ov". Raises SettingError."""
-    found = {}
+    values = {}
     for pair in filter(None, (pair.strip() for pair in text.split(","))):
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise SettingError(
                 f"{PREFIX}PROVIDER_OPTIONS has {pair!r}; write name=value, separated by commas"
             )
-        found[name.strip()] = value.strip()
-    return found
+        values[name.strip()] = value.strip()
+    return values
 
 
 def cores() -> int:
@@ -56,15 +56,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def export_asked() -> str:
+def export_setting() -> str:
     """The finished export in a repository that is to run: a file, or a folder; else empty."""
-    asked = os.environ.get(f"{PREFIX}EXPORT", "").strip().strip("/")
-    if asked.startswith(("~", ".")) or "\\" in asked or ".." in asked.split("/"):
+    setting = os.environ.get(f"{PREFIX}EXPORT", "").strip().strip("/")
+    if setting.startswith(("~", ".")) or "\\" in setting or ".." in setting.split("/"):
         raise SettingError(
-            f"{PREFIX}EXPORT is {asked!r}; set it to a path inside the repository, "
+            f"{PREFIX}EXPORT is {setting!r}; set it to a path inside the repository, "
             "such as onnx/model_q4.onnx"
         )
-    return asked
+    return setting
 
 
 def whole_asked() -> bool:

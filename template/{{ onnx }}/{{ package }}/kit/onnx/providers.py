@@ -116,13 +116,13 @@ def chosen(plan: Plan, plugin: str = "") -> Provider:
     wrong = register(plugin)
     here = available()
     if plan.provider:
-        asked = plan.provider.lower().removesuffix(ENDING.lower())
-        name = next((name for name in here if name.lower() == asked), "")
+        wish = plan.provider.lower().removesuffix(ENDING.lower())
+        name = next((name for name in here if name.lower() == wish), "")
         if not name:
             usual = "The README says which extra or package brings it"
             raise ProviderError(
                 f"{plan.provider} is none of the providers here: {', '.join(sorted(here))}. "
-                f"{wrong.get(asked, usual)}"
+                f"{wrong.get(wish, usual)}"
             )
     else:
         name = next(name for name in AUTOMATIC if name in here)
@@ -188,7 +188,7 @@ def _refuse_another(made: Any, provider: Provider) -> None:
     nodes = assigned(made)
     if nodes and provider.name not in nodes:
         raise ProviderError(
-            f"{provider.name} started, and takes no node of this graph: {shown(nodes)}"
+            f"{provider.name} started, and takes no node of this graph: {summary(nodes)}"
         )
 
 
@@ -200,7 +200,7 @@ def assigned(made: Any) -> dict[str, int]:
     return dict(nodes)
 
 
-def shown(nodes: dict[str, int]) -> str:
+def summary(nodes: dict[str, int]) -> str:
     """As "CUDA 421, CPU 3"."""
     return ", ".join(f"{name} {count}" for name, count in nodes.items())
 

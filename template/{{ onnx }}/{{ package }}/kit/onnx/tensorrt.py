@@ -37,15 +37,15 @@ def profiles(
 
     shapes: the inputs', where a text is a dynamic size; lengths: what it can be.
     """
-    found = {}
+    versions = {}
     for n, bound in enumerate(("min", "opt", "max")):
         spelt = []
         for name, shape in shapes.items():
             if any(isinstance(size, str) for size in shape):
                 sizes = [size if isinstance(size, int) else lengths[size][n] for size in shape]
                 spelt.append(f"{name}:{'x'.join(map(str, sizes))}")
-        found[f"trt_profile_{bound}_shapes"] = ",".join(spelt)
-    return found
+        versions[f"trt_profile_{bound}_shapes"] = ",".join(spelt)
+    return versions
 
 
 def _tensorrt() -> str:
@@ -59,9 +59,9 @@ def _tensorrt() -> str:
 
 def _gpu(device: int) -> str:
     """The GPU's name, as the driver has it under /proc; its number where it is not there."""
-    found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    if device < len(found):
-        for line in found[device].read_text(errors="replace").splitlines():
+    paths = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    if device < len(paths):
+        for line in paths[device].read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "Model":
                 return "-".join(value.split())

@@ -126,8 +126,10 @@ def _parsed(mapping: mmap.mmap, forms: Forms) -> Part:
     header = json.loads(mapping[8:data])
     if data + header["size"] != len(mapping):
         raise ValueError(f"it has {len(mapping)} bytes, and should have {data + header['size']}")
-    found = {name: (dtype, tuple(shape)) for name, (dtype, shape, _) in header["entries"].items()}
-    if found != forms:
+    forms_of_file = {
+        name: (dtype, tuple(shape)) for name, (dtype, shape, _) in header["entries"].items()
+    }
+    if forms_of_file != forms:
         raise ValueError("it holds other arrays than this model's")
     part = Part()
     for name, (dtype, shape, begin) in header["entries"].items():

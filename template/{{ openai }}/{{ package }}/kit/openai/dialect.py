@@ -84,9 +84,9 @@ class Dialect:
         ) as stream:
             async for event in stream:
                 for choice in parts(event, "choices"):
-                    found = () if most is None else of_completion(choice, most)
+                    logprobs = () if most is None else of_completion(choice, most)
                     ids, finish = tuple(ids_of(choice)), finish_of(choice)
-                    yield Piece(ids=ids, finish=finish, logprobs=found)
+                    yield Piece(ids=ids, finish=finish, logprobs=logprobs)
                 if last := _behind(event):
                     yield last
 
@@ -156,9 +156,9 @@ class Dialect:
 
     def sampling(self, request: ServerRequest) -> Event:
         """The fields of the sampling that depart from neutral, but for the temperature."""
-        given, neutral = vars(request.sampling), vars(NEUTRAL)
+        values, neutral = vars(request.sampling), vars(NEUTRAL)
         names = neutral.keys() - {"logprobs", "temperature"}
-        fields = {key: given[key] for key in sorted(names) if given[key] != neutral[key]}
+        fields = {key: values[key] for key in sorted(names) if values[key] != neutral[key]}
         return self.neutral | {self.names.get(key, key): fields[key] for key in fields}
 
     def logprob_fields(self, most: int) -> Event:
@@ -249,5 +249,5 @@ def ids_of(choice: Event) -> list[int]:
     names = part(choice, "logprobs").get("tokens")
     if not isinstance(names, list):
         return []
-    shown = [str(name).removeprefix("token_id:") for name in names]
-    return [int(i) for i in shown if i.isascii() and i.isdigit() and len(i) < 10]
+    digits = [str(name).removeprefix("token_id:") for name in names]
+    return [int(i) for i in digits if i.isascii() and i.isdigit() and len(i) < 10]

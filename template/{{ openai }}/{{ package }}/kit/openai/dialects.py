@@ -67,18 +67,18 @@ class SgLang(Vllm):
         async with aclosing(events(self.client, "/generate", body, _GENERATE)) as stream:
             async for event in stream:
                 meta, value = part(event, "meta_info"), event.get("output_ids")
-                given = value if isinstance(value, list) else []
-                length, count = len(given), number(meta.get("completion_tokens"))
+                entries = value if isinstance(value, list) else []
+                length, count = len(entries), number(meta.get("completion_tokens"))
                 new = max(length if count is None else count - have, 0)
-                ids = numbers(given[length - new :]) if 0 < new <= length else []
+                ids = numbers(entries[length - new :]) if 0 < new <= length else []
                 if new > len(ids):
                     raise ServerError("the server's stream left out ids of the answer")
                 have += new
                 finish = finish_of(meta) if event else "stop"
                 usage = _usage(meta, "prompt_tokens", "completion_tokens", "cached_tokens")
-                found = () if most is None else of_sglang(meta, len(ids), most)
+                logprobs = () if most is None else of_sglang(meta, len(ids), most)
                 last = usage if finish else None
-                yield Piece(ids=tuple(ids), finish=finish, usage=last, logprobs=found)
+                yield Piece(ids=tuple(ids), finish=finish, usage=last, logprobs=logprobs)
 
 
 class TensorRt(Dialect):

@@ -74,7 +74,7 @@ def _unknown(client: Client, settings: Settings, replies: list[Reply]) -> Server
         for path, reply in zip(_PATHS, replies, strict=True)
     )
     return ServerError(
-        f"{settings.address.shown} is no OpenAI-compatible server: "
+        f"{settings.address.origin} is no OpenAI-compatible server: "
         f"{settings.without_secrets(replied)}. Set {named('URL')} to what stands before its /v1, "
         f"or {named('KIND')} where a proxy hides which server it is"
     )

@@ -37,4 +37,4 @@ def _ask(address: Address, seconds: float, names: list[str]) -> None:
         return
     finally:
         connection.close()
-    names.append(f"server at {address.shown}")
+    names.append(f"server at {address.origin}")

@@ -41,7 +41,9 @@ class Remedies:
     ) -> None:
         self._client, self._settings, self._connect = client, settings, connect
         self._one = asyncio.Lock()
-        self._asked = -AGAIN_SECONDS  # when the server was asked anew, seconds of time.monotonic()
+        self._last_try = (
+            -AGAIN_SECONDS
+        )  # when the server was asked anew, seconds of time.monotonic()
         self._newest: Connection | None = None
 
     async def find(
@@ -86,10 +88,10 @@ class Remedies:
         self, error: Refused | BrokenOffError, sent: ServerRequest, tried: set[str]
     ) -> Remedy | None:
         """Fewer tokens of an answer, where the refusal is about a limit."""
-        found = limit_in(error.words, len(sent.ids), sent.max_tokens)
-        if found is None or not self._first("limit", tried):
+        bounds = limit_in(error.words, len(sent.ids), sent.max_tokens)
+        if bounds is None or not self._first("limit", tried):
             return None
-        most, prompt = found
+        most, prompt = bounds
         # One less than what is left: to some servers a full context is one too many.
         answer = max(most - prompt - 1, 1) if prompt else most
         limit = most - prompt + len(sent.ids) if prompt else None
@@ -99,8 +101,8 @@ class Remedies:
     async def _anew(self, connection: Connection) -> Remedy | None:
         """Ask the server what it is; None where that is what it was."""
         async with self._one:
-            if time.monotonic() - self._asked > AGAIN_SECONDS:
-                self._asked = time.monotonic()
+            if time.monotonic() - self._last_try > AGAIN_SECONDS:
+                self._last_try = time.monotonic()
                 try:
                     self._newest = await self._connect()
                 except ServerError as error:

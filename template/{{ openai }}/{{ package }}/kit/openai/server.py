@@ -88,7 +88,7 @@ class OpenAIBackend:
             with suppress(Refused):  # an older one may have no such path
                 version = clean(await server.version())
             name = " ".join(filter(None, (server.name, version)))
-            about = [f"{name} at {settings.address.shown}"]
+            about = [f"{name} at {settings.address.origin}"]
             about.append(listed([m.name for m in served]))
             about += await cards_of(self.models, server, served, self.choose, settings)
         except Refused as error:
@@ -143,7 +143,7 @@ class OpenAIBackend:
         self, connection: Connection, request: ServerRequest
     ) -> AsyncGenerator[Piece, None]:
         """One try, its pieces up to the first that ends the answer."""
-        name, seconds = connection.settings.address.shown, connection.settings.silence_seconds
+        name, seconds = connection.settings.address.origin, connection.settings.silence_seconds
         cut = Cut(connection.tokenizer, connection.kind(request) == "ids", request.max_tokens)
         usage: Usage | None = None
         async with (

@@ -54,10 +54,10 @@ class ShardFiles:
             return folder
         if not all(pattern.endswith(EXOS) for pattern in patterns):
             return await in_thread(lambda: fetched(self.model.repository, patterns))
-        wanted = [(layers.first, layers.last)]
+        ranges = [(layers.first, layers.last)]
         if everything:
-            wanted = [(0, 0), (layers.total - 1, layers.total - 1)]
-        for first, last in wanted:
+            ranges = [(0, 0), (layers.total - 1, layers.total - 1)]
+        for first, last in ranges:
             shard = Shard(layers.model, first, last, layers.total)
             folder = Path(await self._downloader.ensure_shard(shard, self._engine_class))
         return folder

@@ -97,10 +97,10 @@ def _replacements(steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
     Raises:
         TokenizerError: a replacement is a regular expression.
     """
-    found: list[tuple[str, str]] = []
+    replacements: list[tuple[str, str]] = []
     for step in steps:
         if step["type"] == "Metaspace":
-            found.append((step["replacement"], " "))
+            replacements.append((step["replacement"], " "))
         elif step["type"] == "Replace":
             mark = step["pattern"].get("String")
             if mark is None:
@@ -108,8 +108,8 @@ def _replacements(steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
                     "The tokenizer's decoder replaces by a regular expression, which is not "
                     "supported. Use a model whose tokenizer.json has a plain decoder."
                 )
-            found.append((mark, step["content"]))
-    return found
+            replacements.append((mark, step["content"]))
+    return replacements
 
 
 def _byte_level_table(vocab: dict[str, int]) -> Table:
@@ -141,8 +141,8 @@ def _piecewise_table(
     table = Table(bytewise=False)
     marks_space = any(content == " " for _, content in replacements)
     for piece, token_id in vocab.items():
-        if byte_fallback and (found := _BYTE_PIECE.fullmatch(piece)):
-            table.singles[int(found[1], 16)] = token_id
+        if byte_fallback and (match := _BYTE_PIECE.fullmatch(piece)):
+            table.singles[int(match[1], 16)] = token_id
             continue
         if marks_space and " " in piece:  # a decoder treats such a space unlike a marked one
             continue

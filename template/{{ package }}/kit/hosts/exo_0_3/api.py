@@ -22,17 +22,17 @@ def change(packages: Collection[str]) -> None:
     except (ImportError, AttributeError) as error:
         _log.info("an answer that is not streamed fails as exo has it: %s", error)
         return
-    asked: ContextVar[str] = ContextVar("asked", default="")
+    model: ContextVar[str] = ContextVar("model", default="")
 
     async def validated(self: Any, model_id: Any) -> Any:
         """Remember whose model a request asks for; its answer is made in the same task."""
-        asked.set(model_id)
+        model.set(model_id)
         return await validate(self, model_id)
 
     def response(content: Any, *args: Any, **named: Any) -> Any:
         """exo's, whose status waits for the answer where it is one of ours and whole."""
         made = make(content, *args, **named)
-        if made.media_type != "application/json" or asked.get().partition("/")[0] not in packages:
+        if made.media_type != "application/json" or model.get().partition("/")[0] not in packages:
             return made
         send_all = made.stream_response
 

@@ -44,18 +44,18 @@ def offers(plugin: Plugin) -> list[Offer]:
     patterns = (*getattr(backend, "files", ()), *getattr(backend, "local_files", ()))
     named = os.environ.get(f"{PREFIX}FOLDERS", "")
     folders = {Path(part).name: Path(part).resolve() for part in named.split(":") if part}
-    found = []
+    cards = []
     for model in plugin.models.table:
         name = f"{plugin.package}/{model.id}"
         own = folders.pop(model.repository.rpartition("/")[2], None)
         places = [own] if own else list(_places(name, model.repository))
         lacks = {place: missing(place, patterns) for place in places if place and place.is_dir()}
         folder = min(lacks, key=lambda place: bool(lacks[place]), default=None)
-        found.append(Offer(name, model, folder, lacks[folder] if folder else "all of its files"))
+        cards.append(Offer(name, model, folder, lacks[folder] if folder else "all of its files"))
     for last, folder in folders.items():
         model = Model(last, last, str(folder), Facts(folder).layers)
-        found.append(Offer(f"{plugin.package}/{last}", model, folder, missing(folder, patterns)))
-    return found
+        cards.append(Offer(f"{plugin.package}/{last}", model, folder, missing(folder, patterns)))
+    return cards
 
 
 def _places(name: str, repository: str) -> Iterator[Path | None]:
@@ -76,13 +76,13 @@ def missing(folder: Path, patterns: tuple[str, ...]) -> str:
 
     patterns: of what the backend reads, any of the weights; without, the tokenizer is all.
     """
-    wanted = {"tokenizer.json"}
+    files = {"tokenizer.json"}
     for index in folder.glob("*.safetensors.index.json"):
-        wanted |= set(read_json(index)["weight_map"].values())
+        files |= set(read_json(index)["weight_map"].values())
     weights = [pattern for pattern in patterns if not pattern.endswith(".json")]
     if weights and not any(has(folder, [pattern]) for pattern in weights):
-        wanted.add(" or ".join(weights))
-    return ", ".join(sorted(name for name in wanted if not (folder / name).is_file()))
+        files.add(" or ".join(weights))
+    return ", ".join(sorted(name for name in files if not (folder / name).is_file()))
 
 
 def stage(plugin: Plugin, root: Path) -> Iterator[str]:

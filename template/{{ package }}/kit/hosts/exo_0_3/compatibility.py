@@ -69,10 +69,10 @@ def require() -> None:
     """Raise HostError where exo is not here, or not what this was written for."""
     if wrong := not_here():
         raise HostError(wrong)
-    if found := list(differences()):
+    if sentences := list(differences()):
         raise HostError(
             f"this exo is not the one that this plugin knows (exo-explore/exo at {EXO_COMMIT}): "
-            f"{'; '.join(found)}. Nothing was changed. Update the plugin with `copier update`, "
+            f"{'; '.join(sentences)}. Nothing was changed. Update the plugin with `copier update`, "
             "or use that commit of exo"
         )
 

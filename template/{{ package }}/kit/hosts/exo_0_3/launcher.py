@@ -39,8 +39,8 @@ def installed() -> dict[str, EntryPoint]:
 def entrypoint(*args: Any, **named: Any) -> None:
     """What every runner's process begins with; exo pickles it by its name."""
     bootstrap: Any = import_module("exo.worker.runner.bootstrap")
-    given = signature(bootstrap.entrypoint).bind(*args, **named).arguments
-    name = given["bound_instance"].bound_shard.model_card.model_id
+    arguments = signature(bootstrap.entrypoint).bind(*args, **named).arguments
+    name = arguments["bound_instance"].bound_shard.model_card.model_id
     point = installed().get(name.partition("/")[0])
     run: Any = bootstrap.entrypoint if point is None else point.load().entrypoint
     run(*args, **named)

@@ -29,8 +29,8 @@ def run(plugin: Plugin, *args: Any, **named: Any) -> None:
     logs.speak()
     builders: list[PluginBuilder] = []
 
-    def make(**given: Any) -> PluginBuilder:
-        builders.append(PluginBuilder(plugin, given["cancel_receiver"]))
+    def make(**arguments: Any) -> PluginBuilder:
+        builders.append(PluginBuilder(plugin, arguments["cancel_receiver"]))
         return builders[-1]
 
     def close() -> None:

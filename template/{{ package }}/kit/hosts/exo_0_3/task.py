@@ -57,13 +57,13 @@ async def request_of(
 
 def messages_of(params: TextGenerationTaskParams) -> Messages:
     """The conversation as the client sent it. Raises RequestError for what is more than text."""
-    given: list[Mapping[str, Any]] = list(params.chat_template_messages or ())
-    if not given:
+    entries: list[Mapping[str, Any]] = list(params.chat_template_messages or ())
+    if not entries:
         if params.instructions:
-            given.append({"role": "system", "content": params.instructions})
-        given += [{"role": m.role, "content": m.content} for m in params.input if m.content]
+            entries.append({"role": "system", "content": params.instructions})
+        entries += [{"role": m.role, "content": m.content} for m in params.input if m.content]
     # exo's texts are of a class of its own, whose repr() is shortened.
-    messages: Messages = json.loads(json.dumps(given))
+    messages: Messages = json.loads(json.dumps(entries))
     for message in messages:
         if isinstance(content := message.get("content"), list):
             message["content"] = "\n".join(_text(part) for part in content)
@@ -115,8 +115,8 @@ async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: 
 
 def sampling_of(params: TextGenerationTaskParams) -> Sampling:
     """What departs from neutral. Where the client names no seed, each answer has its own."""
-    given = {name: getattr(params, name) for name in ("top_p", "top_k", "min_p", *PENALTIES)}
-    named = {name: value for name, value in given.items() if value is not None}
+    values = {name: getattr(params, name) for name in ("top_p", "top_k", "min_p", *PENALTIES)}
+    named = {name: value for name, value in values.items() if value is not None}
     temperature = TEMPERATURE if params.temperature is None else params.temperature
     likeliest = min(params.top_logprobs or LIKELIEST, MOST_LIKELIEST) if params.logprobs else None
     return Sampling(temperature=temperature, seed=params.seed, logprobs=likeliest, **named)

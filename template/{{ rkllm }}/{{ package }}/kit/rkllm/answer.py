@@ -19,19 +19,19 @@ class SharedError(ServerError):
 
 
 class Answer:
-    """The pieces of one answer: at most `limit` chunks of text, of `asked` tokens at most.
+    """The pieces of one answer: at most `limit` chunks of text, of `most` tokens at most.
 
     The text's start is held back only while it may still be nothing but [PAD] tokens. over: the
     host has all that it wants, what still comes is for nobody. ran_out: the server's limit ended
     the answer. final: its last event has come.
     """
 
-    def __init__(self, limit: int, asked: int) -> None:
+    def __init__(self, limit: int, most: int) -> None:
         self.over = False
         self.final = False
         self.ran_out = False
         self._limit = limit
-        self._asked = asked
+        self._most = most
         self._chunks = 0
         self._prompt = 0  # tokens of it, where the server tells
         self._count = 0  # of tokens; a character of several is one chunk
@@ -42,8 +42,8 @@ class Answer:
         self.final = self.final or chunk.final
         self._count, self._prompt = chunk.count or self._count, chunk.prompt or self._prompt
         # Where the server gives no count, an answer of many chunks may have come to its limit.
-        unknown = self.final and not self._count and 2 * self._chunks >= self._asked
-        self.ran_out = self.ran_out or chunk.length or self._count >= self._asked or unknown
+        unknown = self.final and not self._count and 2 * self._chunks >= self._most
+        self.ran_out = self.ran_out or chunk.length or self._count >= self._most or unknown
         if self.over:
             return []
         _refuse(chunk)

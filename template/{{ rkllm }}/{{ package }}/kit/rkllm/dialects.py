@@ -187,8 +187,8 @@ class OpenAI(Dialect):
 
 def _departing(request: ServerRequest) -> dict[str, Any]:
     """The fields of the sampling that depart from neutral."""
-    given, neutral = vars(request.sampling), vars(NEUTRAL)
-    return {key: given[key] for key in neutral if given[key] != neutral[key]}
+    values, neutral = vars(request.sampling), vars(NEUTRAL)
+    return {key: values[key] for key in neutral if values[key] != neutral[key]}
 
 
 def _options(request: ServerRequest) -> dict[str, Any]:
@@ -208,16 +208,16 @@ def plain(messages: Messages) -> Messages:
 def with_calls(messages: Messages) -> Messages:
     """The same, with calls of tools, whose arguments are objects: what a chat template writes."""
     made = plain(messages)
-    for message, given in zip(made, messages, strict=True):
+    for message, message_sent in zip(made, messages, strict=True):
         calls = []
-        for call in parts(given, "tool_calls"):
+        for call in parts(message_sent, "tool_calls"):
             function = dict(part(call, "function"))
             if isinstance(arguments := function.get("arguments"), str):
                 with suppress(ValueError):
                     function["arguments"] = json.loads(arguments)
             calls.append({"type": "function", "function": function})
         message |= {"tool_calls": calls} if calls else {}
-        message |= {"name": given["name"]} if given.get("name") else {}
+        message |= {"name": message_sent["name"]} if message_sent.get("name") else {}
     return made
 
 

@@ -49,7 +49,7 @@ def _unknown(settings: Settings, replies: list[Reply]) -> ServerError:
         for path, reply in zip(_PATHS, replies, strict=True)
     )
     return ServerError(
-        f"{settings.address.shown} is no server that this plugin knows: "
+        f"{settings.address.origin} is no server that this plugin knows: "
         f"{settings.without_secrets(replied)}. "
         "Set RKLLM_SERVER_URL, or RKLLM_SERVER_KIND to legacy, rkllama or openai"
     )

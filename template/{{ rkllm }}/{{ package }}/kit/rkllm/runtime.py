@@ -161,12 +161,12 @@ class Library:
     def run(self, run: Run, on_result: Result) -> int:
         """One run, to its end; what rkllm_run gave, 0 for success."""
         ids = (c.c_int32 * len(run.ids))(*run.ids)
-        given, infer = self.abi.input(), self.abi.infer()
-        given.input_type = layouts.TOKENS
-        given.token_input = layouts.Tokens(c.cast(ids, c.POINTER(c.c_int32)), len(run.ids))
+        source, infer = self.abi.input(), self.abi.infer()
+        source.input_type = layouts.TOKENS
+        source.token_input = layouts.Tokens(c.cast(ids, c.POINTER(c.c_int32)), len(run.ids))
         infer.mode = layouts.GENERATE
-        if hasattr(given, "role"):
-            given.role = b"user"
+        if hasattr(source, "role"):
+            source.role = b"user"
         if hasattr(infer, "keep_history"):
             infer.keep_history = 1
             if not run.keep:
@@ -179,7 +179,7 @@ class Library:
             infer.max_new_tokens = run.limit
         self._on_result = on_result
         try:
-            code: int = self._calls.rkllm_run(self._handle, c.byref(given), c.byref(infer), None)
+            code: int = self._calls.rkllm_run(self._handle, c.byref(source), c.byref(infer), None)
             return code
         finally:
             self._on_result = None

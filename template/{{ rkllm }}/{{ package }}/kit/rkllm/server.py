@@ -127,7 +127,7 @@ class ServerBackend:
         settings = self.settings()
         server = await self._connect(settings)
         named = " ".join(filter(None, (server.name, clean(await server.version()))))
-        return f"{named} at {settings.address.shown}: {listed(await server.models())}"
+        return f"{named} at {settings.address.origin}: {listed(await server.models())}"
 
     async def names(self) -> list[Served]:
         """What the server has. Raises ServerError."""
@@ -191,7 +191,7 @@ class ServerBackend:
         elif remains is Remains.REST or self._shared:
             await server.settle(self._model)
         async with aclosing(server.stream(request)) as stream:
-            name, seconds = settings.address.shown, settings.silence_seconds
+            name, seconds = settings.address.origin, settings.silence_seconds
             async with aclosing(in_time(stream, _is_filled, seconds, name)) as chunks:
                 async for chunk in chunks:
                     yield chunk

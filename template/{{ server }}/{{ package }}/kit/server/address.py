@@ -18,11 +18,11 @@ class AddressError(ValueError):
 class Address:
     """A server's address without the user and password, which go in a header of their own.
 
-    shown: scheme, host and port, all that a sentence may hold. user: name and password.
+    origin: scheme, host and port, all that a sentence may hold. user: name and password.
     """
 
     url: str
-    shown: str
+    origin: str
     user: tuple[str, str] | None = field(default=None, repr=False)
 
     @classmethod
@@ -30,9 +30,9 @@ class Address:
         """Take an address apart. Raises AddressError."""
         parts = _split(text)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-            raise AddressError(f"{shown(text)!r} is no address; write http://host:port")
+            raise AddressError(f"{origin(text)!r} is no address; write http://host:port")
         if parts.query or parts.fragment:
-            raise AddressError(f"the address of {shown(text)} goes on behind a ? or #: cut it off")
+            raise AddressError(f"the address of {origin(text)} goes on behind a ? or #: cut it off")
         user = None
         if parts.username is not None:
             user = unquote(parts.username), unquote(parts.password or "")
@@ -45,10 +45,10 @@ class Address:
         for secret in self.user or ():
             if len(secret) > 2:
                 text = text.replace(secret, "…").replace(quote(secret, safe=""), "…")
-        return clean(_SECRETS.sub(lambda found: "//" if found[0][0] == "/" else "", text))
+        return clean(_SECRETS.sub(lambda match: "//" if match[0][0] == "/" else "", text))
 
 
-def shown(url: str) -> str:
+def origin(url: str) -> str:
     """Scheme, host and port of any address, right or wrong; nothing else of it is repeated."""
     scheme, mark, rest = url.partition("://")
     if not mark or not scheme.isalnum():
@@ -60,8 +60,10 @@ def shown(url: str) -> str:
 
 def clean(text: str, most: int = SHOWN) -> str:
     """Somebody else's words on one line, cut, without the signs that steer a terminal."""
-    kept = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text[: most * 8])
-    line = "".join(c for c in kept if unicodedata.category(c) not in ("Cf", "Cs"))
+    printable = (
+        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text[: most * 8]
+    )
+    line = "".join(c for c in printable if unicodedata.category(c) not in ("Cf", "Cs"))
     return " ".join(line.split())[:most]
 
 

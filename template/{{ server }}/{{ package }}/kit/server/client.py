@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from .address import clean, shown
+from .address import clean, origin
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Client:
 
     def name(self, path: str) -> str:
         """A path of the server, as a sentence may show it."""
-        return f"{self.settings.address.shown}{path}"
+        return f"{self.settings.address.origin}{path}"
 
     def _too_long(self, path: str, most: int) -> ServerError:
         return ServerError(f"{self.name(path)} sent more than {most} bytes at once; it was cut off")
@@ -215,7 +215,7 @@ class Client:
     def _check_head(self, path: str, response: "aiohttp.ClientResponse") -> None:
         """Refuse what would lead elsewhere, or grow."""
         if 300 <= response.status < 400:
-            place = shown(response.headers.get("Location", "")) or "nowhere"
+            place = origin(response.headers.get("Location", "")) or "nowhere"
             raise ServerError(
                 f"{self.name(path)} answered {response.status}, a redirect to {place}. It is not "
                 f"followed: it would take the prompt there. Set {self.settings.url_name} to where "

@@ -55,10 +55,10 @@ def choose_model(model: Model, names: Sequence[str], chosen: str | None, setting
 
 def listed(names: Sequence[str]) -> str:
     """A server's names, for a sentence."""
-    shown = [clean(name) for name in names[:_LISTED]]
+    words = [clean(name) for name in names[:_LISTED]]
     if len(names) > _LISTED:
-        shown.append(f"and {len(names) - _LISTED} more")
-    return ", ".join(shown) or "none"
+        words.append(f"and {len(names) - _LISTED} more")
+    return ", ".join(words) or "none"
 
 
 def _fitting(model: Model, names: Sequence[str]) -> list[list[str]]:

@@ -18,8 +18,8 @@ class RunnerSupervisor:
     def create(cls, *, bound_instance: Any) -> "RunnerSupervisor":
         """Start it; the function is looked up here, each time."""
         (to_us, events), (tasks, to_do), (cancels, to_cancel) = [mp_channel() for _ in range(3)]
-        given = (bound_instance, to_us, to_do, to_cancel, logging.getLogger())
-        process = get_context("spawn").Process(target=entrypoint, args=given, daemon=True)
+        arguments = (bound_instance, to_us, to_do, to_cancel, logging.getLogger())
+        process = get_context("spawn").Process(target=entrypoint, args=arguments, daemon=True)
         process.start()
         return cls(process, events, tasks, cancels)
 

@@ -37,18 +37,18 @@ def whole_text(original: Function, engine_class: Any) -> Function:
     names = list(inspect.signature(original).parameters)
 
     def generate_completion(*args: Any, **named: Any) -> Any:
-        given = dict(zip(names, args, strict=False)) | named
-        if given["chat_request"].model not in engine_class.models:
+        arguments = dict(zip(names, args, strict=False)) | named
+        if arguments["chat_request"].model not in engine_class.models:
             return original(*args, **named)
-        end = end_of(given["request_id"])
-        if end.error is not None and not given["stream"]:
+        end = end_of(arguments["request_id"])
+        if end.error is not None and not arguments["stream"]:
             raise end.error  # exo makes HTTP 500 of it
-        ids, finish = list(given["tokens"]), given["finish_reason"]
-        if finish and ids and ids[-1] == given["tokenizer"].eos_token_id:
+        ids, finish = list(arguments["tokens"]), arguments["finish_reason"]
+        if finish and ids and ids[-1] == arguments["tokenizer"].eos_token_id:
             # exo takes an id of 0 for none, and knows of no limit but its own.
             ids, finish = ids[:-1], "length" if end.cut else "stop"
-        text = _text(given, ids, finish, end.error)
-        completion = original(**(given | {"finish_reason": finish}))
+        text = _text(arguments, ids, finish, end.error)
+        completion = original(**(arguments | {"finish_reason": finish}))
         choice = completion["choices"][0]
         for key in {"message", "delta"} & choice.keys():
             choice[key]["content"] = text
@@ -60,20 +60,20 @@ def whole_text(original: Function, engine_class: Any) -> Function:
 
 
 def _text(
-    given: dict[str, Any], ids: list[int], finish: str | None, error: AnswerError | None
+    arguments: dict[str, Any], ids: list[int], finish: str | None, error: AnswerError | None
 ) -> str:
     """What an event, or a whole answer, shows; a limit within a character leaves it out."""
-    request_id, tokenizer = given["request_id"], given["tokenizer"]
+    request_id, tokenizer = arguments["request_id"], arguments["tokenizer"]
     stream = _streams.get(request_id)
     if stream is None:
         known = byte_tokens(tokenizer), replaced_texts(tokenizer)
         stream = Detokenizer(_decoder(tokenizer), *known)
-        if given["stream"]:
+        if arguments["stream"]:
             _streams[request_id] = stream
     if error is not None and finish:
         return f"{stream.rest()}\n[{error}]"
     text = stream.feed(ids)
-    return text + stream.rest(cut=finish == "length") if finish or not given["stream"] else text
+    return text + stream.rest(cut=finish == "length") if finish or not arguments["stream"] else text
 
 
 def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:

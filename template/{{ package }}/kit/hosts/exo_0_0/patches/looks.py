@@ -66,8 +66,8 @@ def _node(ended: list[Any], **more: Any) -> Any:
 
 def _peer(name: str, **more: Any) -> Any:
     """Another node, which is connected to nobody and doesn't answer."""
-    said = {"id": name, "addr": "", "description": "", "device_capabilities": None}
-    members: dict[str, Any] = {each: lambda value=value: value for each, value in said.items()}
+    answers = {"id": name, "addr": "", "description": "", "device_capabilities": None}
+    members: dict[str, Any] = {each: lambda value=value: value for each, value in answers.items()}
     for call in ("is_connected", "connect", "disconnect", "health_check"):
         members[call] = _nothing
     return SimpleNamespace(**members | more)

@@ -60,14 +60,16 @@ def raise_later_errors(original: Function, engine_class: Any) -> Function:
 
 
 async def _step(
-    node: Any, state: NodeState, base_shard: Any, tensor: Any, request_id: str, given: Any
+    node: Any, state: NodeState, base_shard: Any, tensor: Any, request_id: str, inference_state: Any
 ) -> Any:
     """exo's own lines (node.py:378-384), without what prints an error and drops it."""
     shard = node.get_current_shard(base_shard)
     node.outstanding_requests[request_id] = "processing"
     try:
-        result, given = await node.inference_engine.infer_tensor(request_id, shard, tensor, given)
-        return await node.process_inference_result(shard, result, request_id, given)
+        result, inference_state = await node.inference_engine.infer_tensor(
+            request_id, shard, tensor, inference_state
+        )
+        return await node.process_inference_result(shard, result, request_id, inference_state)
     except Exception as error:
         node.outstanding_requests.pop(request_id, None)
         if state.error_of(request_id) is not None:  # it was ended meanwhile, and exo forgot it
