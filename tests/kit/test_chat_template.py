@@ -7,10 +7,9 @@ import sys
 import time
 
 import pytest
-from jinja2 import TemplateError
 
 from exo_kit.kit.text import chat_template
-from exo_kit.kit.text.chat_template import BoundError, ChatTemplate, compiled, render
+from exo_kit.kit.text.chat_template import BoundError, ChatTemplate, TemplateError, compiled, render
 
 HELLO = [{"role": "user", "content": "hello"}]
 LOOPS = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"

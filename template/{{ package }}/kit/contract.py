@@ -7,19 +7,30 @@ AnswerBackend makes whole answers, as a server or a vendor's runtime does.
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .cards import Model
 from .text.tokenizer import Tokenizer
 
 CONTRACT, OLDEST = 1, 1  # a backend says which it was written for; optional members need no new one
 
-Array = NDArray[Any]
 Message = dict[str, Any]  # as OpenAI's API has it: role, content, tool_calls, ...
 Messages = list[Message]
 Finish = Literal["stop", "length", "tool_calls"]
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Array, where a module takes it: the command and exo's own processes need no NumPy."""
+        if name != "Array":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from numpy.typing import NDArray
+
+        return NDArray[Any]
 
 
 class ContractError(RuntimeError):
@@ -215,7 +226,7 @@ class StepBackend(Protocol):
         Raise with a sentence when that fails; FileNotFoundError where a file is not there.
         """
 
-    def step(self, request_id: str, x: Array) -> Array:
+    def step(self, request_id: str, x: "Array") -> "Array":
         """Ids (1, S) int64 or hidden (1, S, D) float32 to hidden, logits (1, 1 or S, V) float32, or
         the next id (1, 1) int64. Raise ValueError where the request is at fault, not the device."""
 

@@ -9,15 +9,13 @@ from importlib import import_module
 from itertools import count, cycle, islice
 from typing import Any, cast
 
-from jinja2 import TemplateError
-
 from ..cards import Cards, Model
 from ..contract import Backend, Layers, Messages, Request, Sampling
 from ..engine.engine import Engine
 from ..engine.thread import in_thread
 from ..plugin import Plugin
 from ..repository.files import tokenizer_here
-from ..text.chat_template import compiled, render
+from ..text.chat_template import TemplateError, compiled, render
 from ..text.tokenizer import Tokenizer
 from .interrupt import on_exit
 from .model_files import Files, named, of_folder, temporary_folder

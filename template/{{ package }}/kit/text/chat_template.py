@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from .child import command, environment
 
 LOAD_SECONDS = 10.0  # to compile a template, and to learn what it writes
@@ -26,6 +24,10 @@ MOST_CHARACTERS = 4 << 20  # of a template, and of what it writes
 _HERE = "CONTINUE-FROM-HERE "  # with a blank: a template that trims cuts it off
 
 _CHILD = Path(__file__).with_name("chat_template_process.py")
+
+
+class TemplateError(Exception):
+    """A template refuses a conversation, or fails; the text says why."""
 
 
 class BoundError(TemplateError):
@@ -65,7 +67,7 @@ class ChatTemplate:
 
         messages, tools: as OpenAI's API has them. special_tokens: bos_token, eos_token and their
         like. The options are those of transformers' apply_chat_template(); what is None is not
-        defined in the template. Raises jinja2.TemplateError where the template refuses or fails, or
+        defined in the template. Raises TemplateError where the template refuses or fails, or
         takes no tools and is given some, and BoundError where it takes too much.
         """
         if tools and not self.takes_tools:
@@ -196,7 +198,7 @@ def _ended(process: "subprocess.Popen[bytes]") -> None:
 
 @lru_cache(maxsize=1)  # a process each: a node has one model at a time
 def compiled(source: str) -> ChatTemplate:
-    """The template of a tokenizer_config.json. Raises jinja2.TemplateError."""
+    """The template of a tokenizer_config.json. Raises TemplateError."""
     return ChatTemplate(source)
 
 

@@ -6,10 +6,8 @@ names. Read back out of a prompt, a mark in a user's text would be a message of 
 
 from typing import Any
 
-from jinja2 import TemplateError
-
 from ...contract import Messages
-from ...text.chat_template import compiled, render
+from ...text.chat_template import TemplateError, compiled, render
 from ...text.tokenizer import Tokenizer
 
 _SENTINEL = "Zq7sentinelXw"  # a word that no template writes

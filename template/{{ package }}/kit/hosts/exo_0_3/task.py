@@ -13,13 +13,12 @@ from exo.api.types import (
 from exo.api.types import Usage as ExoUsage
 from exo.shared.types.memory import Memory
 from exo.shared.types.text_generation import TextGenerationTaskParams
-from jinja2 import TemplateError
 
 from ...contract import Logprob, Messages, Request, RequestError, Sampling, Usage
 from ...engine.engine import Engine
 from ...engine.prompts import Prompts
 from ...engine.thread import in_thread
-from ...text.chat_template import compiled
+from ...text.chat_template import TemplateError, compiled
 from ...text.tokenizer import Tokenizer
 
 MOST_TOKENS = 32_168  # where nobody says, as exo's own engine has it
