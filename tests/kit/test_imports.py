@@ -23,6 +23,8 @@ ABOVE = {
     "kit.cards": ("kit.command", "kit.hosts", "kit.engine", "kit.text"),
     "kit.hosts": ("kit.command",),
 }
+# What runs in the command and in exo's own processes, where no model is: they start at once.
+BESIDE = {"__main__", "kit.hosts.exo_0_3.launcher", "kit.hosts.exo_0_3.downloads"}
 
 
 def imports(name: str, everywhere: bool) -> set[str]:
@@ -79,3 +81,18 @@ def test_the_hosts_share_nothing_but_what_is_below_them():
         for one, other in (("exo_0_0", "exo_0_3"), ("exo_0_3", "exo_0_0")):
             if name.startswith(f"kit.hosts.{one}"):
                 assert [i for i in imports(name, everywhere=True) if other in i] == []
+
+
+def test_what_runs_beside_a_model_imports_neither_numpy_nor_jinja2():
+    seen, ahead = set[str](), set(BESIDE)
+    while ahead:
+        seen |= ahead
+        ahead = {other for name in ahead for other in imports(name, everywhere=False)} - seen
+    assert seen > BESIDE
+    for name in seen:
+        for node in at_import(ast.parse(MODULES[name].read_text(encoding="utf-8")).body):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                line = ast.unparse(node).replace(",", " ")
+                words = {word.partition(".")[0] for word in line.split()}
+                # The contract's Array brings NumPy.
+                assert not words & {"numpy", "jinja2", "Array"}, f"{name}: {line}"
