@@ -3,8 +3,12 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
 
 from exo_kit.kit.contract import Logprob, Piece
+from exo_kit.kit.hosts.exo_0_3 import outbox as outbox_module
 from exo_kit.kit.hosts.exo_0_3.outbox import Outbox, Text, texts_of
 from exo_kit.kit.hosts.exo_0_3.place import place
 
@@ -53,6 +57,26 @@ def test_an_answer_that_is_not_streamed_waits_for_its_end():
     assert outbox.take(0.01) == []
     outbox.end("a", "end")
     assert outbox.take(5) == [("a", [Text("1", False, 1)], ("end",))]
+
+
+@pytest.mark.parametrize(
+    ("answers", "first", "later"),
+    [(1, (10, 12), (4, 5)), (4, (18, 24), (18, 20)), (30, (60, 90), (55, 60))],
+)
+def test_a_chunk_a_moment_at_first_then_fewer_and_few_over_all(monkeypatch, answers, first, later):
+    clock = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(outbox_module, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    outbox, chunks = Outbox(), [0, 0, 0]
+    for key in range(answers):
+        outbox.open(str(key), streamed=True)
+    for moment in range(300):
+        clock.seconds = 100.0 + moment / 100
+        for key in range(answers):
+            outbox.put(str(key), Text("a", False, 1))
+        chunks[moment // 100] += len(outbox.take(0))
+    assert first[0] <= chunks[0] <= first[1]
+    assert later[0] <= chunks[1] <= later[1]
+    assert later[0] <= chunks[2] <= later[1]
 
 
 def test_a_model_is_started_on_this_node_once_it_can_be():

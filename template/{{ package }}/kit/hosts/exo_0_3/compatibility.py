@@ -6,7 +6,8 @@ Every fact here is one that another module of this folder depends on. A version 
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -101,9 +102,9 @@ def not_here() -> str | None:
 
 def differences() -> Iterator[str]:
     """What is other than this was written for; nothing where exo is as it was."""
-    checks: list[Any] = [_entrypoint, _places]
-    checks += [lambda path=path, n=names: _abstract(path, n) for path, names in ABSTRACT.items()]
-    checks += [lambda path=path, n=names: _record(path, n) for path, names in RECORDS.items()]
+    checks: list[Callable[[], Iterator[str]]] = [_entrypoint, _places]
+    checks += [partial(_abstract, *each) for each in ABSTRACT.items()]
+    checks += [partial(_record, *each) for each in RECORDS.items()]
     for check in checks:
         try:
             yield from check()

@@ -43,7 +43,7 @@ from .task import exo_usage, finite, request_of, stats, top_logprobs
 
 T = TypeVar("T")
 
-STEP_SECONDS = 0.02  # that step() waits: exo hands over a new request between two of them
+STEP_SECONDS = 0.04  # that step() waits: exo hands over a new request between two of them
 PROGRESS_SECONDS = 0.5  # between two reports of a load
 CLOSE_SECONDS = 2.0  # exo sends SIGTERM 3 s after it has ended
 CANCELS_KEPT = 1000  # of tasks that have not come yet
@@ -68,29 +68,12 @@ class Folder:
         return self._folder
 
 
-class EventLoop:
-    """An event loop on a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
-        self._thread.start()
-
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Run a coroutine there."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-
 class PluginBuilder(base.Builder):
     """Loads the backend with the folder that exo has found complete."""
 
     def __init__(self, plugin: Plugin, cancels: MpReceiver[TaskId]) -> None:
         self._plugin, self._cancels = plugin, cancels
-        self._loop = EventLoop()
-        self._engine: Engine | None = None
-        self._built: PluginEngine | None = None
-        self._name = ModelId("none")
-        self._closing = threading.Lock()
+        self._engine: PluginEngine | None = None
 
     def connect(self, bound_instance: BoundInstance) -> None:
         """exo asks for it where an instance has several nodes."""
@@ -99,14 +82,15 @@ class PluginBuilder(base.Builder):
     def load(self, bound_instance: BoundInstance) -> Generator[ModelLoadingResponse]:
         """Load, and report about how far it is, in layers. Raises LoadError."""
         shard = bound_instance.bound_shard
-        self._name, total = shard.model_card.model_id, shard.n_layers
-        name, model = self._name, model_of(self._plugin, self._name, total)
+        name, total = shard.model_card.model_id, shard.n_layers
+        source = Folder(model_of(self._plugin, name, total), build_model_path(name))
         layers = Layers(name, shard.start_layer, shard.end_layer - 1, total)
         size = shard.model_card.storage_size.in_bytes
         yield ModelLoadingResponse(layers_loaded=0, total=total)
-        self._engine = Engine(self._plugin.load_backend())
+        engine = Engine(self._plugin.load_backend())
+        self._engine = PluginEngine(name, engine, self._cancels)
         before = _resident()
-        loaded = self._loop.start(self._engine.load(layers, Folder(model, build_model_path(name))))
+        loaded = self._engine.start(engine.load(layers, source))
         while not loaded.done():
             with suppress(TimeoutError):
                 loaded.exception(PROGRESS_SECONDS)
@@ -119,32 +103,31 @@ class PluginBuilder(base.Builder):
     def build(self) -> base.Engine:
         """The engine, loaded."""
         assert self._engine is not None, "load() comes first"
-        self._built = PluginEngine(self._name, self._engine, self._loop, self._cancels)
-        return self._built
+        return self._engine
 
     def close(self) -> None:
-        """Give the device back, however far this has come; once, and any thread may."""
-        with self._closing:
-            if self._built is not None:
-                self._built.close()
-            elif self._engine is not None:
-                _close(self._engine, self._loop)
-            self._engine = None
+        """Give the device back, however far this has come."""
+        if self._engine is not None:
+            self._engine.close()
 
 
 class PluginEngine(base.Engine):
     """Many answers at once, each a coroutine; what they say comes out of step(), in order."""
 
-    def __init__(
-        self, model: ModelId, engine: Engine, loop: EventLoop, cancels: MpReceiver[TaskId]
-    ) -> None:
-        self._model, self._engine, self._loop, self._cancels = model, engine, loop, cancels
+    def __init__(self, model: ModelId, engine: Engine, cancels: MpReceiver[TaskId]) -> None:
+        self._model, self._engine, self._cancels = model, engine, cancels
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="loop", daemon=True).start()
         self._cancelled_tasks: set[TaskId] = set()
         self._answers: dict[TaskId, Future[None]] = {}
         self._outbox = Outbox()
         self._prompts = Prompts()
         self._closing = threading.Lock()
         self._closed = False
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run a coroutine on the event loop's thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def warmup(self) -> None:
         """Answer once, so that the first user does not wait for what is done once."""
@@ -158,7 +141,7 @@ class PluginEngine(base.Engine):
                 async for _ in pieces:
                     pass
 
-        self._loop.start(answer()).result()
+        self.start(answer()).result()
 
     def submit(self, task: GenerationTask) -> None:
         """Start an answer."""
@@ -171,7 +154,7 @@ class PluginEngine(base.Engine):
         elif self.should_cancel(task_id):  # the cancel was faster than its task
             self._outbox.end(task_id, CancelledResponse())
         else:
-            answer = self._loop.start(self._answer(task_id, params))
+            answer = self.start(self._answer(task_id, params))
             self._answers[task_id] = answer
             answer.add_done_callback(lambda done: self._ended(task_id, done))
 
@@ -190,9 +173,8 @@ class PluginEngine(base.Engine):
 
     def _chunk(self, text: Text) -> TokenChunk:
         logprob, tokenizer = text.logprob, self._engine.tokenizer
-        if logprob is None or tokenizer is None:
-            value, top = None, None
-        else:
+        value, top = None, None
+        if logprob is not None and tokenizer is not None:
             value, top = finite(logprob.logprob), top_logprobs(logprob, tokenizer)
         return TokenChunk(
             model=self._model,
@@ -271,15 +253,12 @@ class PluginEngine(base.Engine):
             self._closed = True
             for answer in list(self._answers.values()):
                 answer.cancel()
-            _close(self._engine, self._loop)
+            try:
+                self.start(self._engine.close(CLOSE_SECONDS)).result(CLOSE_SECONDS + 0.5)
+            except Exception as error:
+                problem = str(error) or repr(error)
+                _log.error("the device could not be given back in order: %s", problem)
             self._prompts.stop()
-
-
-def _close(engine: Engine, loop: EventLoop) -> None:
-    try:
-        loop.start(engine.close(CLOSE_SECONDS)).result(CLOSE_SECONDS + 0.5)
-    except Exception as error:
-        _log.error("the device could not be given back in order: %s", str(error) or repr(error))
 
 
 def _resident() -> int:

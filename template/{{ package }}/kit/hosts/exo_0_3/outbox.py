@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ...contract import Logprob, Piece
 
-PACE_SECONDS = 0.1  # between two chunks of a streamed answer: nobody reads faster
-EVENT_SECONDS = 0.01  # and between any two chunks, over all answers
+PACE_SECONDS = 0.2  # between two chunks of a streamed answer: nobody reads faster
+EARLY_SECONDS, EARLY = 0.1, 1.0  # likewise, as long after its first one
+EVENT_SECONDS = 0.05  # and between any two chunks, over all answers
 LONGEST_SECONDS = 0.5  # that a text waits, however many answers there are
 UNSEEN_SECONDS = 1.0  # between two chunks of an answer that is not streamed: nobody reads along
 
@@ -39,19 +40,23 @@ def texts_of(piece: Piece) -> list[Text]:
 @dataclass
 class _Answer:
     streamed: bool
+    begun: float | None = None  # when exo had its first text, in seconds of time.monotonic()
+    sent: float = 0.0  # and its latest
     texts: list[Text] = field(default_factory=list)
     last: tuple[Any, ...] = ()  # what ends it
-    sent: float | None = None  # time.monotonic()
 
-    def due(self, now: float, pace: float) -> bool:
-        """Whether exo is to have its texts now: the first and the last at once."""
-        if self.last or not self.texts:
-            return bool(self.last)
-        if not self.streamed:
-            pace = UNSEEN_SECONDS
-        elif self.sent is None:
-            return True
-        return self.sent is not None and now - self.sent >= pace
+    def due(self, now: float, least: float) -> bool:
+        """Whether exo is to have its texts now: the first and the last at once.
+
+        least: seconds between two chunks that the other answers leave it.
+        """
+        if self.last or not self.texts or self.begun is None:
+            return bool(self.last or self.texts)
+        pace = UNSEEN_SECONDS
+        if self.streamed:
+            own = EARLY_SECONDS if now - self.begun < EARLY else PACE_SECONDS
+            pace = min(LONGEST_SECONDS, max(own, least))
+        return now - self.sent >= pace
 
 
 class Outbox:
@@ -65,8 +70,8 @@ class Outbox:
     def open(self, key: str, streamed: bool) -> None:
         """An answer begins."""
         with self._lock:
-            sent = None if streamed else time.monotonic()
-            self._answers[key] = _Answer(streamed, sent=sent)
+            now = time.monotonic()
+            self._answers[key] = _Answer(streamed, None if streamed else now, now)
 
     def put(self, key: str, text: Text) -> None:
         """A text of an answer; dropped where the answer has ended."""
@@ -75,7 +80,7 @@ class Outbox:
             if answer is None or answer.last:
                 return
             answer.texts.append(text)
-            if answer.sent is None:
+            if answer.begun is None:
                 self._urgent.set()
 
     def end(self, key: str, *last: Any) -> None:
@@ -94,12 +99,11 @@ class Outbox:
         self._urgent.wait(seconds)
         with self._lock:
             self._urgent.clear()
-            now = time.monotonic()
-            pace = min(LONGEST_SECONDS, max(PACE_SECONDS, EVENT_SECONDS * len(self._answers)))
-            due = [(key, each) for key, each in self._answers.items() if each.due(now, pace)]
+            now, least = time.monotonic(), EVENT_SECONDS * len(self._answers)
+            due = [(key, each) for key, each in self._answers.items() if each.due(now, least)]
             taken = [(key, _joined(each.texts), each.last) for key, each in due]
             for key, each in due:
-                each.texts, each.sent = [], now
+                each.texts, each.sent, each.begun = [], now, each.begun or now
                 if each.last:
                     del self._answers[key]
         return taken

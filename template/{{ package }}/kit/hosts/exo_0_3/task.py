@@ -24,6 +24,7 @@ from ...text.tokenizer import Tokenizer
 MOST_TOKENS = 32_168  # where nobody says, as exo's own engine has it
 TEMPERATURE = 0.7  # likewise
 LIKELIEST, MOST_LIKELIEST = 5, 20  # of top_logprobs: likewise, and OpenAI's API takes no more
+NO_IMAGES = "this engine takes text alone, and no images: send the request without"
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -67,7 +68,7 @@ def messages_of(params: TextGenerationTaskParams) -> Messages:
         if isinstance(content := message.get("content"), list):
             message["content"] = "\n".join(_text(part) for part in content)
     if params.images:
-        raise _no_images()
+        raise RequestError(NO_IMAGES)
     return messages
 
 
@@ -75,12 +76,8 @@ def _text(part: Any) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict) or part.get("type") != "text":
-        raise _no_images()
+        raise RequestError(NO_IMAGES)
     return str(part.get("text", ""))
-
-
-def _no_images() -> RequestError:
-    return RequestError("this engine takes text alone, and no images: send the request without")
 
 
 async def _prompt(messages: Messages, params: TextGenerationTaskParams, engine: Engine) -> str:
