@@ -56,7 +56,7 @@ class Metadata:
 
     place: Place
     name: str | None = None
-    requirements: list[tuple[str, str, Place]] = field(default_factory=list)  # text, extra, where
+    requirements: list[tuple[str, str]] = field(default_factory=list)  # text, extra or nothing
     requires_python: str | None = None
     has: dict[str, bool] = field(default_factory=dict)  # a README, a licence
     missing: list[tuple[str, Place]] = field(default_factory=list)  # files: named, not there
@@ -120,6 +120,11 @@ class Plugin:
             if (place := self.text.find(text, max(start, 0))) >= 0:
                 start = self.text.rfind("\n", 0, place) + 1
         return Place(self.config, bisect.bisect(self.starts, start) if start >= 0 else 0)
+
+    def line_of(self, requirement: str, extra: str) -> Place:
+        """The line of a requirement; looked for in all of them, so only where there is a fault."""
+        table = ("optional-dependencies", extra) if extra else ("dependencies",)
+        return self.line(*table, requirement)
 
     def is_here(self, module: str) -> bool:
         """Whether a module has a source, or the compiled form that Python imports."""

@@ -1,5 +1,10 @@
-"""Runs the plugin: on each exo one process for as many checks as it survives, one for the rest."""
+"""Runs the plugin: on each exo one process for as many checks as it survives, one for the rest.
 
+The processes of both exos start at once, and import the plugin; the device is one's after the
+other's.
+"""
+
+import contextlib
 import re
 import shlex
 import shutil
@@ -8,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import host, sandbox
+from . import host
 from .capabilities import HOSTS
 from .checks import running_checks
-from .checks.dependencies import declared_modules, is_of
+from .checks.dependencies import is_of
 from .checks.packaging import project_of
 from .files import CannotRunError
 from .plugin import EntryPoint, Plugin
@@ -28,6 +33,7 @@ from .report import (
     Report,
     Result,
 )
+from .sandbox import Ended, Limits, Sandbox
 
 ANSWER_SECONDS = 4.0  # in which an answer has to end, or an error has to end it
 CHECK_SECONDS = 10.0  # for which a check may say nothing; more, where more is given to all
@@ -50,47 +56,78 @@ class Processes:
         self.plugin, self.folder, self.python = plugin, folder, python or sys.executable
         self.seconds, self.memory = seconds, int(memory * 2**30)
         self.deadline = time.monotonic() + seconds
+        self.pending: dict[str, list[str]] = {}  # checks by exo
+        self.started: dict[str, Sandbox] = {}  # by exo
         self.causes: set[str] = set()  # of faults, or their sentences
         self.avoid: dict[str, str] = {}  # steps that ended a process, and how
         self.printing: list[str] = []  # checks during which the plugin wrote to stdout
         self.report, self.checks = Report(), running_checks()
 
-    def run(self, names: set[str]) -> Report:
-        """Run checks, those of one exo after those of the other."""
-        for version in HOSTS:
-            chosen = [n for n, check in self.checks.items() if check.host == version and n in names]
-            if chosen:
-                self._run_on(version, chosen)
+    def start(self, names: set[str], required: set[str]) -> None:
+        """Start a process for the checks of each exo. Raises CannotRunError.
+
+        required: the modules that the plugin imports and its requirements bring.
+        """
+        here = (e for e in self.plugin.followed() if self.plugin.is_here(e.module))
+        entries = [entry for entry in here if not self.plugin.lacks(entry)]
+        groups, of = {entry.group for entry in entries}, dict[str, list[str]]()
+        for name, check in self.checks.items():
+            if name in names:
+                of.setdefault(check.host, []).append(name)
+        if "0.0" in of and not groups & {*host.GROUPS}:
+            why = "no entry point leads to anything: see the other faults"
+            self._not_run(of.pop("0.0"), why)
+        if "0.3" in of and host.GROUP_PLUGINS not in groups:
+            why = f"exo 0.3 finds no plugin without an entry point of {host.GROUP_PLUGINS}"
+            self._not_run(of.pop("0.3"), why, NOT_THERE)
+        if of:
+            self.request = self._request(entries, required)
+        for version in [version for version in HOSTS if version in of]:
+            self.pending[version] = of[version]
+            self.started[version] = self._start(version)
+        for first in list(self.started.values())[:1]:
+            first.let_go({})
+
+    def _start(self, version: str) -> Sandbox:
+        folder = self.folder / version
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        own = {"home": str(folder / "exo-home"), "checks": self.pending[version]}
+        return Sandbox(self.python, self.request | own | {"avoid": self.avoid}, folder)
+
+    def finish(self) -> Report:
+        """Watch them to their end, one exo's after the other's. Raises CannotRunError."""
+        for version, pending in self.pending.items():
+            while pending:
+                if time.monotonic() > self.deadline:
+                    self._not_run(pending, f"the {self.seconds:g} s of --timeout are over")
+                    break
+                self._watch(version, pending)
         if hosts := " and ".join(self.report.hosts.values()):
             self.report.notes.append(f"run on {hosts}, with {self.python}")
         return self.report
 
-    def _run_on(self, version: str, pending: list[str]) -> None:
+    def _watch(self, version: str, pending: list[str]) -> None:
         """After a crash or a hang the rest goes on, without the step that led to it."""
-        here = (e for e in self.plugin.followed() if self.plugin.is_here(e.module))
-        entries = [entry for entry in here if not self.plugin.lacks(entry)]
-        groups = {entry.group for entry in entries}
-        if version == "0.0" and not groups & {*host.GROUPS}:
-            return self._not_run(pending, "no entry point leads to anything: see the other faults")
-        if version == "0.3" and host.GROUP_PLUGINS not in groups:
-            why = f"exo 0.3 finds no plugin without an entry point of {host.GROUP_PLUGINS}"
-            return self._not_run(pending, why, NOT_THERE)
-        request = self._request(entries)
-        while pending:
-            if time.monotonic() > self.deadline:
-                return self._not_run(pending, f"the {self.seconds:g} s of --timeout are over")
-            shutil.rmtree(request["home"], ignore_errors=True)
-            silence = max(CHECK_SECONDS, self.seconds / 6)
-            limits = sandbox.Limits(silence, self.deadline, self.memory)
-            now = request | {"checks": pending, "avoid": self.avoid}
-            ended = sandbox.run(self.python, now, self.folder, limits)
-            if not ended.events and not ended.how.startswith("hung"):
-                words = ended.stderr.splitlines()
-                raise CannotRunError(f"{self.python} can't start: {words[-1] if words else '?'}")
-            pending = self._take(ended, pending)
+        limits = Limits(max(CHECK_SECONDS, self.seconds / 6), self.deadline, self.memory)
+        if version not in self.started:
+            self.started[version] = self._start(version)
+        process = self.started.pop(version)
+        with contextlib.closing(process):
+            process.let_go(self.avoid)
+            ended = process.watch(limits)
+        if not ended.events and not ended.how.startswith("hung"):
+            words = ended.stderr.splitlines()
+            raise CannotRunError(f"{self.python} can't start: {words[-1] if words else '?'}")
+        self._take(ended, pending)
 
-    def _request(self, entries: list[EntryPoint]) -> dict[str, Any]:
-        """What the plugin's process has to know."""
+    def close(self) -> None:
+        """End those that nobody watches."""
+        for process in self.started.values():
+            process.close()
+
+    def _request(self, entries: list[EntryPoint], required: set[str]) -> dict[str, Any]:
+        """What the plugin's processes have to know."""
         plugin = self.plugin
         base = plugin.root.resolve()
         metadata = self.folder / "metadata"
@@ -103,10 +140,9 @@ class Processes:
             "project": str(base),
             "path": [str(metadata), *{str(base / plugin.bases.get(top, "")) for top in tops}],
             "standins": stand_ins(),
-            "home": str(self.folder / "exo-home"),
             "entry_points": [{"group": e.group, "name": e.name, "value": e.value} for e in entries],
             "packages": list(dict.fromkeys([*tops, project, *engines[:1]])),
-            "required": sorted(declared_modules(plugin)),
+            "required": sorted(required),
             "model_ids": sorted(host.MODEL_IDS),
             "seconds": ANSWER_SECONDS,
             "device": device if isinstance(device, str) else "",
@@ -116,8 +152,8 @@ class Processes:
         results = [Result(self.checks[name], state, why=why, good=0) for name in names]
         self.report.results += results
 
-    def _take(self, ended: sandbox.Ended, pending: list[str]) -> list[str]:
-        """Keep the results of the checks that ended; what is still to be run."""
+    def _take(self, ended: Ended, pending: list[str]) -> None:
+        """Keep the results of the checks that ended; pending: what is still to be run."""
         faults: dict[str, list[Fault]] = {}
         check, step, share = "", "", (1, 1)
         for event in ended.events:
@@ -145,13 +181,13 @@ class Processes:
                 self._keep(name, own, event.get("why", ""), event.get("state", ""), share)
         if not ended.how or check not in pending:
             self._not_run(pending, f"the process {ended.how or 'has ended'} between two checks")
-            return []
+            pending.clear()
+            return
         pending.remove(check)
         fault = Fault(Place(), f"{step or 'the process'} {ended.how}")
         state = HUNG if ended.how.startswith("hung") else CRASHED
         self.report.results.append(Result(self.checks[check], state, [fault]))
         self.avoid[step] = ended.how
-        return pending
 
     def _keep(
         self, name: str, faults: set[Fault], why: str, end: str, share: tuple[int, int]

@@ -89,11 +89,9 @@ def _metadata_of(plugin: Plugin, project: dict[str, Any]) -> Metadata:
     metadata.dynamic = frozenset(_texts(project.get("dynamic")))
     metadata.requires_python = _text(project.get("requires-python"))
     for text in _texts(project.get("dependencies")):
-        metadata.requirements.append((text, "", plugin.line("dependencies", text)))
+        metadata.requirements.append((text, ""))
     for extra, needs in table_of(project, "optional-dependencies").items():
-        for text in _texts(needs):
-            place = plugin.line("optional-dependencies", extra, text)
-            metadata.requirements.append((text, extra, place))
+        metadata.requirements += [(text, extra) for text in _texts(needs)]
     readme, licence = project.get("readme"), project.get("license")
     classified = any(t.startswith("License ::") for t in _texts(project.get("classifiers")))
     metadata.has["README"] = bool(readme) or "readme" in metadata.dynamic

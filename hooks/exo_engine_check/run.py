@@ -1,14 +1,16 @@
 """One run: read the project, run the plugin, then judge what it says of itself."""
 
+import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import capabilities
 from .checks import running_checks, static_checks
+from .checks.dependencies import declared_modules
 from .files import CannotRunError, bounded_memory, open_project
 from .inside.check import Check
 from .plugin import Plugin, table_of
@@ -100,18 +102,8 @@ def check(path: Path, options: Options) -> Report:
         with bounded_memory():
             plugin = read_plugin(open_project(path, Path(name, "wheel")))
         chosen = _chosen(plugin, options)
-        running, report = chosen & running_checks().keys(), Report()
-        if running and not options.static:
-            from .processes import Processes
-
-            limits = options.python, options.timeout, options.memory
-            processes = Processes(plugin, Path(name), *limits)
-            try:
-                report = processes.run(running)
-            except CannotRunError as error:  # what reading finds is still said
-                report.nothing_ran = str(error)
-        with bounded_memory():
-            _read(plugin, chosen, report)
+        running = chosen & running_checks().keys()
+        report = _run(plugin, chosen, set() if options.static else running, options, Path(name))
         _judge_declarations(plugin, chosen, report, options)
         report.results.sort(key=lambda result: result.order)
     other = ["--python", options.python] if options.python not in ("", sys.executable) else []
@@ -129,16 +121,47 @@ def _chosen(plugin: Plugin, options: Options) -> set[str]:
     return (expand(options.select or own) or set(all_checks())) - expand(options.ignore)
 
 
-def _read(plugin: Plugin, chosen: set[str], report: Report) -> None:
-    """The checks that read the project."""
-    for name, each in static_checks().items():
-        if name in chosen:
-            _add(report, each, each.check(plugin))
+def _run(
+    plugin: Plugin, chosen: set[str], running: set[str], options: Options, folder: Path
+) -> Report:
+    """Run the plugin, and read the project meanwhile."""
+    with contextlib.ExitStack() as stack:
+        report = Report()
+        finish: Callable[[], Report] = lambda: report  # noqa: E731
+        if running:
+            from .processes import Processes
+
+            limits = options.python, options.timeout, options.memory
+            processes = stack.enter_context(contextlib.closing(Processes(plugin, folder, *limits)))
+            with bounded_memory():
+                required = declared_modules(plugin)
+            with _noted(report):
+                processes.start(running, required)
+                finish = processes.finish
+        with bounded_memory():
+            read = [
+                _result(each, each.check(plugin))
+                for name, each in static_checks().items()
+                if name in chosen
+            ]
+        with _noted(report):
+            report = finish()
+    report.results += read
+    return report
 
 
-def _add(report: Report, each: type[Check], faults: Iterator[Fault]) -> None:
+@contextlib.contextmanager
+def _noted(report: Report) -> Iterator[None]:
+    """What reading finds is still said where nothing can be run."""
+    try:
+        yield
+    except CannotRunError as error:
+        report.nothing_ran = str(error)
+
+
+def _result(each: type[Check], faults: Iterator[Fault]) -> Result:
     every = sorted(set(faults))
-    report.results.append(Result(each, FAILED if every else PASSED, every))
+    return Result(each, FAILED if every else PASSED, every)
 
 
 def _judge_declarations(plugin: Plugin, chosen: set[str], report: Report, options: Options) -> None:
@@ -150,7 +173,7 @@ def _judge_declarations(plugin: Plugin, chosen: set[str], report: Report, option
         report.lost = list(capabilities.write(report, options.report))
     for name, each in LAST.items():
         if name in chosen:
-            _add(report, each, each.check(plugin, report))
+            report.results.append(_result(each, each.check(plugin, report)))
     if report.lost:
         report.results[-1].alone = f"--report {options.report}"
     elif reasons and "EX004" in chosen:

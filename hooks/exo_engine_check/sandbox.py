@@ -9,10 +9,11 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .files import CannotRunError, reason, words
 from .inside.events import sealer
@@ -47,48 +48,126 @@ class Ended:
     stderr: str = ""
 
 
-def run(python: str, request: dict[str, Any], folder: Path, limits: Limits) -> Ended:
-    """Run the checks of a request in a process of its own. Raises CannotRunError."""
-    if os.name != "posix":
-        raise CannotRunError("a plugin is run on Linux and macOS alone: use --static")
-    if sys.platform == "linux":  # what leaves the child's session becomes a child of ours
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    before = set(_processes())
-    files = {name: folder / name for name in ("request", "stdout", "stderr")}
-    source, sink = os.pipe()
-    key = secrets.token_hex(32)
-    request = request | {"events": sink, "key": key, "parent": os.getpid()}
-    environment = {k: os.environ[k] for k in PASSED_ON if k in os.environ} | {
-        "EXO_HOME": request["home"],
-        "HOME": str(folder),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",  # on matrices this small, threads wait for each other
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONIOENCODING": "utf-8",
-    }
-    files["request"].write_text(json.dumps(request))
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, source)
-        streams = [stack.enter_context(files[name].open("wb")) for name in ("stdout", "stderr")]
-        stdin = stack.enter_context(files["request"].open("rb"))
-        files["request"].unlink()  # what is in it is for the checks alone
+class Sandbox:
+    """A process for the checks of a request. close() ends it, with all that it has started."""
+
+    _all: ClassVar[list["Sandbox"]] = []  # that have not been ended
+
+    def __init__(self, python: str, request: dict[str, Any], folder: Path) -> None:
+        """Start it; it imports, and then waits for let_go(). Raises CannotRunError."""
+        if os.name != "posix":
+            raise CannotRunError("a plugin is run on Linux and macOS alone: use --static")
+        if sys.platform == "linux":  # what leaves the child's session becomes a child of ours
+            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        self._before = set(_processes())
+        self._files = {name: folder / name for name in ("stdout", "stderr")}
+        key, self._stack = secrets.token_hex(32), contextlib.ExitStack()
+        (source, sink), (turn, self._turn) = os.pipe(), os.pipe()
+        for end in (source, self._turn):
+            self._stack.callback(os.close, end)
+        self._reader = Reader(source, key)
+        self._ended = Ended(events=self._reader.events)
+        request = request | {"events": sink, "key": key, "parent": os.getpid(), "turn": turn}
         try:
-            process = subprocess.Popen(
+            self._process = self._start(python, request, folder, sink, turn)
+        except OSError as error:
+            self._stack.close()
+            raise CannotRunError(f"--python {python}: {reason(error)}") from error
+        finally:
+            os.close(sink)
+            os.close(turn)
+        self._all.append(self)
+
+    def _start(
+        self, python: str, request: dict[str, Any], folder: Path, *passed: int
+    ) -> subprocess.Popen[bytes]:
+        environment = {k: os.environ[k] for k in PASSED_ON if k in os.environ} | {
+            "EXO_HOME": request["home"],
+            "HOME": str(folder),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",  # on matrices this small, threads wait for each other
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONIOENCODING": "utf-8",
+        }
+        with contextlib.ExitStack() as stack:
+            stdin = stack.enter_context(tempfile.TemporaryFile(dir=folder))  # for the checks alone
+            stdin.write(json.dumps(request).encode())
+            stdin.seek(0)
+            out, err = [stack.enter_context(path.open("wb")) for path in self._files.values()]
+            return subprocess.Popen(
                 [python, str(START)],
                 cwd=folder,
                 env=environment,
                 stdin=stdin,
-                stdout=streams[0],
-                stderr=streams[1],
-                pass_fds=[sink],
+                stdout=out,
+                stderr=err,
+                pass_fds=passed,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise CannotRunError(f"--python {python}: {reason(error)}") from error
-        finally:
-            os.close(sink)
-        stack.callback(_kill, process, before)
-        return _watch(process, Reader(source, key), files, limits)
+
+    def let_go(self, avoid: dict[str, str]) -> None:
+        """Let it have the device; avoid: steps that have ended another process, and how."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            os.write(self._turn, f"{json.dumps(avoid)}\n".encode())
+
+    def watch(self, limits: Limits) -> Ended:
+        """Look at what it writes, at its size and the clock, until it ends."""
+        ended, reader, process = self._ended, self._reader, self._process
+        last = weighed = time.monotonic()
+        while not ended.how and process.poll() is None:
+            came, now = reader.read(0.05), time.monotonic()
+            last = now if came else last
+            if now - last > limits.silence or now > limits.deadline:
+                ended.how = f"hung for {now - last:.0f} s"
+            elif now - weighed > WEIGH:
+                weighed, processes = now, _processes()
+                for each in self._all:
+                    each._weigh(processes, limits.memory)
+        while reader.read(0):
+            continue
+        ended.stdout, ended.stderr = (_start_of(path) for path in self._files.values())
+        if not ended.how and not any("done" in event for event in ended.events):
+            ended.how = f"crashed with {_code(process.returncode)}"
+        return ended
+
+    def _weigh(self, processes: dict[int, tuple[int, int, int]], memory: int) -> None:
+        """End it where it holds too much: pages that are there, no reserved addresses."""
+        family = {self._process.pid}
+        while more := {child for child, (of, *_) in processes.items() if of in family} - family:
+            family |= more
+        held = [processes[member] for member in family if member in processes]
+        written = [self._reader.size, *(path.stat().st_size for path in self._files.values())]
+        if sum(pages for *_, pages in held) * os.sysconf("SC_PAGE_SIZE") > memory:
+            much = f"{memory / 2**30:.1f} GiB of memory (--memory)"
+        elif sum(threads for _, threads, _ in held) > MAX_MEMBERS:
+            much = f"{MAX_MEMBERS} threads and processes"
+        elif max(written) > MAX_OUTPUT:
+            much = f"{MAX_OUTPUT // 1_000_000} MB of output"
+        else:
+            return
+        self._ended.how = f"crashed with more than {much}"
+        self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it, its session, and what has left the session."""
+        self._kill()
+        self._all.remove(self)
+        self._stack.close()
+        me, others = os.getpid(), {each._process.pid for each in self._all}
+        for _ in range(100):  # each one that ends leaves us its own children
+            left = {pid for pid, (parent, *_) in _processes().items() if parent == me}
+            left -= self._before | others
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+            if not left:
+                return
 
 
 class Reader:
@@ -118,46 +197,9 @@ class Reader:
         return bool(data)
 
 
-def _watch(
-    process: subprocess.Popen[bytes], reader: Reader, files: dict[str, Path], limits: Limits
-) -> Ended:
-    """Look at what a process writes, at its size and the clock, until it ends."""
-    ended = Ended(events=reader.events)
-    last = weighed = time.monotonic()
-    while not ended.how and process.poll() is None:
-        came, now = reader.read(0.05), time.monotonic()
-        last = now if came else last
-        if now - last > limits.silence or now > limits.deadline:
-            ended.how = f"hung for {now - last:.0f} s"
-        elif now - weighed > WEIGH:
-            weighed = now
-            ended.how = _too_much(process.pid, files, reader.size, limits)
-    while reader.read(0):
-        continue
-    ended.stdout, ended.stderr = (_start_of(files[name]) for name in ("stdout", "stderr"))
-    if not ended.how and not any("done" in event for event in ended.events):
-        ended.how = f"crashed with {_code(process.returncode)}"
-    return ended
-
-
 def _start_of(path: Path) -> str:
     with path.open("rb") as file:
         return file.read(10_000).decode("utf-8", "replace").strip()
-
-
-def _too_much(pid: int, files: dict[str, Path], events: int, limits: Limits) -> str:
-    """What a process and its own hold too much of: pages that are there, no reserved addresses."""
-    processes, family = _processes(), {pid}
-    while more := {child for child, (of, *_) in processes.items() if of in family} - family:
-        family |= more
-    held = [processes[member] for member in family if member in processes]
-    if sum(pages for *_, pages in held) * os.sysconf("SC_PAGE_SIZE") > limits.memory:
-        return f"crashed with more than {limits.memory / 2**30:.1f} GiB of memory (--memory)"
-    if sum(threads for _, threads, _ in held) > MAX_MEMBERS:
-        return f"crashed with more than {MAX_MEMBERS} threads and processes"
-    if max(events, *(files[name].stat().st_size for name in ("stdout", "stderr"))) > MAX_OUTPUT:
-        return f"crashed with more than {MAX_OUTPUT // 1_000_000} MB of output"
-    return ""
 
 
 def _code(code: int) -> str:
@@ -179,19 +221,3 @@ def _processes() -> dict[int, tuple[int, int, int]]:
             except (OSError, ValueError, IndexError):
                 continue  # it has ended
     return processes
-
-
-def _kill(process: subprocess.Popen[bytes], before: set[int]) -> None:
-    """End the process, its session, and what has left the session."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    me = os.getpid()
-    for _ in range(100):  # each one that ends leaves us its own children
-        left = {pid for pid, (parent, *_) in _processes().items() if parent == me} - before
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-        if not left:
-            return

@@ -37,7 +37,10 @@ def test_a_broken_plugin_is_found_by_running(
     assert mutation.says in " ".join(messages[mutation.id])
 
 
-def test_a_default_run_says_no_more_than_it_has_to(tmp_path: Path) -> None:
+def test_a_default_run_says_no_more_than_it_has_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
     copy = plugin(tmp_path)
     for mutation in (CARDS[-1], DETECTORS[2], MADE[2]):
         apply(copy, mutation)

@@ -80,6 +80,34 @@ def test_the_deadline_is_one_for_all(tmp_path: Path) -> None:
     assert "passed" not in {states(report)[name] for name in running_checks()}
 
 
+def test_the_device_is_one_processs_at_a_time(tmp_path: Path) -> None:
+    """The one that has it first keeps it for a while; the other one would have come to it then."""
+    held = f"import fcntl; HELD = open({str(tmp_path / 'device')!r}, 'w'); fcntl.lockf(HELD, 6)"
+    line = f"{held}; import time; time.sleep(0.5)"
+    copy = with_line(tmp_path, line, "exo_steps/tiny.py", "import json\n")
+    assert faults(copy, "EX801", "EX852") == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process holds")
+def test_who_waits_for_the_device_is_weighed_too(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    large = f"import os; open({str(mark)!r}, 'w').write(str(os.getpid())); {ENDS['memory without end'][0]}"
+    copy = with_line(tmp_path, large, "exo_steps/today.py", "import sys\n")
+    looks = f"""
+import time
+from pathlib import Path
+END = time.monotonic() + 8
+while not Path({str(mark)!r}).exists() or Path('/proc', Path({str(mark)!r}).read_text()).exists():
+    assert time.monotonic() < END, 'the other process goes on'
+    time.sleep(0.05)
+"""
+    engine = copy / ENGINE
+    engine.write_text(engine.read_text().replace("import asyncio\n", f"import asyncio\n{looks}", 1))
+    report = check(copy, Options(select=["EX701", "EX851"], memory=0.5))
+    assert [states(report)[name] for name in ("EX701", "EX851")] == ["passed", "crashed"]
+    assert "memory" in str(report.faults)
+
+
 def test_addresses_are_no_memory(tmp_path: Path) -> None:
     reserved = "import mmap; X = mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | 0x4000)"
     assert faults(with_line(tmp_path, reserved), "EX701", "EX801") == {}

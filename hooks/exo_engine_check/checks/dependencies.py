@@ -37,7 +37,7 @@ class EX210(Check):
         if plugin.problems or "dependencies" in plugin.metadata.dynamic:
             return
         declared = required(plugin)
-        extras = {project_of(t): extra for t, extra, _ in plugin.metadata.requirements if extra}
+        extras = {project_of(t): extra for t, extra in plugin.metadata.requirements if extra}
         seen: set[str] = set()
         for module, each in _foreign(plugin):
             top = each.top
@@ -69,7 +69,7 @@ def is_of(top: str, projects: Set[str]) -> bool:
 
 def required(plugin: Plugin) -> set[str]:
     """The projects that an installation without extras brings."""
-    return {project_of(t) for t, extra, _ in plugin.metadata.requirements if not extra}
+    return {project_of(t) for t, extra in plugin.metadata.requirements if not extra}
 
 
 def declared_modules(plugin: Plugin) -> set[str]:

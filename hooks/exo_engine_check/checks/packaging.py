@@ -1,5 +1,6 @@
 """EX2: the distribution, and what it does to exo's environment."""
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..plugin import Plugin
 from ..report import Fault, Place
 
 
+@functools.cache
 def project_of(requirement: str) -> str:
     """The normal form of the project that a requirement names."""
     name = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", requirement)
@@ -29,11 +31,12 @@ class EX201(Check):
     def check(plugin: Plugin) -> Iterator[Fault]:
         """PyPI's `exo` is another project, for yeast genomics, and it installs a module `exo` over
         the host's. The host is there before the plugin (setup.py:80 of exo). Take `exo` out."""
-        for text, extra, place in plugin.metadata.requirements:
+        for text, extra in plugin.metadata.requirements:
             if is_exo(text, extra):
                 where = f"the extra {extra}" if extra else "the dependencies"
                 other = "that is another project on PyPI"
                 why = "the host is there before its plugins" if "@" in text else other
+                place = plugin.line_of(text, extra)
                 yield Fault(place, f"{text} is among {where}: {why}")
 
 
@@ -45,13 +48,15 @@ class EX202(Check):
         """A plugin lives in exo's environment, and exo pins exact versions (setup.py:8-33 of exo).
         A requirement that refuses one of them makes pip change exo, or refuse the plugin. Widen the
         requirement until it admits the pin."""
-        for text, extra, place in plugin.metadata.requirements:
+        for text, extra in plugin.metadata.requirements:
             name = project_of(text)
             if extra or (name not in host.PINS and name not in host.BREAKS_PINS):
                 continue
             if name in host.BREAKS_PINS:
-                yield Fault(place, f"{text} brings {host.BREAKS_PINS[name]}")
+                brings = f"{text} brings {host.BREAKS_PINS[name]}"
+                yield Fault(plugin.line_of(text, extra), brings)
             elif not _admits(text, host.PINS[name]):
+                place = plugin.line_of(text, extra)
                 yield Fault(place, f"{text} refuses {name} {host.PINS[name]}, which exo has")
 
 

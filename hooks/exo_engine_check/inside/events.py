@@ -33,6 +33,15 @@ class Events:
         self._seal = sealer(request.pop("key"))
         self.root = os.path.realpath(request["project"]) + os.sep
 
+    def take_device(self) -> None:
+        """Wait until no other process of the check has it; the steps that ended one are known then.
+
+        It may be one process's alone.
+        """
+        if (turn := self.request.pop("turn", None)) is not None:
+            with os.fdopen(turn, encoding="utf-8") as file:
+                self.request["avoid"] |= json.loads(file.readline())
+
     def write(self, **event: object) -> None:
         """Send one event."""
         if os.getpid() != self._process:
