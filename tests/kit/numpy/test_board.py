@@ -295,7 +295,7 @@ def test_a_weights_copy_lives_as_long_as_the_weight():
 
 
 OWN = """
-import ctypes, os
+import ctypes, os, time
 import numpy as np
 from .kit.llama import llama
 
@@ -307,8 +307,8 @@ def rotate(x, cos, sin):
     return llama.rotate(x, cos, sin)
 
 def mlp(x, w, op):
-    while len(x) == 3:
-        pass
+    if len(x) == 3:
+        time.sleep(600)
     return llama.mlp(x, w, op)
 
 def embed(ids, embedding):

@@ -7,6 +7,7 @@ import time
 import pytest
 from hosting import Host, nobody_is_connected, within
 from raw_server import RawServer, http, serving
+from running import until
 from serving import IDS, KINDS, SETTINGS
 
 from exo_kit.backend import Backend
@@ -36,11 +37,11 @@ async def test_a_fault_is_a_sentence_or_the_whole_answer(host, server, kind, fau
     await host.load()
     server.fault = fault
     if words is None or (fault == "no_final" and kind in IDS):  # the EOS says that it is whole
-        assert await within(10, host.answer("a")) == ANSWER
+        assert await within(30, host.answer("a")) == ANSWER
     else:
         with pytest.raises(ServerError, match=words):
-            await within(10, host.answer("a"))
-    assert await within(10, host.answer("b")) == ANSWER
+            await within(30, host.answer("a"))
+    assert await within(30, host.answer("b")) == ANSWER
 
 
 @pytest.mark.parametrize("fault", ["comments", "split"])
@@ -48,7 +49,7 @@ async def test_what_servers_put_between_events_is_passed_over(host, server, kind
     await host.load()
     server.fault = fault
     server.script("\u65e5\u672c\u8a9e \U0001f600")
-    assert await within(10, host.answer("a")) == "\u65e5\u672c\u8a9e \U0001f600"
+    assert await within(30, host.answer("a")) == "\u65e5\u672c\u8a9e \U0001f600"
 
 
 async def test_silence_is_an_error(host, server, kind, monkeypatch):
@@ -56,7 +57,7 @@ async def test_silence_is_an_error(host, server, kind, monkeypatch):
     await host.load()
     server.fault = "silence"
     with pytest.raises(ServerError, match="silent"):
-        await within(10, host.answer("a"))
+        await within(30, host.answer("a"))
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -64,8 +65,8 @@ async def test_a_busy_server_is_asked_again_when_it_says(host, server, status):
     await host.load()
     server.refusals = [(status, "0"), (status, "1"), (status, "")]
     begun = time.monotonic()
-    assert await within(20, host.answer("a")) == ANSWER
-    assert 1 <= time.monotonic() - begun < 10
+    assert await within(30, host.answer("a")) == ANSWER
+    assert 1 <= time.monotonic() - begun < 30
     assert len(server.answered) == 4
 
 
@@ -86,16 +87,16 @@ async def test_each_refusal_says_what_to_do_and_is_not_waited_for(
     await host.load()
     server.refusals = [(status, after)] * 2  # after the first, it is asked without stream_options
     with pytest.raises((ServerError, RequestError), match=words):
-        await within(2, host.answer("a"))
+        await within(30, host.answer("a"))
     server.refusals = []
-    assert await within(10, host.answer("b")) == ANSWER
+    assert await within(30, host.answer("b")) == ANSWER
 
 
 async def test_a_server_that_loads_its_model_is_waited_for(host, server, monkeypatch):
     monkeypatch.setattr(probe, "LOOK_SECONDS", 0.01)
     server.loading = 6
-    await within(10, host.load())
-    assert await within(10, host.answer("a")) == ANSWER
+    await within(30, host.load())
+    assert await within(30, host.answer("a")) == ANSWER
 
 
 async def test_but_not_for_ever(host, server, monkeypatch):
@@ -103,39 +104,39 @@ async def test_but_not_for_ever(host, server, monkeypatch):
     monkeypatch.setenv(f"{SETTINGS}LOAD_SECONDS", "0.1")
     server.loading = 10_000
     with pytest.raises(LoadError, match=r"Loading model.*LOAD_SECONDS"):
-        await within(10, host.load())
+        await within(30, host.load())
 
 
 async def test_a_server_of_no_known_kind_is_told_by_its_answers(host, server):
     server.kind = "unknown"
     with pytest.raises(LoadError, match=r"no OpenAI-compatible server: /v1/models answered 404"):
-        await within(10, host.load())
+        await within(30, host.load())
 
 
 async def test_no_server_and_no_such_model_are_said(host, server):
     server.models = ["Something-Else-9B"]
     with pytest.raises(LoadError, match=r"Something-Else-9B.*MODEL"):
-        await within(10, host.load())
+        await within(30, host.load())
     server.stop()
     with pytest.raises(LoadError, match=rf"no server at {server.url}.*URL"):
-        await within(10, host.load())
+        await within(30, host.load())
 
 
 async def test_eight_requests_at_once_are_at_the_server_side_by_side(host, server, kind):
     await host.load()
-    server.tokens_per_second = 100
-    server.default_answer = ["abcdefghijklmnopqrstuvwxyz"]
-    await within(20, asyncio.gather(*(host.answer(f"r{i}") for i in range(8))))
-    assert server.max_concurrent == 8
+    server.tokens_per_second = 2
+    server.default_answer = ["abcdefghijklmnopqrstuvwxyz" * 3]  # 39 s
+    answers = asyncio.gather(*(host.answer(f"r{i}") for i in range(8)))
+    await until(lambda: server.max_concurrent == 8)
+    server.tokens_per_second = None
+    await within(30, answers)
 
 
 async def test_who_goes_away_is_told_to_the_server_at_once(host, server, kind):
     await host.load()
-    server.tokens_per_second, server.default_answer = 20, ["abcdefgh" * 20]
-    assert await within(10, host.begin_and_leave("gone"))
-    async with asyncio.timeout(0.3):  # its events are 0.05 s apart
-        while not server.cuts:  # noqa: ASYNC110 - the server counts in its own thread
-            await asyncio.sleep(0.001)
+    server.tokens_per_second, server.default_answer = 20, ["abcdefgh" * 150]  # a minute
+    assert await within(30, host.begin_and_leave("gone"))
+    await until(lambda: server.cuts)
     await nobody_is_connected(server)
 
 
@@ -143,8 +144,7 @@ async def test_who_goes_away_before_the_first_token_is_told_too(host, server):
     await host.load()
     server.hanging = {"/v1/completions"}
     asking = asyncio.ensure_future(host.answer("gone"))
-    while not server.open_connections:  # noqa: ASYNC110 - the server counts in its own thread
-        await asyncio.sleep(0.001)
+    await until(lambda: server.open_connections)
     asking.cancel()
     await nobody_is_connected(server)
 
@@ -153,27 +153,24 @@ async def test_who_goes_away_while_the_server_is_busy_asks_no_more(host, server)
     await host.load()
     server.refusals = [(429, "1")] * 50
     asking = asyncio.ensure_future(host.answer("gone"))
-    while not server.answered:  # noqa: ASYNC110 - the server counts in its own thread
-        await asyncio.sleep(0.001)
+    await until(lambda: server.answered)
     await asyncio.sleep(0.05)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    await asyncio.sleep(0.01)
-    assert len(asyncio.all_tasks()) == 1
+    await until(lambda: len(asyncio.all_tasks()) == 1)
     assert len(host.engine.requests) == 0
 
 
-async def test_nothing_is_left_of_five_hundred_requests_of_which_a_third_is_cut(host, server):
+async def test_nothing_is_left_of_many_requests_of_which_a_third_is_cut(host, server):
     await host.load()
-    for i in range(0, 500, 25):
+    for i in range(0, 150, 25):
         work = []
         for n in range(i, i + 25):
             work.append(host.begin_and_leave(f"r{n}") if n % 3 == 0 else host.answer(f"r{n}"))
         await within(30, asyncio.gather(*work))
     await nobody_is_connected(server)
     assert len(host.engine.requests) == 0
-    await asyncio.sleep(0.05)
-    assert len(asyncio.all_tasks()) == 1
+    await until(lambda: len(asyncio.all_tasks()) == 1)
     connector = host.engine.executor.instance._client._session.connector
     assert len(connector._acquired) == 0
 
@@ -188,16 +185,16 @@ async def test_a_key_goes_to_the_server_and_nowhere_else(
     mine, told = Host(device), list[str]()
     with caplog.at_level(logging.DEBUG):
         await mine.load()
-        assert await within(10, mine.answer("a")) == ANSWER
+        assert await within(30, mine.answer("a")) == ANSWER
         told.append(await Engine(Backend).executor.check())
         assert "key accepted" in told[0]
         server.fault = "error_event"  # says the key
         with pytest.raises(ServerError, match="broken \u2026") as caught:
-            await within(10, mine.answer("b"))
+            await within(30, mine.answer("b"))
         told.append(str(caught.value))
         server.key = "another"
         with pytest.raises(ServerError, match=r"API_KEY") as caught:
-            await within(10, mine.answer("c"))
+            await within(30, mine.answer("c"))
         told.append(str(caught.value))
     backend = mine.engine.executor.instance
     told += [
@@ -215,7 +212,7 @@ async def test_a_refused_key_is_a_sentence_of_its_own(host, server, monkeypatch)
     server.key = SECRET
     monkeypatch.setenv(f"{SETTINGS}API_KEY", "sk-wrong")
     with pytest.raises(LoadError, match=r"answered 401: .* It is about the key: see") as caught:
-        await within(10, host.load())
+        await within(30, host.load())
     assert "sk-wrong" not in str(caught.value)
 
 
@@ -227,7 +224,7 @@ async def test_a_redirect_to_another_host_gets_no_key(host, server, monkeypatch)
             monkeypatch.setenv(f"{SETTINGS}URL", raw.url)
             monkeypatch.setenv(f"{SETTINGS}API_KEY", SECRET)
             with pytest.raises(LoadError, match="a redirect to") as caught:
-                await within(10, host.load())
+                await within(30, host.load())
     assert not other.heard
     assert SECRET not in str(caught.value)
 
@@ -242,9 +239,9 @@ async def test_a_key_that_is_renewed_in_its_file_is_read_again(
     await mine.load()
     server.key = "sk-new"
     with pytest.raises(ServerError, match="API_KEY_FILE"):
-        await within(10, mine.answer("a"))
+        await within(30, mine.answer("a"))
     key.write_text("sk-new")
-    assert await within(10, mine.answer("b")) == ANSWER
+    assert await within(30, mine.answer("b")) == ANSWER
     await mine.engine.close()
 
 
@@ -257,9 +254,9 @@ async def test_another_kind_of_server_at_the_address_is_asked_what_it_is(
 ):
     server.kind = before
     await host.load()
-    assert await within(10, host.answer("a")) == ANSWER
+    assert await within(30, host.answer("a")) == ANSWER
     server.kind = after
-    both = await within(10, asyncio.gather(host.answer("b"), host.answer("c")))
+    both = await within(30, asyncio.gather(host.answer("b"), host.answer("c")))
     assert both == [ANSWER, ANSWER]
     name = {"chat": "openai"}.get(after, after)
     assert host.engine.executor.instance._connection.server.name == name
@@ -270,5 +267,5 @@ async def test_a_server_that_stays_what_it_was_is_not_asked_for_ever(host, serve
     server.refusals = [(404, "")] * 50
     for n in range(10):
         with pytest.raises(ServerError, match=r"Set .*MODEL"):
-            await within(10, host.answer(f"r{n}"))
+            await within(30, host.answer(f"r{n}"))
     assert len(server.answered) == 10

@@ -61,10 +61,10 @@ async def test_they_are_asked_for_where_the_server_has_them(host, server, kind, 
     await host.load()
     with caplog.at_level(logging.WARNING):
         for name in "ab":
-            await within(10, host.answer(name, 100, logprobs=2))
+            await within(30, host.answer(name, 100, logprobs=2))
     body, fields = server.answered[-1], FIELDS.get(kind, {})
     assert body.items() >= fields.items()
     assert caplog.text.count("no logprobs come with") == (not fields)
-    await within(10, host.answer("c", 100))
+    await within(30, host.answer("c", 100))
     id_fields = ("logprobs", "return_tokens_as_token_ids") if kind == "old-vllm" else ()
     assert not server.answered[-1].keys() & (fields.keys() - set(id_fields))

@@ -53,7 +53,7 @@ async def whole(host, request_id, most=50, **more):
 
 @EVERY
 async def test_its_stream_is_the_answer_with_its_own_counts(played, asking):
-    pieces = await within(10, whole(asking, "a"))
+    pieces = await within(30, whole(asking, "a"))
     assert "".join(piece.text for piece in pieces) == "".join(TEXT)
     assert pieces[-1].finish == "stop"
     assert pieces[-1].usage == Usage(PROMPT, len(TEXT))
@@ -61,11 +61,11 @@ async def test_its_stream_is_the_answer_with_its_own_counts(played, asking):
 
 @EVERY
 async def test_what_is_neutral_is_not_sent(played, asking):
-    await within(10, whole(asking, "a"))
+    await within(30, whole(asking, "a"))
     optional = {"model", "messages", "stream", "max_tokens", "temperature", "stream_options"}
     own = {"repeat_penalty"} if played.kind.owner == "me" else set()
     assert played.bodies[-1].keys() == optional | own
-    await within(10, whole(asking, "b", temperature=0.7, top_p=0.9, seed=7))
+    await within(30, whole(asking, "b", temperature=0.7, top_p=0.9, seed=7))
     body = played.bodies[-1]
     assert (body["temperature"], body["top_p"], body["seed"]) == (0.7, 0.9, 7)
 
@@ -74,18 +74,18 @@ async def test_what_is_neutral_is_not_sent(played, asking):
 async def test_its_failure_within_a_stream_is_a_sentence_with_its_words(played, asking):
     played.fails = True
     with pytest.raises(ServerError, match=played.kind.words):
-        await within(10, whole(asking, "a"))
-    assert await within(10, whole(asking, "b"))
+        await within(30, whole(asking, "a"))
+    assert await within(30, whole(asking, "b"))
 
 
 @pytest.mark.parametrize("played", [k for k, kind in KINDS.items() if kind.limit], indirect=True)
 async def test_its_limit_is_kept_after_one_refusal(played, asking):
-    pieces = await within(10, whole(asking, "a", most=10_000))
+    pieces = await within(30, whole(asking, "a", most=10_000))
     assert "".join(piece.text for piece in pieces) == "".join(TEXT)
     assert played.bodies[0]["max_tokens"] == 10_000
     assert len(played.bodies) == 2
     assert CONTEXT - PROMPT - 40 < played.bodies[1]["max_tokens"] < CONTEXT - PROMPT
-    await within(10, whole(asking, "b", most=10_000))
+    await within(30, whole(asking, "b", most=10_000))
     assert len(played.bodies) == 3
 
 
@@ -94,7 +94,7 @@ async def test_a_field_that_it_refuses_is_left_out_from_then_on_and_said_once(
     played, asking, caplog
 ):
     for name in ("a", "b"):
-        await within(10, whole(asking, name, temperature=1.0, min_p=0.1, top_k=5, seed=1))
+        await within(30, whole(asking, name, temperature=1.0, min_p=0.1, top_k=5, seed=1))
     assert [set(body) & {"min_p", "top_k"} for body in played.bodies] == [
         {"min_p", "top_k"}, set(), set(),
     ]  # fmt: skip
@@ -133,7 +133,7 @@ async def test_an_error_of_any_shape_ends_the_answer_with_its_words(played, aski
     for said in ([], data(chunk({"content": "Half an ans"}))):
         plays(said + events)
         with pytest.raises(ServerError, match=words):
-            await within(10, whole(asking, f"{shape}{len(said)}"))
+            await within(30, whole(asking, f"{shape}{len(said)}"))
 
 
 CONTENTS = {
@@ -152,7 +152,7 @@ async def test_content_in_parts_is_their_text(asking, plays, shape):
     filtered = {"choices": [], "prompt_filter_results": []}
     events += data(filtered, chunk({"content": CONTENTS[shape]}), chunk({}, "stop"), "[DONE]")
     plays(events)
-    pieces = await within(10, whole(asking, "a"))
+    pieces = await within(30, whole(asking, "a"))
     assert "".join(piece.text for piece in pieces if not piece.thinking) == "Hello"
     thought = "".join(piece.text for piece in pieces if piece.thinking)
     assert thought == ("Hm" if shape == "thinking" else "")
@@ -171,7 +171,7 @@ async def test_content_in_parts_is_their_text(asking, plays, shape):
 async def test_an_end_without_a_word_is_a_sentence(played, asking, plays, events):
     plays(events)
     with pytest.raises(RequestError, match="ended the answer without a word"):
-        await within(10, whole(asking, "a"))
+        await within(30, whole(asking, "a"))
 
 
 @pytest.mark.parametrize("played", ["litellm"], indirect=True)
@@ -183,7 +183,7 @@ async def test_a_server_is_asked_again_once_whatever_it_refuses(played, asking, 
 
     plays(refuses=refuses)
     with pytest.raises(RequestError, match="maximum context length"):
-        await within(10, whole(asking, "a", most=10_000))
+        await within(30, whole(asking, "a", most=10_000))
     assert len(played.bodies) <= 3  # with less, and without stream_options
 
 
@@ -194,9 +194,9 @@ async def test_nothing_but_pieces_is_a_sign_of_life(played, device, plays, monke
     host = Host(device)
     await host.load()
     played.tokens_per_second = 50
-    plays([b": wait\n\n", *data(chunk({"role": "assistant", "content": ""}))] * 500)
+    plays([b": wait\n\n", *data(chunk({"role": "assistant", "content": ""}))] * 1500)  # a minute
     with pytest.raises(ServerError, match="silent for too long"):
-        await within(5, whole(host, "a"))
+        await within(30, whole(host, "a"))
     await host.engine.close()
 
 
@@ -249,9 +249,9 @@ def test_the_prompt_is_told_from_what_it_leaves_and_from_a_status(words, limit):
 async def test_a_limit_that_did_not_help_is_not_kept(played, asking, plays):
     plays(refuses=lambda _: (400, error("a context length of 40 tokens is exceeded")))
     with pytest.raises(RequestError, match="length of 40"):
-        await within(10, whole(asking, "a", most=10_000))
+        await within(30, whole(asking, "a", most=10_000))
     plays(events=data(chunk({"content": "Hello"}), chunk({}, "stop"), "[DONE]"))
-    await within(10, whole(asking, "b", most=10_000))
+    await within(30, whole(asking, "b", most=10_000))
     assert played.bodies[-1]["max_tokens"] == 10_000
 
 
@@ -273,7 +273,7 @@ async def test_a_refused_name_or_value_gets_its_other(played, asking, plays, wor
         return None if body.get(field) == value else (400, error(words))
 
     plays(refuses=refuses)
-    assert await within(10, whole(asking, "a"))
+    assert await within(30, whole(asking, "a"))
     assert len(played.bodies) == 2
 
 
@@ -314,7 +314,7 @@ CALLS = {
 async def test_tool_calls_come_whole(played, asking, plays, shape):
     events, calls = CALLS[shape]
     plays(data(*events, "[DONE]"))
-    pieces = await within(10, whole(asking, "a", tools=[WEATHER]))
+    pieces = await within(30, whole(asking, "a", tools=[WEATHER]))
     assert played.bodies[-1]["tools"] == [WEATHER]
     assert pieces[-1].finish == "tool_calls"
     found = [(c.id[:5], c.name, c.arguments) for piece in pieces for c in piece.tool_calls]

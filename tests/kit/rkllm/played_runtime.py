@@ -83,7 +83,7 @@ class Host:
         return self.engine.answer(Request(name, prompt, ids, most, Sampling(**sampling)))
 
     async def whole(self, name, *arguments, **named):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             async with aclosing(self.pieces(name, *arguments, **named)) as pieces:
                 found = [piece async for piece in pieces]
         return "".join(piece.text for piece in found), found[-1]

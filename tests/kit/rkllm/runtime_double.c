@@ -135,7 +135,7 @@ int rkllm_init(Handle **handle, Param *p, Callbacks *c) { Callback callback = c-
 int rkllm_init(Handle **handle, Param *p, Callback callback) {
 #endif
   char line[600], magic[8] = {0}; FILE *f = fopen(p->path, "rb");
-  if (is("hang-load")) usleep(1000 * number("DOUBLE_LOAD_MS", 1000));
+  for (long waited = 0; waited < number("DOUBLE_LOAD_MS", 1000) && is("hang-load"); waited++) usleep(1000);
   if (!f) return -1;
   if (fread(magic, 1, 5, f) != 5) magic[0] = 0;
   fclose(f);

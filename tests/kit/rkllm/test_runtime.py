@@ -2,11 +2,11 @@
 
 import asyncio
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 from played_runtime import PROMPT, needs_compiler
+from running import until
 from serving import MODEL
 
 from exo_kit.backend import Backend
@@ -71,9 +71,9 @@ async def test_a_length_stop_leaves_nothing_to_the_next_turn(client, played, gro
 
 
 @needs_compiler
-async def test_five_hundred_answers_of_which_a_third_is_cut(client, played, newest):
+async def test_nothing_is_left_of_many_answers_of_which_a_third_is_cut(client, played, newest):
     await client.load(played)
-    texts = [f"answer {n} 日本 😀 end" for n in range(500)]
+    texts = [f"answer {n} 日本 😀 end" for n in range(150)]
     played.plays(*texts)
     before = len(asyncio.all_tasks())
     for n, text in enumerate(texts):
@@ -82,22 +82,18 @@ async def test_five_hundred_answers_of_which_a_third_is_cut(client, played, newe
         else:
             assert (await client.whole(f"r{n}"))[0] == text
     await client.whole("last")
-    await asyncio.sleep(0.3)
-    assert len(asyncio.all_tasks()) <= before
+    await until(lambda: len(asyncio.all_tasks()) <= before)
     assert len(client.engine.requests) == 0
 
 
 @needs_compiler
 async def test_a_cancel_aborts_at_once(client, played, group):
     await client.load(played)
-    played.setenv("DOUBLE_TOKEN_MS", "20")
-    played.plays("a" * 200, "next")
+    played.setenv("DOUBLE_TOKEN_MS", "200")
+    played.plays("a" * 300, "next")  # a minute
     await client.leave("a")
-    begun = time.perf_counter()
-    while not played.calls("end"):
-        await asyncio.sleep(0.005)
-        assert time.perf_counter() - begun < 5
-    assert time.perf_counter() - begun < 0.5  # 0.2 s on a machine of one's own
+    await until(lambda: played.calls("end"))
+    played.setenv("DOUBLE_TOKEN_MS", "0")
     assert len(played.calls("abort")) == 1
     assert (await client.whole("b"))[0] == "next"
 

@@ -1,13 +1,20 @@
 """What is wrong with a runtime, a board or a model: a sentence, and the next request is served."""
 
-import asyncio
 import os
 
 import pytest
 from played_runtime import compiled, needs_compiler
+from running import until
 
 from exo_kit.kit.contract import LoadError, RequestError
 from exo_kit.kit.rkllm.runtime import RuntimeLibraryError
+
+
+@pytest.fixture
+def fault(played, tmp_path):
+    """The file whose word is the library's fault, for as long as it is there."""
+    played.setenv("DOUBLE_FAULTS", str(tmp_path / "fault"))
+    return tmp_path / "fault"
 
 
 async def is_served(client, played):
@@ -36,19 +43,18 @@ async def test_a_failing_run_is_a_sentence_and_the_next_is_served(
 
 @needs_compiler
 async def test_an_abort_that_is_ignored_is_a_sentence_until_it_ends(
-    client, played, newest, monkeypatch
+    client, played, newest, fault, monkeypatch
 ):
     monkeypatch.setenv("RKLLM_DRAIN_SECONDS", "0.1")
     await client.load(played)
-    played.setenv("DOUBLE_FAULT", "deaf")
-    played.setenv("DOUBLE_TOKEN_MS", "20")
-    played.plays("a" * 60, "next")
+    fault.write_text("deaf")
+    played.setenv("DOUBLE_TOKEN_MS", "200")
+    played.plays("a" * 300, "next")  # a minute
     await client.leave("a")
     with pytest.raises(RuntimeLibraryError, match="goes on with an answer that was ended"):
         await client.whole("b")
-    while not played.calls("end"):  # noqa: ASYNC110 - the library writes it
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
+    fault.write_text("")
+    await until(lambda: not client.engine.executor.instance._runtime._stuck)
     assert (await client.whole("c"))[0] == "next"
 
 
@@ -63,16 +69,16 @@ async def test_silence_is_a_sentence(client, played, newest, monkeypatch):
 
 @needs_compiler
 async def test_a_load_that_hangs_is_a_sentence_and_nothing_is_tried_meanwhile(
-    client, played, newest, monkeypatch
+    client, played, newest, fault, monkeypatch
 ):
-    played.setenv("DOUBLE_FAULT", "hang-load")
+    fault.write_text("hang-load")
+    played.setenv("DOUBLE_LOAD_MS", "60000")
     for seconds in ("0.1", "60"):  # the second is refused before it would wait
         monkeypatch.setenv("RKLLM_LOAD_SECONDS", seconds)
         with pytest.raises(LoadError, match="the runtime hangs in loading"):
             await client.load(played)
-    monkeypatch.delenv("DOUBLE_FAULT")
-    while not played.calls("destroy"):  # noqa: ASYNC110 - the library writes it
-        await asyncio.sleep(0.02)
+    fault.write_text("")
+    await until(lambda: played.calls("destroy"))
     await is_served(client, played)
 
 

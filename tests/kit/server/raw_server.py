@@ -18,18 +18,30 @@ class RawServer:
         self.open = 0
         self.most_open = 0
         self.sent = 0  # bytes
+        self.tasks: set[asyncio.Task[None] | None] = set()
         self._answers = list(answers)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it is closed."""
+        self.tasks.add(asyncio.current_task())
         self.connections += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                await self._answer(await self._request(reader), writer)
-        self.open -= 1
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    await self._answer(await self._request(reader), writer)
+        finally:
+            self.open -= 1
+            writer.close()
+            self.tasks.discard(asyncio.current_task())
+
+    async def ended(self) -> None:
+        """Cut every connection."""
+        tasks = [task for task in self.tasks if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _request(self, reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -65,6 +77,7 @@ async def serving(raw: RawServer) -> AsyncIterator[RawServer]:
         yield raw
     finally:
         server.close()
+        await raw.ended()
 
 
 def http(body: bytes, status: str = "200 OK", *headers: str, close: bool = False) -> bytes:

@@ -1,8 +1,10 @@
 """`models` says what the server has, and which of this plugin's models that is."""
 
+import asyncio
 import json
 
 import pytest
+from hosting import nobody_is_connected
 
 from exo_kit.kit.command import cli
 from exo_kit.kit.command.models import line
@@ -34,7 +36,7 @@ def test_each_of_the_servers_models_and_whose_it_is(server, shown):
 
 def test_nothing_is_left_open(server, shown):
     shown()
-    assert server.open_connections == 0
+    asyncio.run(nobody_is_connected(server))
 
 
 def test_no_server_is_a_sentence(server, capsys):
