@@ -50,7 +50,7 @@ def test_text_says_what_where_why_how_and_again(broken: Path) -> None:
 
 
 def test_json_has_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     copy = plugin(tmp_path, "answers")
     content = json.loads(run(copy, "--format", "json")[1])
     assert content["faults"] == []
@@ -213,7 +213,7 @@ def test_the_page_of_checks_is_up_to_date() -> None:
 def test_faults_of_exo_that_a_plugin_leaves_count_with_strict_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     code, out, _ = run(PLUGINS / "steps", "--select", "EX901,EX903")
     assert code == 0
     assert "  EX901 The engine stays when the cluster changes\n" in out

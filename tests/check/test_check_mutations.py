@@ -28,7 +28,7 @@ def test_a_broken_plugin_is_found_by_reading(tmp_path: Path, mutation: Mutation)
 def test_a_broken_plugin_is_found_by_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutation: Mutation
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     copy = plugin(tmp_path)
     apply(copy, mutation)
     assert faults(copy, static=True) == {}
@@ -40,7 +40,7 @@ def test_a_broken_plugin_is_found_by_running(
 def test_a_default_run_says_no_more_than_it_has_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     copy = plugin(tmp_path)
     for mutation in (CARDS[-1], DETECTORS[2], MADE[2]):
         apply(copy, mutation)

@@ -52,7 +52,7 @@ def test_a_patch_that_is_deleted_is_missed(
     variant: str,
     name: str,
 ) -> None:
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     copy = Path(shutil.copytree(plugin_of(variant), tmp_path / "exo-plugin"))
     for path in hosts(copy):
         text = path.read_text(encoding="utf-8")

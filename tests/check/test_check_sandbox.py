@@ -67,15 +67,16 @@ def test_an_endless_import_is_a_hang(
 ) -> None:
     monkeypatch.setattr("exo_engine_check.processes.CHECK_SECONDS", 0.5)
     begun = time.monotonic()
-    report = check(with_line(tmp_path, line), Options(timeout=6))
+    report = check(with_line(tmp_path, line), Options(timeout=18))  # a silence of 3 s
     assert states(report)["EX701"] == "hung"
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 17
 
 
-def test_the_deadline_is_one_for_all(tmp_path: Path) -> None:
+def test_the_deadline_is_one_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exo_engine_check.processes.CHECK_SECONDS", 60.0)
     begun = time.monotonic()
     report = check(with_line(tmp_path, LOOP), Options(timeout=2))
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 30
     assert states(report)["EX701"] in {"hung", "not run"}  # a busy machine may not come to it
     assert "passed" not in {states(report)[name] for name in running_checks()}
 
@@ -207,7 +208,7 @@ def test_a_plugin_ends_with_the_checker(tmp_path: Path) -> None:
     copy = with_line(tmp_path, line)
     command = [sys.executable, "-m", "exo_engine_check.cli", "check", copy]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 50
     while not (mark.exists() and mark.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
