@@ -209,7 +209,7 @@ async def test_a_cancel_while_an_answer_is_being_cut_gives_the_turn_to_the_next(
     backend = host.backend
     settings = replace(backend._settings, drain_seconds=0.0)
     await backend._turn.acquire()
-    stream = Stream(Answer(limit=3, asked=5), chunks())
+    stream = Stream(Answer(limit=3, most=5), chunks())
     drain = asyncio.create_task(backend._drained(backend._server, settings, stream))
     await within(30, closing.wait())
     drain.cancel()
