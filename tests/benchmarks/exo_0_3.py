@@ -8,7 +8,8 @@ extra, EXO_0_3_PYTHON set as for tests/real/nodes_0_3.py; MODEL is SmolLM2-135M-
 alone        a streamed answer's tokens a second over `bench`'s decode, which has no exo about it;
              it is the product of two: `steps`, what the model's steps keep of their speed beside
              exo's process, and `in steps`, the share of the answer's time that is spent in them
-4 at once    four answers' tokens a second over those of `bench --at-once 4`
+4 at once    four answers' tokens a second over those of `bench --at-once 4`, which begin together;
+             exo admits one in 0.1 s, and `begun` is the wait until all four have a first token
 fifth        the wait for a fifth user's first token beside four; of the model, and of a tiny one
 a core       the share of one that exo's process takes, and the model's: at rest, at work
 """
@@ -95,14 +96,16 @@ def decode_seconds(exo: Node) -> float:
     return float(exo.space.call(read).partition(name)[2].split()[0])
 
 
-def at_once(exo: Node, model: str, prompts: list[str]) -> float:
-    """Tokens a second of streamed answers side by side, from their questions to the last end."""
+def at_once(exo: Node, model: str, prompts: list[str]) -> tuple[float, float]:
+    """Tokens a second of streamed answers side by side, from their questions to the last end, and
+    the seconds until each of them has begun."""
     with ThreadPoolExecutor(len(prompts)) as pool:
         begun = time.monotonic()
         runs = [pool.submit(exo.stream, model, p, max_tokens=TOKENS) for p in prompts]
         answers = [run.result() for run in runs]
     tokens = sum(int(answer.usage["completion_tokens"]) for answer in answers if answer.usage)
-    return tokens / (max(answer.times[-1] for answer in answers) - begun)
+    ends, firsts = ([answer.times[n] for answer in answers] for n in (-1, 0))
+    return tokens / (max(ends) - begun), max(firsts) - begun
 
 
 def fifth(exo: Node, model: str, prompts: list[str], most: int) -> float:
@@ -160,23 +163,27 @@ def measure(exo: Node, bench: Bench, model: str, rounds: int) -> None:
     shares = Shares(exo.process.pid, runner)
     names = ("alone", "steps", "bench", "4 at once", "bench 4")
     rates: dict[str, list[float]] = {name: [] for name in names}
-    waits: dict[str, list[float]] = {"beside four": [], "beside four fast ones": []}
-    alone(exo, model, "Write a long story about Paris.")
+    names = ("4 at once: begun", "fifth beside four", "fifth beside four fast ones")
+    waits: dict[str, list[float]] = {name: [] for name in names}
     for n in range(rounds):
         prompts = [f"Write a long story number {n} about {topic}." for topic in TOPICS]
         with shares.of("at rest"):
             time.sleep(REST_SECONDS)
+        alone(exo, model, "Write a long story about Paris.")  # bench, too, begins with one
         with shares.of("alone"):
             whole, steps = alone(exo, model, prompts[0])
         one, four = bench.run(prompts[0])
         with shares.of("4 at once"):
-            rates["4 at once"].append(at_once(exo, model, prompts[:4]))
+            together, begun = at_once(exo, model, prompts[:4])
+        rates["4 at once"].append(together)
+        waits["4 at once: begun"].append(begun)
         rates["alone"].append(whole)
         rates["steps"].append(steps)
         rates["bench"].append(one)
         rates["bench 4"].append(four)
-        waits["beside four"].append(fifth(exo, model, prompts, 60))
-        waits["beside four fast ones"].append(fifth(exo, f"exo_numpy/{FAST}", prompts, 100))
+        waits["fifth beside four"].append(fifth(exo, model, prompts, 60))
+        fast = fifth(exo, f"exo_numpy/{FAST}", prompts, 100)
+        waits["fifth beside four fast ones"].append(fast)
     for name, figures in rates.items():
         show(name, figures, " tokens/s")
     for name, ours, base in (
@@ -188,7 +195,7 @@ def measure(exo: Node, bench: Bench, model: str, rounds: int) -> None:
         pairs = zip(rates[ours], rates[base], strict=True)
         show(name, [with_exo / without for with_exo, without in pairs])
     for name, figures in waits.items():
-        show(f"fifth {name}", figures, " s")
+        show(name, figures, " s")
     for name, seen in shares.seen.items():
         show(f"a core, {name}: exo", [each[0] for each in seen])
         show(f"a core, {name}: the model", [each[1] for each in seen])
