@@ -1,6 +1,8 @@
-"""The parts that need no exo: the outbox, and the start of a model."""
+"""The parts that need no exo: the outbox, the errors of its API, and the start of a model."""
 
+import asyncio
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from exo_kit.kit.contract import Logprob, Piece
+from exo_kit.kit.hosts.exo_0_3 import api
 from exo_kit.kit.hosts.exo_0_3 import outbox as outbox_module
 from exo_kit.kit.hosts.exo_0_3.outbox import Outbox, Text, texts_of
 from exo_kit.kit.hosts.exo_0_3.place import place
@@ -77,6 +80,59 @@ def test_a_chunk_a_moment_at_first_then_fewer_and_few_over_all(monkeypatch, answ
     assert first[0] <= chunks[0] <= first[1]
     assert later[0] <= chunks[1] <= later[1]
     assert later[0] <= chunks[2] <= later[1]
+
+
+class Response:
+    """What of StreamingResponse counts here: its status is sent first."""
+
+    def __init__(self, content, media_type):
+        self.body_iterator, self.media_type, self.status_code = content, media_type, 200
+
+    async def stream_response(self, send):
+        send(self.status_code)
+        async for part in self.body_iterator:
+            send(part)
+
+
+class Api:
+    async def _validate_model_has_instance(self, model_id):
+        return model_id
+
+
+WHOLE, STREAM = "application/json", "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "error", "sent"),
+    [
+        ("exo_kit/toy", WHOLE, None, [200, "text"]),
+        ("exo_kit/toy", WHOLE, ValueError("too long"), [500, "too long"]),
+        ("exo_kit/toy", WHOLE, AssertionError(), [500, api.GONE]),
+        ("exo_kit/toy", STREAM, ValueError("too long"), [200, "exo's"]),
+        ("mlx-community/x", WHOLE, ValueError("too long"), [200, "exo's"]),
+    ],
+)
+def test_an_answer_of_ours_that_fails_whole_has_its_status(monkeypatch, model, kind, error, sent):
+    exo = SimpleNamespace(API=type("API", (Api,), {}), StreamingResponse=Response)
+    monkeypatch.setitem(sys.modules, "exo.api.main", exo)
+    api.change(["exo_kit"])
+
+    async def content():
+        if error is not None:
+            raise error
+        yield "text"
+
+    async def ask():
+        said = []
+        assert await exo.API()._validate_model_has_instance(model) == model
+        try:
+            await exo.StreamingResponse(content(), media_type=kind).stream_response(said.append)
+        except ValueError:
+            said.append("exo's")
+        return said
+
+    status, text = asyncio.run(ask())
+    assert [status, json.loads(text)["error"]["message"] if status == 500 else text] == sent
 
 
 def test_a_model_is_started_on_this_node_once_it_can_be():

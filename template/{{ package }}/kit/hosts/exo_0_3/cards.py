@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from exo.download.download_utils import build_model_path
+from exo.shared.types.common import ModelId
+
 from ...cards import Model
 from ...plugin import Plugin
 from ...repository.facts import Facts, read_json
@@ -48,7 +51,9 @@ def offers(plugin: Plugin) -> list[Offer]:
     for model in plugin.models.table:
         name = f"{plugin.package}/{model.id}"
         own = folders.pop(model.repository.rpartition("/")[2], None)
-        places = [own] if own else list(_places(name, model.repository))
+        # exo's downloads, those of exo 0.0, the hub's cache.
+        usual = (build_model_path(ModelId(name)), downloads_folder(model.repository))
+        places = [own] if own else [*usual, tokenizer_here(model.repository)]
         lacks = {place: missing(place, patterns) for place in places if place and place.is_dir()}
         folder = min(lacks, key=lambda place: bool(lacks[place]), default=None)
         cards.append(Offer(name, model, folder, lacks[folder] if folder else "all of its files"))
@@ -56,19 +61,6 @@ def offers(plugin: Plugin) -> list[Offer]:
         model = Model(last, last, str(folder), Facts(folder).layers)
         cards.append(Offer(f"{plugin.package}/{last}", model, folder, missing(folder, patterns)))
     return cards
-
-
-def _places(name: str, repository: str) -> Iterator[Path | None]:
-    """Where a repository's files may be: exo's downloads, those of exo 0.0, the hub's cache."""
-    try:
-        from exo.download.download_utils import build_model_path
-        from exo.shared.types.common import ModelId
-
-        yield build_model_path(ModelId(name))
-    except ImportError:  # doctor runs without exo too
-        pass
-    yield downloads_folder(repository)
-    yield tokenizer_here(repository)
 
 
 def missing(folder: Path, patterns: tuple[str, ...]) -> str:
