@@ -58,16 +58,14 @@ class Processes:
         self.deadline = time.monotonic() + seconds
         self.pending: dict[str, list[str]] = {}  # checks by exo
         self.started: dict[str, Sandbox] = {}  # by exo
+        self.required: list[str] = []
         self.causes: set[str] = set()  # of faults, or their sentences
         self.avoid: dict[str, str] = {}  # steps that ended a process, and how
         self.printing: list[str] = []  # checks during which the plugin wrote to stdout
         self.report, self.checks = Report(), running_checks()
 
-    def start(self, names: set[str], required: set[str]) -> None:
-        """Start a process for the checks of each exo. Raises CannotRunError.
-
-        required: the modules that the plugin imports and its requirements bring.
-        """
+    def start(self, names: set[str]) -> None:
+        """Start a process for the checks of each exo. Raises CannotRunError."""
         here = (e for e in self.plugin.followed() if self.plugin.is_here(e.module))
         entries = [entry for entry in here if not self.plugin.lacks(entry)]
         groups, of = {entry.group for entry in entries}, dict[str, list[str]]()
@@ -81,12 +79,10 @@ class Processes:
             why = f"exo 0.3 finds no plugin without an entry point of {host.GROUP_PLUGINS}"
             self._not_run(of.pop("0.3"), why, NOT_THERE)
         if of:
-            self.request = self._request(entries, required)
+            self.request = self._request(entries)
         for version in [version for version in HOSTS if version in of]:
             self.pending[version] = of[version]
             self.started[version] = self._start(version)
-        for first in list(self.started.values())[:1]:
-            first.let_go({})
 
     def _start(self, version: str) -> Sandbox:
         folder = self.folder / version
@@ -95,8 +91,12 @@ class Processes:
         own = {"home": str(folder / "exo-home"), "checks": self.pending[version]}
         return Sandbox(self.python, self.request | own | {"avoid": self.avoid}, folder)
 
-    def finish(self) -> Report:
-        """Watch them to their end, one exo's after the other's. Raises CannotRunError."""
+    def finish(self, required: set[str]) -> Report:
+        """Watch them to their end, one exo's after the other's. Raises CannotRunError.
+
+        required: the modules that the plugin imports and its requirements bring.
+        """
+        self.required = sorted(required)
         for version, pending in self.pending.items():
             while pending:
                 if time.monotonic() > self.deadline:
@@ -114,7 +114,7 @@ class Processes:
             self.started[version] = self._start(version)
         process = self.started.pop(version)
         with contextlib.closing(process):
-            process.let_go(self.avoid)
+            process.let_go({"avoid": self.avoid, "required": self.required})
             ended = process.watch(limits)
         if not ended.events and not ended.how.startswith("hung"):
             words = ended.stderr.splitlines()
@@ -126,7 +126,7 @@ class Processes:
         for process in self.started.values():
             process.close()
 
-    def _request(self, entries: list[EntryPoint], required: set[str]) -> dict[str, Any]:
+    def _request(self, entries: list[EntryPoint]) -> dict[str, Any]:
         """What the plugin's processes have to know."""
         plugin = self.plugin
         base = plugin.root.resolve()
@@ -142,7 +142,6 @@ class Processes:
             "standins": stand_ins(),
             "entry_points": [{"group": e.group, "name": e.name, "value": e.value} for e in entries],
             "packages": list(dict.fromkeys([*tops, project, *engines[:1]])),
-            "required": sorted(required),
             "model_ids": sorted(host.MODEL_IDS),
             "seconds": ANSWER_SECONDS,
             "device": device if isinstance(device, str) else "",

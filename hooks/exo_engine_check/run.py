@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,26 +126,21 @@ def _run(
 ) -> Report:
     """Run the plugin, and read the project meanwhile."""
     with contextlib.ExitStack() as stack:
-        report = Report()
-        finish: Callable[[], Report] = lambda: report  # noqa: E731
+        report, processes = Report(), None
         if running:
             from .processes import Processes
 
             limits = options.python, options.timeout, options.memory
             processes = stack.enter_context(contextlib.closing(Processes(plugin, folder, *limits)))
-            with bounded_memory():
-                required = declared_modules(plugin)
             with _noted(report):
-                processes.start(running, required)
-                finish = processes.finish
+                processes.start(running)
         with bounded_memory():
-            read = [
-                _result(each, each.check(plugin))
-                for name, each in static_checks().items()
-                if name in chosen
-            ]
-        with _noted(report):
-            report = finish()
+            checks = [each for name, each in static_checks().items() if name in chosen]
+            read = [_result(each, each.check(plugin)) for each in checks]
+            required = declared_modules(plugin) if running else set()
+        if processes and not report.nothing_ran:
+            with _noted(report):
+                report = processes.finish(required)
     report.results += read
     return report
 

@@ -67,9 +67,12 @@ class Sandbox:
             self._stack.callback(os.close, end)
         self._reader = Reader(source, key)
         self._ended = Ended(events=self._reader.events)
-        request = request | {"events": sink, "key": key, "parent": os.getpid(), "turn": turn}
+        self._more = self._stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        more = self._more.fileno()
+        request = request | {"events": sink, "turn": turn, "more": more}
+        request |= {"key": key, "parent": os.getpid()}
         try:
-            self._process = self._start(python, request, folder, sink, turn)
+            self._process = self._start(python, request, folder, sink, turn, more)
         except OSError as error:
             self._stack.close()
             raise CannotRunError(f"--python {python}: {reason(error)}") from error
@@ -105,10 +108,12 @@ class Sandbox:
                 start_new_session=True,
             )
 
-    def let_go(self, avoid: dict[str, str]) -> None:
-        """Let it have the device; avoid: steps that have ended another process, and how."""
+    def let_go(self, more: dict[str, Any]) -> None:
+        """Let it have the device, and what it has to know more; of any length, so in a file."""
+        self._more.write(json.dumps(more).encode())
+        self._more.seek(0)
         with contextlib.suppress(BrokenPipeError):  # it has ended
-            os.write(self._turn, f"{json.dumps(avoid)}\n".encode())
+            os.write(self._turn, b"1")
 
     def watch(self, limits: Limits) -> Ended:
         """Look at what it writes, at its size and the clock, until it ends."""

@@ -62,7 +62,7 @@ def running(events: Events, folder: Path) -> Iterator[Any]:
     named = events.request["device"]
     if not named:
         raise NotRunError("[tool.exo-engine] names no device to answer with (docs/checking.md)")
-    events.take_device()
+    events.take_turn()
     with contextlib.ExitStack() as stack:
         with events.step(f"the device {named}"):
             handle = _function(named, events.request["project"])(folder)

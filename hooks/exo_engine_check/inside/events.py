@@ -33,14 +33,15 @@ class Events:
         self._seal = sealer(request.pop("key"))
         self.root = os.path.realpath(request["project"]) + os.sep
 
-    def take_device(self) -> None:
-        """Wait until no other process of the check has it; the steps that ended one are known then.
+    def take_turn(self) -> None:
+        """Wait until no other process of the check has the device, which may be one's alone.
 
-        It may be one process's alone.
+        The request has then what is known by that time: `avoid` and `required`.
         """
         if (turn := self.request.pop("turn", None)) is not None:
-            with os.fdopen(turn, encoding="utf-8") as file:
-                self.request["avoid"] |= json.loads(file.readline())
+            with os.fdopen(turn, "rb") as pipe, os.fdopen(self.request["more"], "rb") as more:
+                pipe.read(1)
+                self.request |= json.load(more)
 
     def write(self, **event: object) -> None:
         """Send one event."""

@@ -120,6 +120,7 @@ class EX503(Check):
         file holds, and `Exception` for an SDK, and return None. What an SDK gives need be no text.
         Give a program a `timeout` of a second. Where nothing is there, say so: a detector that
         looks at nothing finds its device on every machine."""
+        events.take_turn()
         for name, detector in _plain(detectors):
             here, wrong_anyway, *_ = _call(detector)  # EX502 says it
             for where, machine in MACHINES.items():
