@@ -63,11 +63,12 @@ class Sandbox:
         self._files = {name: folder / name for name in ("stdout", "stderr")}
         key, self._stack = secrets.token_hex(32), contextlib.ExitStack()
         (source, sink), (turn, self._turn) = os.pipe(), os.pipe()
+        self._more = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the stack closes it
         for end in (source, self._turn):
             self._stack.callback(os.close, end)
+        self._stack.enter_context(self._more)
         self._reader = Reader(source, key)
         self._ended = Ended(events=self._reader.events)
-        self._more = self._stack.enter_context(tempfile.TemporaryFile(dir=folder))
         more = self._more.fileno()
         request = request | {"events": sink, "turn": turn, "more": more}
         request |= {"key": key, "parent": os.getpid()}

@@ -13,11 +13,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import audit, device
+from . import audit, device, host
 from .check import BrokenError, NotThereError
 from .events import Events
 from .records_0_3 import bound, card_of, load, plain
@@ -28,17 +27,9 @@ ENDLESS = 100_000  # tokens of an answer that is ended in its middle
 STOP_SECONDS = 3.0  # exo waits no longer for a runner to end
 
 
-def put_on_path(events: Events) -> None:
-    """Use the stand-in where this Python has no exo 0.3; say which it is. Also for programs."""
-    try:
-        real = find_spec("exo.worker.runner.bootstrap") is not None
-    except Exception:  # another exo, or whatever a foreign module of that name does
-        real = False
-    for name in [n for n in sys.modules if n.partition(".")[0] == "exo"]:
-        del sys.modules[name]
-    if not real:
-        sys.path.insert(0, events.request["standins"]["0.3"])
-        importlib.invalidate_caches()
+def find(events: Events) -> None:
+    """The exo 0.3 of this Python, or the stand-in; also for programs."""
+    host.put_on_path(events, "0.3", "exo.worker.runner.bootstrap")
     home = events.request["home"]
     os.environ |= {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -46,7 +37,6 @@ def put_on_path(events: Events) -> None:
         "EXO_DEFAULT_MODELS_DIR": f"{home}/models",
         "EXO_MODELS_READ_ONLY_DIRS": f"{home}/staged/models",
     }
-    events.write(host="exo 0.3 itself" if real else "the stand-in for exo 0.3")
 
 
 class Node:
@@ -56,7 +46,7 @@ class Node:
         points = [e for e in events.request["entry_points"] if e["group"] == GROUP]
         if not points:
             raise NotThereError(f"exo 0.3 doesn't find it: it has no entry point of {GROUP}")
-        put_on_path(events)
+        find(events)
         self.events, self.seconds = events, float(events.request["seconds"])
         self.folder = Path(events.request["home"], "device")
         self.staged = Path(events.request["home"], "staged")

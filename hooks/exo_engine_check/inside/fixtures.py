@@ -23,7 +23,7 @@ class Fixtures:
     @once
     def imported(self) -> importing.Imported:
         """The plugin's modules, imported in exo's order, and what that brought."""
-        host.put_on_path(self.events)
+        host.find(self.events)
         host.only_this_plugin(self.request)
         imported = importing.Imported()
         importing.discovery(self.events, imported, self._modules(MODELS, DETECTORS))

@@ -1,6 +1,7 @@
 """exo 0.0: that of this Python, else the stand-in; with this plugin and no other."""
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,20 +18,26 @@ _NODE = Path(__file__).parents[1] / "standin_node" / "exo"
 NODE, API = "exo.orchestration.node", "exo.api.chatgpt_api"
 
 
-def put_on_path(events: Events) -> None:
-    """Use the stand-in where this Python has no exo with plugins; say which it is."""
+def put_on_path(events: Events, version: str, own: str) -> bool:
+    """Whether this Python has an exo, by a module of its own; else its stand-in is used."""
     try:
-        spec = importlib.util.find_spec("exo.inference.plugin_discovery")
-    except Exception:  # whatever a foreign module called exo does at its import
-        spec = None
+        is_here = importlib.util.find_spec(own) is not None
+    except Exception:  # another exo, or whatever a foreign module of that name does at its import
+        is_here = False
     for name in [n for n in sys.modules if n.partition(".")[0] == "exo"]:
         del sys.modules[name]
-    if spec is None:
-        sys.path.insert(0, events.request["standins"]["0.0"])
+    if not is_here:
+        sys.path.insert(0, events.request["standins"][version])
         importlib.invalidate_caches()
+    events.write(host=f"exo {version} itself" if is_here else f"the stand-in for exo {version}")
+    return is_here
+
+
+def find(events: Events) -> None:
+    """The exo 0.0 that has plugins, or the stand-in, with exo's node."""
+    if not put_on_path(events, "0.0", "exo.inference.plugin_discovery"):
         exo: Any = importlib.import_module("exo")
         exo.__path__.append(str(_NODE))
-    events.write(host="exo 0.0 itself" if spec else "the stand-in for exo 0.0")
 
 
 def only_this_plugin(request: dict[str, Any]) -> None:
@@ -38,12 +45,17 @@ def only_this_plugin(request: dict[str, Any]) -> None:
     everything: Any = importlib.metadata.entry_points
     own = {(e["group"], e["name"], e["value"]) for e in request["entry_points"]}
 
-    def entry_points(**params: Any) -> Any:
-        entries = everything(**params)
-        if not str(params.get("group", "")).startswith(("exo.", "exo_engine_template.")):
-            return entries
-        each = {(e.group, e.name, e.value): e for e in reversed(list(entries))}
+    @functools.cache  # exo asks for each engine that it makes, and every distribution is read
+    def of_plugin(group: str) -> Any:
+        entries = reversed(list(everything(group=group)))
+        each = {(e.group, e.name, e.value): e for e in entries}
         return importlib.metadata.EntryPoints(e for key, e in each.items() if key in own)
+
+    def entry_points(**params: Any) -> Any:
+        group = str(params.get("group", ""))
+        if group.startswith(("exo.", "exo_engine_template.")):
+            return of_plugin(group).select(**params)
+        return everything(**params)
 
     importlib.metadata.entry_points = entry_points
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..check import CannotError, Check, NotRunError, Share
 from ..driver import Driver
-from ..nodes import make_node, start
+from ..nodes import Listener, make_node, start
 
 TEXTS = (
     "Hello, exo!",
@@ -127,9 +127,7 @@ class EX827(Check, row="reuse"):
     async def check(driver: Driver) -> AsyncIterator[str]:
         """A chat's every turn is a new request with all of its history. A backend of the template's
         contract begins it with what the turn before has computed, by `reuse()`."""
-        backend, lengths = await _backend(driver), list[int]()
-        if not hasattr(backend, "reuse"):
-            raise CannotError("the backend has no reuse()")
+        lengths = list[int]()
 
         def counted(plain: Any) -> Any:
             def reuse(self: Any, request_id: str, other: str, length: int) -> None:
@@ -138,13 +136,9 @@ class EX827(Check, row="reuse"):
 
             return reuse
 
-        node, answers = await make_node(driver, limit=4), []
-        with wrapped(backend, "reuse", counted):
-            for _ in range(2):
-                answers.append(await start(driver, node, driver.device.prompt * 8))
-                await answers[-1].within()
-        if answers[0].ids != answers[1].ids:
-            yield f"the same prompt again gives {answers[1].ids}, at first {answers[0].ids}"
+        first, second = await _twice(driver, counted)
+        if first.ids != second.ids:
+            yield f"the same prompt again gives {second.ids}, at first {first.ids}"
         if not lengths:
             raise CannotError("a prompt that has just been computed is computed anew")
 
@@ -157,9 +151,7 @@ class EX812(Check):
         """`reuse(new, other, length)` of the template's contract begins a request with the first
         rows of another one, which goes on (kit/contract.py). Where both write into one cache, what
         one appends changes the other's answer. Copy the rows, or never write over shared ones."""
-        backend, outcomes = await _backend(driver), list[bool]()
-        if not hasattr(backend, "reuse"):
-            raise CannotError("the backend has no reuse()")
+        outcomes = list[bool]()
 
         def tried(plain: Any) -> Any:
             def reuse(self: Any, request_id: str, other: str, length: int) -> None:
@@ -171,14 +163,24 @@ class EX812(Check):
 
             return reuse
 
-        node = await make_node(driver, limit=4)
-        with wrapped(backend, "reuse", tried):
-            for _ in range(2):
-                await (await start(driver, node, driver.device.prompt * 8)).within()
+        await _twice(driver, tried)
         if not outcomes:
             raise NotRunError("nothing is used again: EX827 says why")
         if outcomes[0]:
             yield "after another request has used its state, a request gives other logits"
+
+
+async def _twice(driver: Driver, make: Callable[[Any], Any]) -> list[Listener]:
+    """Two answers to one prompt, with another reuse() of the backend's, made from its own."""
+    backend = await _backend(driver)
+    if not hasattr(backend, "reuse"):
+        raise CannotError("the backend has no reuse()")
+    node, answers = await make_node(driver, limit=4), list[Listener]()
+    with wrapped(backend, "reuse", make):
+        for _ in range(2):
+            answers.append(await start(driver, node, driver.device.prompt * 8))
+            await answers[-1].within()
+    return answers
 
 
 def _shares(driver: Driver, backend: Any, reuse: Callable[[str, str, int], None]) -> bool:
