@@ -9,7 +9,7 @@ from sampling_reference import CASES, PROMPT
 from exo_kit.kit.contract import Sampling
 from exo_kit.kit.engine.sampler import Sampler, logprob
 
-DRAWS = 1000
+DRAWS = 500
 
 
 class Sweep:

@@ -70,10 +70,13 @@ def shared(nodes: Nodes) -> Start:
     return nodes.shared
 
 
+# But for what is called "fast"; and "bad" fails.
 SLOW = """
 class Backend(Backend):
     def step(self, request_id, x):
-        time.sleep(0.05)
+        if request_id == "bad":
+            raise RuntimeError("the toy\\nis broken")
+        time.sleep(0.0 if request_id.startswith("fast") else 0.05)
         logits = super().step(request_id, x)
         logits[..., 1:27] += 2.0 * (logits[..., 27:].sum() > 0)  # never an end
         return logits
@@ -99,10 +102,10 @@ def test_a_stop_text_ends_an_answer_and_is_not_in_it(shared):
         assert (answer.text, answer.last["finish_reason"]) == ("bcde", "stop")
 
 
-def test_tokens_of_a_fast_answer_are_joined_and_none_is_lost(started):
-    exo = started(SLOW.replace("time.sleep(0.05)", ""))
+def test_tokens_of_a_fast_answer_are_joined_and_none_is_lost(shared):
+    exo = shared(SLOW)
     for stream in (True, False):
-        answer = exo.ask("a", task=f"stream {stream}", stream=stream, max_output_tokens=1000)
+        answer = exo.ask("a", task=f"fast {stream}", stream=stream, max_output_tokens=1000)
         assert answer.last["usage"]["completion_tokens"] == 1000
         assert len(answer.text) == 1000
         chunks = [event for event in answer.events if event["what"] == "TokenChunk"]
@@ -154,9 +157,12 @@ def test_a_cancel_ends_an_answer_and_the_device_forgets_it(shared):
 
 
 def test_a_cancel_that_is_faster_than_its_task_ends_it(shared):
-    exo = shared()
+    exo = shared(SLOW)
     exo.send(cancel="early")
-    assert exo.ask("a", task="other", max_output_tokens=1).text == "b"  # so it was looked at
+    exo.send(ask="before", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+    exo.said("TokenChunk")
+    exo.send(cancel="before")  # it comes behind the other
+    assert exo.answers("before")["before"].end == "CancelledResponse"
     answer = exo.ask("a", task="early")
     assert (answer.text, answer.end) == ("", "CancelledResponse")
 
@@ -171,14 +177,8 @@ def test_cancel_all_ends_all_and_no_later_one(shared):
     assert exo.ask("a", task="later", max_output_tokens=1).text == "b"
 
 
-def test_an_error_of_the_device_is_a_sentence_and_the_next_is_answered(started):
-    exo = started("""
-class Backend(Backend):
-    def step(self, request_id, x):
-        if request_id == "bad":
-            raise RuntimeError("the toy\\nis broken")
-        return super().step(request_id, x)
-""")
+def test_an_error_of_the_device_is_a_sentence_and_the_next_is_answered(shared):
+    exo = shared(SLOW)
     answer = exo.ask("a", task="bad")
     assert (answer.error, answer.end) == ("the toy is broken", "FinishedResponse")
     assert exo.ask("a", max_output_tokens=1).text == "b"
@@ -213,11 +213,10 @@ def test_parts_of_texts_are_joined_and_bare_input_is_taken(shared):
     assert bare.text == "cd"
 
 
-def test_reasoning_is_told_apart_and_counted(started):
-    exo = started("""
+REASONS = """
 class Backend:
     contract = 1
-    async def load(self, model, folder, tokenizer): note("load")
+    async def load(self, model, folder, tokenizer): note(f"load {model.id} {model.repository}")
     async def answer(self, request):
         from exo_kit.kit.contract import Piece
         for text in ("<thi", "nk>so", " so</think", ">yes"):
@@ -225,22 +224,17 @@ class Backend:
         yield Piece(finish="stop")
     async def close(self): note("close")
     async def check(self): return "toy"
-""")
-    answer = exo.ask("a", stream=True)
+"""
+
+
+def test_reasoning_is_told_apart_and_counted(shared):
+    answer = shared(REASONS).ask("a", stream=True)
     assert (answer.reasoning, answer.text) == ("so so", "yes")
     assert answer.last["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
-def test_a_server_s_backend_is_given_the_model_that_the_plugin_names(started):
-    exo = started("""
-class Backend:
-    contract = 1
-    async def load(self, model, folder, tokenizer): note(f"load {model.id} {model.repository}")
-    async def answer(self, request): yield Piece(finish="stop")
-    async def close(self): note("close")
-    async def check(self): return "toy"
-""")
-    assert exo.notes() == ["load toy organization/toy"]
+def test_a_server_s_backend_is_given_the_model_that_the_plugin_names(shared):
+    assert shared(REASONS).notes() == ["load toy organization/toy"]
 
 
 def test_a_load_that_fails_says_why(tmp_path, monkeypatch):
