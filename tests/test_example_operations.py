@@ -64,22 +64,22 @@ def states(board: str) -> dict[str, tuple[str, str]]:
 
 def test_the_operations_of_the_page_are_right(run: Callable[..., tuple[int, str]]) -> None:
     code, board = run("eps", "exo_numpy", "ops")
-    found = states(board)
+    faults = states(board)
     assert code == 0, board
-    own = {name for name, (whose, _) in found.items() if whose == "yours"}
+    own = {name for name, (whose, _) in faults.items() if whose == "yours"}
     assert own == {"linear", "rms_norm", "mlp"}
-    assert {state for _, state in found.values()} == {"right", "not there"}
+    assert {state for _, state in faults.values()} == {"right", "not there"}
     assert "the NPU's SwiGLU has no bias" in board
 
 
 def test_the_one_that_is_wrong_is_found_and_named(run: Callable[..., tuple[int, str]]) -> None:
     code, board = run("1e-6", "exo_numpy", "ops")
     assert code == 1, board
-    found = {name: state for name, (_, state) in states(board).items()}
-    assert [name for name, state in found.items() if state == "wrong"] == ["rms_norm"]
-    made_of_it = {name for name, state in found.items() if state == "not run"}
+    faults = {name: state for name, (_, state) in states(board).items()}
+    assert [name for name, state in faults.items() if state == "wrong"] == ["rms_norm"]
+    made_of_it = {name for name, state in faults.items() if state == "not run"}
     assert made_of_it == {"attention", "layer", "logits", "model"}
-    assert found["linear"] == found["attend"] == "right"
+    assert faults["linear"] == faults["attend"] == "right"
     [case] = re.findall(r"^  exo-numpy ops --case '(rms_norm .*)'$", board, re.M)
     assert run("1e-6", "exo_numpy", "ops", "--case", case)[0] == 1
     assert run("eps", "exo_numpy", "ops", "--case", case)[0] == 0

@@ -43,9 +43,9 @@ def loaded(name: str, plugin: str, tmp_path: Path):
     made.close()
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+def relative_error(outputs: np.ndarray, expected: np.ndarray) -> float:
     """The worst row's largest difference over its largest logit."""
-    return float((np.abs(found - expected).max(-1) / np.abs(expected).max(-1)).max())
+    return float((np.abs(outputs - expected).max(-1) / np.abs(expected).max(-1)).max())
 
 
 def run(backend, steps: list[np.ndarray]) -> np.ndarray:
@@ -57,15 +57,15 @@ def test_a_prompt_and_decoded_tokens_have_the_reference_logits(name: str, loaded
     data = np.load(DATA / f"{name}.npz")
     ids, expected = data["ids"], data["logits"]
     assert len(ids) == PROMPT + DECODED
-    found = run(loaded, [ids[:PROMPT], *np.split(ids[PROMPT:], DECODED)])
-    assert relative_error(found, expected[PROMPT - 1 :]) <= 1e-4
+    outputs = run(loaded, [ids[:PROMPT], *np.split(ids[PROMPT:], DECODED)])
+    assert relative_error(outputs, expected[PROMPT - 1 :]) <= 1e-4
 
 
 def test_every_position_has_the_reference_logits_token_by_token(name: str, loaded) -> None:
     data = np.load(DATA / f"{name}.npz")
-    found = run(loaded, np.split(data["ids"], PROMPT + DECODED))
+    outputs = run(loaded, np.split(data["ids"], PROMPT + DECODED))
     expected = data["single"] if CASES[name].apart else data["logits"]
-    assert relative_error(found, expected) <= 1e-4
+    assert relative_error(outputs, expected) <= 1e-4
 
 
 @pytest.mark.skipif("TRANSFORMERS_PYTHON" not in os.environ, reason="no TRANSFORMERS_PYTHON")
@@ -77,9 +77,11 @@ def test_the_data_of_scaled_ropes_is_what_transformers_gives(
     make = [os.environ["TRANSFORMERS_PYTHON"], DATA / "make.py", "--to", tmp_path, plugin, *names]
     subprocess.run(make, check=True, timeout=300)
     for name in names:
-        with np.load(DATA / f"{name}.npz") as kept, np.load(tmp_path / f"{name}.npz") as made:
-            assert set(kept) == set(made)
-            assert all(relative_error(made[key], kept[key]) <= 1e-5 for key in set(kept) - {"ids"})
+        with np.load(DATA / f"{name}.npz") as tensors, np.load(tmp_path / f"{name}.npz") as made:
+            assert set(tensors) == set(made)
+            assert all(
+                relative_error(made[key], tensors[key]) <= 1e-5 for key in set(tensors) - {"ids"}
+            )
 
 
 def test_every_case_has_its_data() -> None:

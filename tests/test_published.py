@@ -52,9 +52,9 @@ def logits(repository: Any, ids: list[int]) -> np.ndarray:
     layers = import_module(f"{repository.plugin}.kit.contract").Layers
     backend = import_module(f"{repository.plugin}.backend").Backend()
     backend.load(layers("published", 0, 1, 2), repository.folder, repository.tokenizer)
-    found: np.ndarray = backend.step("request", np.array([ids], np.int64))[0, -1]
+    facts: np.ndarray = backend.step("request", np.array([ids], np.int64))[0, -1]
     backend.close()
-    return found
+    return facts
 
 
 def test_a_text_has_transformers_ids_and_logits(repository: Any) -> None:

@@ -55,19 +55,19 @@ class Chats:
     async def answer(self, name: str, ids: list[int], most: int, end: str) -> list[int]:
         import numpy as np
 
-        found: list[int] = []
+        result: list[int] = []
         x: Any = np.array([ids])
         for _ in range(most):
             for runner in self.runners:
                 x = await runner.step(name, x)
-            found.append(self.runners[-1].pick(x, self.sampler))
-            x = np.array([found[-1:]])
+            result.append(self.runners[-1].pick(x, self.sampler))
+            x = np.array([result[-1:]])
         for runner in self.runners:
             if end == "fail":
                 runner.requests.fail(name, "a test", "request")
             else:
                 getattr(runner.requests, end)(name)
-        return found
+        return result
 
     async def close(self) -> None:
         for runner in self.runners:
@@ -111,13 +111,13 @@ async def _compare(
             await chats.load(source)
         for turns in rounds:
             work = []
-            for chat, said, most in turns:
-                ids = [*pasts[chat], *(vocabulary.index(letter) for letter in said or "c")]
+            for chat, texts, most in turns:
+                ids = [*pasts[chat], *(vocabulary.index(letter) for letter in texts or "c")]
                 work.append((chat, f"request {next(names)}", ids, most, next(outcomes)))
-            found = await asyncio.gather(*(on.answer(*rest) for _, *rest in work))
-            wanted = [await off.answer(*rest) for _, *rest in work]
-            assert found == wanted
-            for (chat, _, ids, _, _), answer in zip(work, found, strict=True):
+            result = await asyncio.gather(*(on.answer(*rest) for _, *rest in work))
+            expected = [await off.answer(*rest) for _, *rest in work]
+            assert result == expected
+            for (chat, _, ids, _, _), answer in zip(work, result, strict=True):
                 pasts[chat] = [*ids, *answer]
     finally:
         await on.close()

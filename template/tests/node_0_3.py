@@ -106,19 +106,19 @@ class Node:
         while self._queue.get(timeout=SECONDS) is not None:
             pass
 
-    def said(self, what: str) -> Event:
+    def wait_for(self, what: str) -> Event:
         """Wait until it says this."""
         return self.until(lambda event: event["what"] == what)[-1]
 
     def cards(self) -> dict[str, dict[str, Any]]:
         """The cards of its models, by their ids."""
         self.send(cards=True)
-        return {card["model_id"]: card for card in self.said("cards")["more"]}
+        return {card["model_id"]: card for card in self.wait_for("cards")["more"]}
 
     def place(self, model_id: str) -> int:
         """Start a model, and wait until it is ready; its process."""
         self.send(place=model_id)
-        pid = int(self.said("pid")["more"])
+        pid = int(self.wait_for("pid")["more"])
         self.until(lambda event: event["what"] in ("RunnerReady", "RunnerFailed"))
         return pid
 
@@ -158,7 +158,7 @@ def node(folder: Path, *arguments: str, python_path: str = "", **settings: str) 
         )
     started = Node(process, log)
     try:
-        started.said("node")
+        started.wait_for("node")
         yield started
     finally:
         assert process.stdin is not None

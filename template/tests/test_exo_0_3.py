@@ -36,7 +36,7 @@ def test_exo_0_3_loads_the_plugin_and_it_answers(device, tmp_path, plugin):
         message = getattr(device, "message", "Hi")  # an older tests/device.py has none
         streamed, whole = exo.ask(message, "1", stream=True), exo.ask(message, "2")
         exo.send(delete=True)
-        assert exo.said("ended")["more"] == 0
+        assert exo.wait_for("ended")["more"] == 0
     assert set(cards) == {f"{PACKAGE}/{model.id}" for model in models.table}
     assert {card["family"] for card in cards.values()} == {ENGINE_NAME}
     assert all(card["storage_size"]["in_bytes"] > 0 for card in cards.values())

@@ -20,8 +20,8 @@ TABLE = "CAPABILITIES.md"
 
 def main() -> None:
     for variant in variants():
-        kept = ROOT / "template" / f"{{{{ {variant} }}}}" / TABLE
-        kept.unlink(missing_ok=True)
+        table = ROOT / "template" / f"{{{{ {variant} }}}}" / TABLE
+        table.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory() as name:
             plugin = Path(name, f"exo-{variant}")
             answers = {"variant": variant}
@@ -31,7 +31,7 @@ def main() -> None:
             for python in ["", *sys.argv[1:]]:
                 report = check(plugin, Options(python=python, report=plugin / TABLE))
                 assert not report.faults, report.faults
-            shutil.copy(plugin / TABLE, kept)
+            shutil.copy(plugin / TABLE, table)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def test_a_patch_that_is_deleted_is_missed(
     copy = Path(shutil.copytree(plugin_of(variant), tmp_path / "exo-plugin"))
     for path in hosts(copy):
         text = path.read_text(encoding="utf-8")
-        kept = PATCH.sub(lambda match: "" if match[1] == name else match[0], text)
-        path.write_text(kept, encoding="utf-8")
+        changed = PATCH.sub(lambda match: "" if match[1] == name else match[0], text)
+        path.write_text(changed, encoding="utf-8")
     report = check(copy, Options(select=[SEEN_BY[name]], strict=True))
     assert {result.id for result, _ in report.faults} == {SEEN_BY[name]}
 

@@ -62,9 +62,9 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
             self._process, self._renderer = self, child._Renderer()
             self._ask({"source": self._source}, 1.0)
 
-        def _ask(self, asked: dict[str, Any], seconds: float) -> str:
+        def _ask(self, request: dict[str, Any], seconds: float) -> str:
             # As its process gets it and answers it.
-            answer = self._renderer.answer(json.loads(json.dumps(asked)))
+            answer = self._renderer.answer(json.loads(json.dumps(request)))
             answer = json.loads(json.dumps(answer))
             if "text" not in answer:
                 kind = template.BoundError if "bound" in answer else template.TemplateError
@@ -84,8 +84,8 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
         source = (USUAL if choice.below(2) else "") + written(choice)
         tokenizer = SimpleNamespace(chat_template=source, special_tokens=special)
         for one in (prompt, rendered(source, [{"role": "user", "content": prompt}])):
-            if one is not None and (found := messages.of_command(one, tokenizer)) is not None:
-                assert [message["role"] for message in found] == ["user"]
-                assert rendered(source, found) == one
+            if one is not None and (read := messages.of_command(one, tokenizer)) is not None:
+                assert [message["role"] for message in read] == ["user"]
+                assert rendered(source, read) == one
 
     return attack

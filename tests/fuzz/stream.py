@@ -36,11 +36,11 @@ def streams_of(package: str) -> list[Callable[[Any], Any]]:
         return [lambda client, kind=kind: kind(client, 1.0).stream(request) for kind in kinds]
     dialects = import_module(f"{package}.kit.openai.dialects")
     dialect = import_module(f"{package}.kit.openai.dialect")
-    asked = dialect.ServerRequest("m", "Hi", (1, 2), 8, messages=messages, tools=[{}])
+    sent = dialect.ServerRequest("m", "Hi", (1, 2), 8, messages=messages, tools=[{}])
     plain = dialect.Dialect
     kinds = (dialects.Vllm, dialects.SgLang, dialects.TensorRt, dialects.LlamaCpp)
-    made = [lambda client, kind=kind: kind(client, 1.0).ids(asked, {}) for kind in kinds]
-    return [*made, lambda c: plain(c, 1.0).text(asked), lambda c: plain(c, 1.0).chat(asked)]
+    made = [lambda client, kind=kind: kind(client, 1.0).ids(sent, {}) for kind in kinds]
+    return [*made, lambda c: plain(c, 1.0).text(sent), lambda c: plain(c, 1.0).chat(sent)]
 
 
 def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
@@ -71,14 +71,14 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
         while choice.left():
             piece = b"".join(PIECES[choice.below(len(PIECES))] for _ in range(choice.below(6)))
             played.pieces.append(piece)
-        said = ""
+        output = ""
         try:
             async for piece in stream(played):
                 check(piece)
         except (client.ServerError, contract.RequestError) as error:
-            said = str(error)
-        assert len(said) < 2000
-        assert "\x1b" not in said
+            output = str(error)
+        assert len(output) < 2000
+        assert "\x1b" not in output
 
     return lambda data: asyncio.run(read(data))
 

@@ -27,15 +27,15 @@ def attack_in(folder: Path, package: str) -> Callable[[bytes], None]:
     tools = [{"type": "function", "function": {"name": "weather"}}]
 
     def read(prompt: str, pieces: list[str], with_tools: bool) -> tuple[str, str, list[tuple]]:
-        given = {"tools": tools} if with_tools else {}
-        request = contract.Request("r", prompt, (1,), 8, **given)
-        answer, shown = parser.AnswerParser(request), []
+        fields = {"tools": tools} if with_tools else {}
+        request = contract.Request("r", prompt, (1,), 8, **fields)
+        answer, output = parser.AnswerParser(request), []
         for n, piece in enumerate(pieces):
-            shown += answer.feed(piece, 1, False, n == len(pieces) - 1)
+            output += answer.feed(piece, 1, False, n == len(pieces) - 1)
         calls = [(call.name, call.arguments) for call in answer.calls]
         assert 0 <= answer.reasoning_tokens <= len(pieces)
-        text = "".join(text for text, thinking in shown if not thinking)
-        return text, "".join(text for text, thinking in shown if thinking), calls
+        text = "".join(text for text, thinking in output if not thinking)
+        return text, "".join(text for text, thinking in output if thinking), calls
 
     def attack(data: bytes) -> None:
         choice = Bytes(data)

@@ -21,7 +21,7 @@ BACKEND = "exo_kit.backend"
 PYTHONPATH = os.pathsep.join(str(Path(module.__file__).parent) for module in (plugin, toy))
 
 
-class Told(NamedTuple):
+class Output(NamedTuple):
     """What the command left: its exit code, stdout and stderr."""
 
     code: int
@@ -30,18 +30,18 @@ class Told(NamedTuple):
 
 
 @pytest.fixture
-def told(
+def run_cli(
     capsys: pytest.CaptureFixture[str], model_id: str, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Told]:
-    """Function `told(*argv)` that runs the command; a chat template's process may start slowly."""
+) -> Callable[..., Output]:
+    """Function `run_cli(*argv)`: runs the command; a template's process may start slowly."""
     monkeypatch.setattr(loaded_model, "TEMPLATE_SECONDS", 30.0)
 
-    def run(*argv: str) -> Told:
+    def run(*argv: str) -> Output:
         try:
             code = main(PLUGIN, argv)
         except SystemExit as end:  # argparse's
             code = int(end.code or 0)
-        return Told(code, *capsys.readouterr())
+        return Output(code, *capsys.readouterr())
 
     return run
 

@@ -8,7 +8,7 @@ import exo
 import huggingface_hub.constants  # noqa: F401 - it reads HF_HUB_OFFLINE here, whoever comes first
 import pytest
 import pytest_asyncio
-from command import told, use_backend  # noqa: F401 - fixtures, of which pytest learns here
+from command import run_cli, use_backend  # noqa: F401 - fixtures, of which pytest learns here
 from patched import api, api_module, fixes, node_module, ring, without  # noqa: F401
 from plugin import ENGINE_CLASS
 

@@ -199,7 +199,7 @@ def api_tokenizer(model_id):
     return module.Tokenizer.from_folder(folder)
 
 
-def said(response):
+def reply(response):
     """Text and finish reason of what a client got."""
     if response.events:
         choices = [event["choices"][0] for event in response.events]

@@ -98,12 +98,12 @@ class Discovery:
     """Finds the peers that it is given."""
 
     def __init__(self) -> None:
-        self.found: list[Peer] = []
+        self.others: list[Peer] = []
 
     async def discover_peers(self, wait_for_peers: int = 0) -> list[Peer]:
         """Who is there."""
         await asyncio.sleep(0)
-        return list(self.found)
+        return list(self.others)
 
 
 class Server:
@@ -122,14 +122,14 @@ def make_ring(node_module: Any, engines: list[Any], downloader: Any, most: int =
         nodes.append(node_module.Node(*arguments))
     names = [node.id for node in nodes]
     for node in nodes:
-        node.discovery.found = [Peer(other) for other in nodes if other is not node]
-        node.peers = list(node.discovery.found)
+        node.discovery.others = [Peer(other) for other in nodes if other is not node]
+        node.peers = list(node.discovery.others)
         node.topology = names
-        node.collect_topology = lambda _, node=node, **__: told(node)
+        node.collect_topology = lambda _, node=node, **__: known_ring(node)
     return nodes
 
 
-async def told(node: Any) -> Any:
+async def known_ring(node: Any) -> Any:
     """The ring that a node knows of."""
     node.topology = [node.id, *(peer.id() for peer in node.peers)]
     return node.topology

@@ -87,8 +87,8 @@ def command(plugin: Path, variant: str, *arguments: str) -> list[str]:
     chosen = []
     for argument in arguments:
         name, *node = argument.split("::")
-        found = [f"{part}/{name}" for part in parts if (plugin / part / name).is_file()]
-        chosen += ["::".join([path, *node]) for path in found] or [argument]
+        paths = [f"{part}/{name}" for part in parts if (plugin / part / name).is_file()]
+        chosen += ["::".join([path, *node]) for path in paths] or [argument]
     if not any(argument.startswith("tests/kit") for argument in chosen):
         chosen.append("tests/kit")
     path = f"pythonpath=tests {' '.join(parts)}"
@@ -98,8 +98,8 @@ def command(plugin: Path, variant: str, *arguments: str) -> list[str]:
 def environment(plugin: Path) -> dict[str, str]:
     """This process's variables, without those that would change what the tests see."""
     foreign = ("EXO_", "RKLLM_", "PYTEST_", "COV_", "PYTHON", "VIRTUAL_ENV")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return kept | {"PYTHONPATH": str(plugin), "HF_HUB_OFFLINE": "1"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return own | {"PYTHONPATH": str(plugin), "HF_HUB_OFFLINE": "1"}
 
 
 def main(variant: str, *arguments: str) -> int:

@@ -18,13 +18,13 @@ class Source:
 
     def __init__(self, folder):
         self.folder = folder
-        self.asked = []
+        self.calls = []
 
     async def tokenizer(self):
         return self.folder
 
     async def files(self, patterns, layers, everything):
-        self.asked.append((patterns, layers, everything))
+        self.calls.append((patterns, layers, everything))
         return self.folder
 
 

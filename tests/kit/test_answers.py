@@ -18,10 +18,10 @@ from exo_kit.models import MODELS
 class Scripted(ToyAnswers):
     """Says the pieces of its class."""
 
-    said = ()
+    pieces = ()
 
     async def answer(self, request):
-        for members in self.said:
+        for members in self.pieces:
             yield self.piece(**members)
 
 
@@ -49,7 +49,7 @@ def answering(use, model_id, monkeypatch):
     def make(*pieces, also=()):
         write_tokenizer(MODELS[model_id]["repo"][ENGINE_CLASS], END, also=also)
         monkeypatch.setattr(engine_module, "Retokenizer", Letters)
-        return use(type("Says", (Scripted,), {"said": pieces}))
+        return use(type("Says", (Scripted,), {"pieces": pieces}))
 
     return make
 
@@ -62,8 +62,8 @@ async def ids_of(engine, model_id):
 async def test_the_first_end_token_ends_an_answer_whatever_stands_behind_it(
     answering, model_id, behind
 ):
-    said = [{"ids": (4, 5, STOP, *behind)}, {"ids": (7,), "finish": "stop"}]
-    engine = answering(*said, also=(STOP,))
+    pieces = [{"ids": (4, 5, STOP, *behind)}, {"ids": (7,), "finish": "stop"}]
+    engine = answering(*pieces, also=(STOP,))
     assert await ids_of(engine, model_id) == [4, 5, END]
     assert len(engine.engine.requests) == 0
 
@@ -76,8 +76,8 @@ async def test_text_behind_ids_does_not_begin_the_answer(answering, model_id):
 
 
 async def test_reasoning_stands_within_marks(answering, model_id):
-    said = [{"text": "h", "thinking": True}, {"text": "m", "thinking": True}, {"text": "yes"}]
-    engine = answering(*said, {"finish": "stop"})
+    pieces = [{"text": "h", "thinking": True}, {"text": "m", "thinking": True}, {"text": "yes"}]
+    engine = answering(*pieces, {"finish": "stop"})
     assert text_of(engine, await ids_of(engine, model_id)) == "A<think>hm</think>yes"
 
 

@@ -86,9 +86,9 @@ async def test_an_error_in_a_batch_ends_one_request_alone(held, monkeypatch, who
 
 async def test_a_batch_that_gives_too_little_is_told(held, monkeypatch):
     monkeypatch.setattr(Held, "step_batch", lambda self, steps: [])
-    found = await steps(*held, [("a", ONE), ("b", ONE)])
-    assert {type(error) for error in found} == {ContractError}
-    assert str(found[0]).startswith("step_batch() in backend.py gave list for 2 steps")
+    results = await steps(*held, [("a", ONE), ("b", ONE)])
+    assert {type(error) for error in results} == {ContractError}
+    assert str(results[0]).startswith("step_batch() in backend.py gave list for 2 steps")
 
 
 async def test_a_request_that_ends_while_its_step_waits_is_never_stepped(held):
@@ -121,8 +121,8 @@ async def test_a_hung_device_ends_those_who_wait_too(new_runner, monkeypatch):
     device = runner.executor.instance
     work = [asyncio.ensure_future(runner.step(name, ONE)) for name in ("first", "a", "b")]
     async with asyncio.timeout(30):
-        found = await asyncio.gather(*work, return_exceptions=True)
-    assert {type(error) for error in found} == {DeviceError}
+        results = await asyncio.gather(*work, return_exceptions=True)
+    assert {type(error) for error in results} == {DeviceError}
     assert device.batches == [[("first", 1)]]
     device.go_on.set()
 
@@ -188,8 +188,8 @@ async def test_a_long_prompt_comes_in_slices(new_runner, length, slices):
     plain, cut = await new_runner(ToyMany), await new_runner(Blocks)
     prompt = "abcdefghi"[:length]
     assert await answer_of(cut, prompt, "r", 4) == await answer_of(plain, prompt, "r", 4)
-    found = [rows for batch in cut.executor.instance.batches for _, rows in batch]
-    assert found == [*slices, 1, 1, 1]
+    sizes = [rows for batch in cut.executor.instance.batches for _, rows in batch]
+    assert sizes == [*slices, 1, 1, 1]
 
 
 async def test_others_go_on_between_the_slices(new_runner, patient):

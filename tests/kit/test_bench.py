@@ -12,12 +12,12 @@ from exo_kit.kit.engine.engine import Engine
 
 
 @pytest.fixture
-def measured(told, tmp_path):
+def measured(run_cli, tmp_path):
     """Function `measured(*argv)` that runs `bench`; returns its figures and its words."""
 
     def run(*argv):
         file = tmp_path / "figures.json"
-        code, out, error = told("bench", "--raw", "--prompt", "ab", "--json", str(file), *argv)
+        code, out, error = run_cli("bench", "--raw", "--prompt", "ab", "--json", str(file), *argv)
         assert (code, error) == (0, "")
         return json.loads(file.read_text()), out
 
@@ -75,22 +75,22 @@ def test_the_device_is_measured_without_what_is_around_it(
 
 @BOTH
 def test_the_first_answer_is_not_measured(measured, use_backend, clock, base):
-    asked = []
+    requests = []
 
     def step(self, request_id, x):
-        clock.now += 1.0 if asked else 60.0  # memory is touched first
-        asked.append(request_id)
+        clock.now += 1.0 if requests else 60.0  # memory is touched first
+        requests.append(request_id)
         return ToyBackend.step(self, request_id, x)
 
     async def answer(self, request):
-        clock.now += 1.0 if asked else 60.0  # a server is still at an answer that nobody wants
-        asked.append(request.id)
+        clock.now += 1.0 if requests else 60.0  # a server is still at an answer that nobody wants
+        requests.append(request.id)
         async for piece in ToyAnswers.answer(self, request):
             yield piece
 
     use_backend(base, **({"step": step} if base is ToyBackend else {"answer": answer}))
     figures, _ = measured("--runs", "2", "--max-tokens", "3")
-    assert len(set(asked)) == 3
+    assert len(set(requests)) == 3
     assert figures["first_token_seconds"]["max"] == 1.0
 
 
@@ -136,12 +136,12 @@ def test_an_answer_that_fills_the_context_says_so(measured, use_backend):
     assert "note     the answers ended before 90 tokens: the model's context is full\n" in out
 
 
-def test_a_prompt_longer_than_the_context_is_an_error(told, use_backend):
+def test_a_prompt_longer_than_the_context_is_an_error(run_cli, use_backend):
     def step(self, *_):
         raise ValueError("the prompt is too long")
 
     use_backend(step=step)
-    code, out, error = told("bench", "--raw")
+    code, out, error = run_cli("bench", "--raw")
     assert (code, out) == (1, "")
     assert "the prompt is too long" in error
 
@@ -199,12 +199,12 @@ def test_an_answer_of_one_token_has_no_decode_rate(measured, use_backend):
     assert "decode   not measured" in out
 
 
-def test_no_answer_is_told(told, use_backend):
+def test_no_answer_is_told(run_cli, use_backend):
     async def answer(self, request):
         yield self.piece(finish="stop")
 
     use_backend(ToyAnswers, answer=answer)
-    assert "The model answered nothing" in told("bench", "--raw").err
+    assert "The model answered nothing" in run_cli("bench", "--raw").err
 
 
 @BOTH
@@ -216,9 +216,9 @@ def test_a_prompt_of_any_length(measured, use_backend, base):
         assert base.made[0].requests[-1].prompt == "ababa"
 
 
-def test_figures_that_cannot_be_written_are_shown_all_the_same(told, use_backend, tmp_path):
+def test_figures_that_cannot_be_written_are_shown_all_the_same(run_cli, use_backend, tmp_path):
     use_backend()
-    code, out, error = told("bench", "--raw", "--runs", "1", "--json", str(tmp_path))
+    code, out, error = run_cli("bench", "--raw", "--runs", "1", "--json", str(tmp_path))
     assert code == 1
     assert "decode " in out
     assert str(tmp_path) in error

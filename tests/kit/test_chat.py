@@ -19,13 +19,13 @@ ALL = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
 @pytest.fixture
-def chat(told, monkeypatch, model_id):
+def chat(run_cli, monkeypatch, model_id):
     """Function `chat(lines, *argv)` that runs the command with these lines on its stdin."""
     use_template(model_id, ALL)
 
     def run(lines, *argv):
         monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
-        return told("chat", *argv)
+        return run_cli("chat", *argv)
 
     return run
 
@@ -46,10 +46,10 @@ def recorded(use_backend):
 
 def test_what_was_said_is_remembered(chat, recorded):
     assert chat("a\n\nb", "--system", "s").out == "<think>\nhm\n</think>\n\nyes\n" * 2
-    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
-    assert recorded[0].messages == said
-    said += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "b"}]
-    assert recorded[1].messages == said
+    conversation = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
+    assert recorded[0].messages == conversation
+    conversation += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "b"}]
+    assert recorded[1].messages == conversation
     assert recorded[0].id != recorded[1].id
 
 
@@ -71,10 +71,10 @@ def test_what_is_refused_is_as_if_it_was_never_said(chat, recorded, model_id):
     assert [message["content"] for message in recorded[0].messages] == ["b"]
 
 
-def test_without_a_template_lines_are_sent_as_they_are(told, monkeypatch, use_backend):
+def test_without_a_template_lines_are_sent_as_they_are(run_cli, monkeypatch, use_backend):
     use_backend()
     monkeypatch.setattr(sys, "stdin", io.StringIO("x\na\n"))
-    assert told("chat", "--max-tokens", "2").out == "yz\nbc\n"
+    assert run_cli("chat", "--max-tokens", "2").out == "yz\nbc\n"
 
 
 def test_calls_are_shown_and_remembered(chat, use_backend, tmp_path):
@@ -140,8 +140,8 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(running):
     running.stdin.close()
     # communicate() would lose what read() has taken from the pipe beyond its five characters.
     out, error = running.stdout.read(), running.stderr.read()
-    said = [("user", "x"), ("assistant", "ready"), ("user", "y")]
-    assert out == f"{[{'role': role, 'content': text} for role, text in said]}\n"
+    conversation = [("user", "x"), ("assistant", "ready"), ("user", "y")]
+    assert out == f"{[{'role': role, 'content': text} for role, text in conversation]}\n"
     assert (running.wait(30), error) == (0, "next\n" * 3)
 
 
@@ -201,12 +201,12 @@ def test_on_a_terminal_there_are_a_prompt_and_a_line_of_counts(model_id):
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
-def test_the_options_reach_the_request(told, monkeypatch, recorded, model_id, command):
+def test_the_options_reach_the_request(run_cli, monkeypatch, recorded, model_id, command):
     use_template(model_id, ALL)
     monkeypatch.setattr(sys, "stdin", io.StringIO("a\n"))
     options = "--seed 5 --top-k 3 --top-p 0.5 --min-p 0.1 --repetition-penalty 1.2 --no-thinking"
     prompt = ("a",) if command == "generate" else ()
-    told(command, *prompt, *options.split(), "--temperature", "0.7")
+    run_cli(command, *prompt, *options.split(), "--temperature", "0.7")
     [request] = recorded
     sampling = request.sampling
     assert (sampling.seed, sampling.top_k, sampling.top_p) == (5, 3, 0.5)
@@ -225,21 +225,21 @@ def test_the_options_reach_the_request(told, monkeypatch, recorded, model_id, co
     ],
 )
 def test_what_cannot_be_meant_is_said_before_anything_is_loaded(
-    told, use_backend, tmp_path, options, sentence
+    run_cli, use_backend, tmp_path, options, sentence
 ):
     use_backend()
     file = tmp_path / "tools.json"
     file.write_text(json.dumps([{"name": 5}]))
-    code, _, error = told("generate", "a", *(str(file) if o == "FILE" else o for o in options))
+    code, _, error = run_cli("generate", "a", *(str(file) if o == "FILE" else o for o in options))
     assert code == 2
     assert sentence in error
     assert ToyBackend.made == []
 
 
-def test_a_template_without_tools_refuses_them(told, use_backend, model_id, tmp_path):
+def test_a_template_without_tools_refuses_them(run_cli, use_backend, model_id, tmp_path):
     use_backend()
     use_template(model_id, ALL)
     file = tmp_path / "tools.json"
     file.write_text('{"tools": [{"type": "function", "function": {"name": "f"}}]}')
-    assert "it takes no tools" in told("generate", "a", "--tools", str(file)).err
-    assert "which --raw" in told("generate", "a", "--raw", "--tools", str(file)).err
+    assert "it takes no tools" in run_cli("generate", "a", "--tools", str(file)).err
+    assert "which --raw" in run_cli("generate", "a", "--raw", "--tools", str(file)).err

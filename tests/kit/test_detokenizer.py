@@ -121,8 +121,8 @@ def test_a_limit_within_a_character_leaves_it_out(name):
 
 def test_whole_characters_are_shown_at_once():
     stream = Detokenizer.of(Counting(TOKENIZERS["byte level"]))
-    shown = [stream.feed([token]) for token in ids_of(TOKENIZERS["byte level"], "a🙂b")]
-    assert shown == ["a", "", "", "", "🙂", "b"]
+    texts = [stream.feed([token]) for token in ids_of(TOKENIZERS["byte level"], "a🙂b")]
+    assert texts == ["a", "", "", "", "🙂", "b"]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -141,9 +141,9 @@ def test_a_run_of_bytes_that_never_ends_is_shown_in_whole_characters():
     fast = TOKENIZERS["byte fallback"]
     text = "日本" * 200
     stream = Detokenizer.of(Counting(fast))
-    shown = [stream.feed([token]) for token in ids_of(fast, text)]
-    assert "".join(shown) + stream.rest() == text
-    assert sum(map(bool, shown)) >= 3
+    texts = [stream.feed([token]) for token in ids_of(fast, text)]
+    assert "".join(texts) + stream.rest() == text
+    assert sum(map(bool, texts)) >= 3
 
 
 def test_a_tokenizer_that_is_not_known_has_no_bytes():

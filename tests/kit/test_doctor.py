@@ -22,11 +22,11 @@ def offer(monkeypatch, *models):
 
 
 @pytest.fixture
-def doctor(told):
+def doctor(run_cli):
     """Function `doctor()`: exit code and everything it says, on one line."""
 
     def run():
-        code, out, error = told("doctor")
+        code, out, error = run_cli("doctor")
         assert error == ""
         return code, " ".join(out.split())
 
@@ -36,23 +36,25 @@ def doctor(told):
 @BOTH
 def test_all_is_well(doctor, use_backend, model_id, base):
     use_backend(base)
-    code, shown = doctor()
+    code, output = doctor()
     for row in ("backend │ ok │ toy", "exo │ ok", f"{ENGINE_NAME} in 3 groups", "all known to exo"):
-        assert row in shown
-    assert f"here for {model_id}" in shown.replace("│ │ │ ", "")
+        assert row in output
+    assert f"here for {model_id}" in output.replace("│ │ │ ", "")
     assert code == 0
 
 
 def test_what_a_backend_cannot_do_is_said(doctor, use_backend):
     use_backend(unsupported=("tools", "seed", "min_p"))
-    shown = " ".join(doctor()[1].replace("│", " ").split())
-    assert "toy; it refuses requests with tools; of a request it does not heed seed, min_p" in shown
+    output = " ".join(doctor()[1].replace("│", " ").split())
+    assert (
+        "toy; it refuses requests with tools; of a request it does not heed seed, min_p" in output
+    )
 
 
 def test_an_answer_backend_that_says_nothing_has_no_logprobs(doctor, use_backend):
     use_backend(ToyAnswers)
-    shown = " ".join(doctor()[1].replace("│", " ").split())
-    assert "toy; of a request it does not heed logprobs" in shown
+    output = " ".join(doctor()[1].replace("│", " ").split())
+    assert "toy; of a request it does not heed logprobs" in output
 
 
 def test_a_device_is_asked_on_an_instance_that_is_closed(doctor, use_backend):
@@ -70,15 +72,15 @@ def test_the_first_error_is_told_not_the_one_of_cleaning_up(doctor, use_backend)
         return method
 
     use_backend(check=fail("no driver"), close=fail("no handle"))
-    code, shown = doctor()
+    code, output = doctor()
     assert code == 1
-    assert "backend: no driver" in shown
-    assert "no handle" not in shown
+    assert "backend: no driver" in output
+    assert "no handle" not in output
 
 
 def test_a_missing_sdk_is_told_with_how_to_get_it(doctor, monkeypatch):
-    wanted = ["numpy>=2", "acme-sdk>=3.1; extra == 'acme'", "other-sdk<4; python_version > '3'"]
-    monkeypatch.setattr(f"{PACKAGE}.kit.command.output.requires", lambda _: wanted)
+    needs = ["numpy>=2", "acme-sdk>=3.1; extra == 'acme'", "other-sdk<4; python_version > '3'"]
+    monkeypatch.setattr(f"{PACKAGE}.kit.command.output.requires", lambda _: needs)
 
     class Missing(ModuleType):
         def __getattr__(self, name):
@@ -92,9 +94,9 @@ def test_a_missing_sdk_is_told_with_how_to_get_it(doctor, monkeypatch):
         ("other_sdk", "pip install 'other-sdk<4'"),
         ("third_sdk", "pip install third_sdk, or do as its maker says"),
     ):
-        code, shown = doctor()
+        code, output = doctor()
         assert code == 1
-        assert f"backend: the Python package '{module}' is not installed; {install}" in shown
+        assert f"backend: the Python package '{module}' is not installed; {install}" in output
 
 
 @pytest.mark.parametrize("layers", [0, "4"])
@@ -102,18 +104,18 @@ def test_a_model_that_exo_never_offers_is_told(doctor, use_backend, monkeypatch,
     use_backend()
     wrong = Model("no-such-offer", "No", "organization/name", layers)
     offer(monkeypatch, *MODELS.table, wrong)
-    code, shown = doctor()
+    code, output = doctor()
     assert code == 1
-    assert "a number of layers and a repository. Look at: no-such-offer." in shown
+    assert "a number of layers and a repository. Look at: no-such-offer." in output
 
 
 def test_a_model_that_exo_does_not_have_is_told(doctor, use_backend, monkeypatch):
     use_backend()
     extra = Model("not-in-exo", "Not", "organization/name", 4)
     offer(monkeypatch, *MODELS.table, extra)
-    code, shown = doctor()
+    code, output = doctor()
     assert code == 1
-    assert "exo has no such model for this engine: not-in-exo-" in shown
+    assert "exo has no such model for this engine: not-in-exo-" in output
 
 
 def test_no_models_are_told(doctor, use_backend, monkeypatch):
@@ -127,17 +129,17 @@ def test_a_broken_tokenizer_is_told(doctor, use_backend, tmp_path):
     assert "tokenizer │ ok" in doctor()[1]
     [file] = tmp_path.glob("downloads/*/tokenizer.json")
     file.write_text("{}")
-    code, shown = doctor()
+    code, output = doctor()
     assert code == 1
-    assert f"{file} is no tokenizer that can be read" in shown
+    assert f"{file} is no tokenizer that can be read" in output
 
 
 def test_a_plugin_that_is_not_installed_is_told(doctor, use_backend, monkeypatch):
     use_backend()
     monkeypatch.setattr(f"{PACKAGE}.kit.command.doctor.entry_points", lambda group: [])
-    code, shown = doctor()
+    code, output = doctor()
     assert code == 1
-    assert "entry points: Install this plugin where exo is installed" in shown
+    assert "entry points: Install this plugin where exo is installed" in output
 
 
 def test_a_name_that_exo_has_itself_is_told(doctor, use_backend, monkeypatch):
@@ -166,22 +168,22 @@ def test_no_exo_and_a_wrong_exo_are_told(doctor, use_backend, monkeypatch, error
         return real(name)
 
     monkeypatch.setattr(f"{PACKAGE}.kit.command.doctor.import_module", import_module)
-    code, shown = doctor()
+    code, output = doctor()
     assert code == 1
-    assert advice in shown
+    assert advice in output
 
 
 def test_the_doctor_never_falls_over(doctor, use_backend, monkeypatch):
     use_backend(check=lambda self: None)
     monkeypatch.setattr(detection, "detect_device", lambda: True)
-    shown = doctor()[1]
-    assert "device: detect_device() gives True; it gives a name or None" in shown
-    assert "backend: check() in backend.py gives None; it gives one line of text" in shown
+    output = doctor()[1]
+    assert "device: detect_device() gives True; it gives a name or None" in output
+    assert "backend: check() in backend.py gives None; it gives one line of text" in output
 
 
 def test_what_a_device_says_does_nothing_to_the_terminal(doctor, use_backend, monkeypatch):
     use_backend(check=lambda self: "toy\x1b[2J [bold]\x07")
     monkeypatch.setattr(detection, "detect_device", lambda: "\x9b31mchip")
-    shown = doctor()[1]
-    assert "│ toy[2J [bold] │" in " ".join(shown.split())
-    assert "│ 31mchip │" in shown
+    output = doctor()[1]
+    assert "│ toy[2J [bold] │" in " ".join(output.split())
+    assert "│ 31mchip │" in output

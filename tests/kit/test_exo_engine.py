@@ -46,18 +46,18 @@ async def test_a_sharded_backend_has_its_own_layers(use, model_id):
     left, right = use(ToyBackend), use(ToyBackend)
     shards = split(full_shard(left, model_id))
     await generate([left, right], shards, "xyz")
-    found = [engine.engine.executor.instance.layers for engine in (left, right)]
-    assert found == [engine_module.layers_of(shard) for shard in shards]
+    layers = [engine.engine.executor.instance.layers for engine in (left, right)]
+    assert layers == [engine_module.layers_of(shard) for shard in shards]
 
 
 async def test_a_whole_model_runs_on_the_node_with_the_last_layer_alone(use, model_id):
     left, right = use(WholeToy), use(WholeToy)
     shards = split(full_shard(left, model_id))
-    given = np.array([[1, 2, 3]])
-    passed, _ = await left.infer_tensor("r", shards[0], given)
-    assert passed is given
+    ids = np.array([[1, 2, 3]])
+    passed, _ = await left.infer_tensor("r", shards[0], ids)
+    assert passed is ids
     assert left.engine.executor.instance is None
-    await right.infer_tensor("r", shards[1], given)
+    await right.infer_tensor("r", shards[1], ids)
     assert right.engine.executor.instance.live == {"r"}
 
 
@@ -119,10 +119,10 @@ async def test_other_files_are_fetched_by_their_patterns_alone(
     class Exported(Files):
         files = ("*.json", "onnx/model_q4.onnx*")
 
-    asked = []
+    requests = []
 
     def snapshot_download(repository, *, allow_patterns, ignore_patterns, local_dir):
-        asked.append((repository, allow_patterns))
+        requests.append((repository, allow_patterns))
         (local_dir / "onnx").mkdir(parents=True)
         (local_dir / "onnx" / "model_q4.onnx").touch()
 
@@ -130,7 +130,7 @@ async def test_other_files_are_fetched_by_their_patterns_alone(
     engine = use(Exported)
     await engine.ensure_shard(full_shard(engine, model_id))
     repository = get_repo(model_id, ENGINE_CLASS)
-    assert asked == [(repository, ["*.json", "onnx/model_q4.onnx*", "*.jinja"])]
+    assert requests == [(repository, ["*.json", "onnx/model_q4.onnx*", "*.jinja"])]
     folder = engine.engine.executor.instance.folder
     assert folder == tmp_path / "downloads" / repository.replace("/", "--")
     assert (folder / "onnx" / "model_q4.onnx").exists()

@@ -46,9 +46,9 @@ async def test_no_state_is_put_on_the_wire(use, model_id):
 async def test_read_only_arrays_are_enough(use, model_id):
     engine = use(ToyBackend)
     shard = full_shard(engine, model_id)
-    given = wire(np.array([[1, 2, 3]]))
-    assert not given.flags.writeable
-    result, _ = await engine.infer_tensor("r", shard, given)
+    x = wire(np.array([[1, 2, 3]]))
+    assert not x.flags.writeable
+    result, _ = await engine.infer_tensor("r", shard, x)
     assert (await engine.sample(wire(result), temp=0.0)).item() == 4
     assert (await engine.sample(wire(result), temp=1.0, top_p=0.9)).shape == (1,)
 

@@ -192,8 +192,8 @@ def test_without_a_template_frame_a_command_is_its_prompt():
 )
 def test_a_commands_message_is_what_stands_in_the_templates_frame(template, prompt, content):
     tokenizer = SimpleNamespace(chat_template=template, special_tokens={})
-    found = of_command(prompt, tokenizer)
-    assert found == (None if content is None else [{"role": "user", "content": content}])
+    conversation = of_command(prompt, tokenizer)
+    assert conversation == (None if content is None else [{"role": "user", "content": content}])
 
 
 async def test_exo_run_hands_the_users_message_over(ring, model_id):

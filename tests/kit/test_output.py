@@ -16,19 +16,19 @@ NUMBERS = itertools.count()
 class Scripted(ToyAnswers):
     """Says the pieces of its class."""
 
-    said = ()
+    pieces = ()
 
     async def answer(self, request):
-        for members in self.said:
+        for members in self.pieces:
             yield self.piece(**members)
 
 
 @pytest.fixture
 def saying(new_runner):
-    """Function `saying(*said)`: a runner whose device says these pieces."""
+    """Function `saying(*pieces)`: a runner whose device says these pieces."""
 
-    async def make(*said):
-        return await new_runner(type("Says", (Scripted,), {"said": said}))
+    async def make(*pieces):
+        return await new_runner(type("Says", (Scripted,), {"pieces": pieces}))
 
     return make
 
@@ -146,10 +146,10 @@ async def test_logprobs_come_with_their_ids(new_runner):
     runner = await new_runner(ToyMany)
     pieces = await pieces_of(runner, most=3, sampling=Sampling(logprobs=2))
     for piece in pieces[:3]:
-        [found] = piece.logprobs
-        assert (found.id,) == piece.ids
-        assert found.top[0] == (found.id, found.logprob)
-        assert len(found.top) == 2
+        [logprob] = piece.logprobs
+        assert (logprob.id,) == piece.ids
+        assert logprob.top[0] == (logprob.id, logprob.logprob)
+        assert len(logprob.top) == 2
     assert not any(piece.logprobs for piece in await pieces_of(runner, most=3))
 
 
@@ -161,8 +161,8 @@ async def test_what_a_backend_cannot_do_is_refused_or_told_once(new_runner, capl
         await pieces_of(runner, tools=TOOLS)
     for _ in range(2):
         await pieces_of(runner, most=2, sampling=Sampling(top_k=3, seed=1, top_p=0.9, logprobs=0))
-    told = [record.getMessage() for record in caplog.records if "heed" in record.getMessage()]
-    assert told == ["toy: this engine's backend does not heed logprobs, seed, top_k"]
+    warnings = [record.getMessage() for record in caplog.records if "heed" in record.getMessage()]
+    assert warnings == ["toy: this engine's backend does not heed logprobs, seed, top_k"]
 
 
 async def test_a_device_that_samples_says_what_it_does_not_heed(new_runner, caplog):
@@ -176,8 +176,8 @@ async def test_a_device_that_samples_says_what_it_does_not_heed(new_runner, capl
         sampling = Sampling(temperature=1.0, min_p=0.1, logprobs=1)
         pieces = await pieces_of(runner, most=3, sampling=sampling)
         assert not any(piece.logprobs for piece in pieces)
-    told = [record.getMessage() for record in caplog.records if "heed" in record.getMessage()]
-    assert told == [
+    warnings = [record.getMessage() for record in caplog.records if "heed" in record.getMessage()]
+    assert warnings == [
         "toy: the device chooses the tokens itself, and does not heed logprobs, min_p, temperature"
     ]
 
@@ -186,8 +186,8 @@ async def test_an_answer_of_a_server_has_no_logprobs_unless_it_says_so(new_runne
     for members, count in (({}, 1), ({"unsupported": ()}, 0)):
         runner = await new_runner(type("Server", (ToyAnswers,), members))
         assert await pieces_of(runner, sampling=Sampling(logprobs=1))
-        said = [record.getMessage() for record in caplog.records]
-        assert sum("does not heed logprobs" in line for line in said) == count
+        pieces = [record.getMessage() for record in caplog.records]
+        assert sum("does not heed logprobs" in line for line in pieces) == count
         caplog.clear()
 
 

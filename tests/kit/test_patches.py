@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from driver import full_shard
-from patched import FAULTS, SECONDS, AnswersNever, Client, Heard, fresh, said, text, until
+from patched import FAULTS, SECONDS, AnswersNever, Client, Heard, fresh, reply, text, until
 from plugin import ENGINE_CLASS, PACKAGE
 from ring import Peer, Server, make_ring, model_shard
 from toy import ToyAnswers, ToyBackend, write_tokenizer
@@ -94,7 +94,7 @@ async def test_a_node_that_stops_waits_until_its_clients_have_the_sentence(main_
     await until(lambda: len(engine.requests) == 2 and clients[0].written)
     await main_module.shutdown("SIGTERM", asyncio.get_running_loop(), Server(nodes[0]))
     assert [call.done() for call in calls] == [True, True]
-    assert "this node was stopped" in said(calls[0].result())[0]
+    assert "this node was stopped" in reply(calls[0].result())[0]
     assert calls[1].result().status == 503
 
 
@@ -147,9 +147,9 @@ async def test_a_tokenizer_without_bounds_is_never_loaded_by_exo(load_tokenizer,
     good, step = path.read_text(), {"type": "ByteLevel"}
     steps = {"type": "Sequence", "normalizers": [step] * 26}
     path.write_text(json.dumps(json.loads(good) | {"normalizer": steps}))
-    for asked in (downloaded, downloaded.name.replace("--", "/")):
+    for place in (downloaded, downloaded.name.replace("--", "/")):
         with pytest.raises(TokenizerError, match="bytes out of one"):
-            await load(asked)
+            await load(place)
     assert not load_tokenizer.loads
     path.write_text(good)
     assert await load(downloaded)
@@ -167,8 +167,8 @@ async def test_without_the_patch_each_request_loads_its_tokenizer(
 async def test_tokenizers_of_other_models_are_left_to_exo(load_tokenizer, tmp_path, use):
     use(ToyBackend)
     load = load_tokenizer.module._resolve_tokenizer
-    for asked in (tmp_path, "another/model"):
-        assert await load(asked) is not await load(asked)
+    for place in (tmp_path, "another/model"):
+        assert await load(place) is not await load(place)
 
 
 def test_two_plugins_wrap_each_other_harmlessly(node_module, use):

@@ -5,7 +5,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
-from patched import FAULTS, Client, EndsNever, FailsLater, count, live, said, until
+from patched import FAULTS, Client, EndsNever, FailsLater, count, live, reply, until
 from plugin import ENGINE_CLASS
 from toy import END, ToyAnswers, ToyBackend, write_tokenizer
 
@@ -18,7 +18,7 @@ from exo_kit.models import MODELS
 async def test_the_closing_mark_is_not_shown(api, stream):
     made, _ = api(ToyBackend)
     response = await made.handle_post_chat_completions(Client(stream, "xyz"))
-    assert said(response) == (" <stop>", "stop")
+    assert reply(response) == (" <stop>", "stop")
     if not stream:
         assert response.body["usage"] == {"prompt_tokens": 3, "completion_tokens": 3}
 
@@ -31,7 +31,7 @@ async def test_an_eos_id_of_zero_is_a_stop(api, model_id, stream):
         decode=made.tokenizer.decode, encode=made.tokenizer.encode, eos_token_id=0
     )
     response = await made.handle_post_chat_completions(Client(stream, "xyz"))
-    assert said(response) == (" <stop>", "stop")
+    assert reply(response) == (" <stop>", "stop")
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -43,7 +43,7 @@ async def test_an_answer_that_a_servers_limit_ended_ends_by_length(api, stream):
 
     made, _ = api(Cut, 2)
     response = await made.handle_post_chat_completions(Client(stream, "xyz"))
-    assert said(response) == ("ab", "length")
+    assert reply(response) == ("ab", "length")
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -53,14 +53,14 @@ async def test_an_answer_that_fills_the_context_ends_by_length(api, size):
 
     made, _ = api(Short, size)
     response = await made.handle_post_chat_completions(Client(True, "abc"))
-    assert said(response) == ("def", "length")
+    assert reply(response) == ("def", "length")
 
 
 async def test_without_the_patch_the_closing_mark_is_shown(api, without):
     without("whole_text")
     made, _ = api(ToyBackend)
     response = await made.handle_post_chat_completions(Client(True, "xyz"))
-    assert said(response) == (" <stop><end>", "stop")
+    assert reply(response) == (" <stop><end>", "stop")
 
 
 def byte_tokenizer():
@@ -178,9 +178,9 @@ async def test_a_node_that_was_stopped_is_http_503_too(api):
 async def test_a_stream_that_fails_ends_with_the_sentence(api, size):
     made, _ = api(FailsLater, size)
     response = await made.handle_post_chat_completions(Client(True))
-    shown, finish = said(response)
-    assert shown.startswith("d\n[")
-    assert shown.endswith(": the device went away]")
+    text, finish = reply(response)
+    assert text.startswith("d\n[")
+    assert text.endswith(": the device went away]")
     assert finish == "length"
 
 
@@ -214,12 +214,12 @@ async def test_a_client_that_goes_away_ends_its_answer_everywhere(api, monkeypat
     monkeypatch.setattr(api_patches, "LOOK_SECONDS", 0.001)
     made, nodes = api(EndsNever, size, 10_000)
     cancelled, client = count("cancelled"), Client(stream)
-    asked = asyncio.ensure_future(made.handle_post_chat_completions(client))
+    call = asyncio.ensure_future(made.handle_post_chat_completions(client))
     await until(lambda: all(live(node) for node in nodes))
     client.closed = True
     await until(lambda: count("cancelled") == cancelled + size)
     await until(lambda: not any(live(node) for node in nodes))
-    await asyncio.wait_for(asked, 30)
+    await asyncio.wait_for(call, 30)
     steps = len(nodes[0].inference_engine.engine.executor.instance.threads)
     await asyncio.sleep(0.02)
     assert len(nodes[0].inference_engine.engine.executor.instance.threads) <= steps + 1
@@ -231,10 +231,10 @@ async def test_without_the_patch_the_answer_of_a_client_that_is_gone_runs_on(
     without("notice_clients")
     made, nodes = api(EndsNever, most=10_000)
     client = Client(True)
-    asked = asyncio.ensure_future(made.handle_post_chat_completions(client))
+    call = asyncio.ensure_future(made.handle_post_chat_completions(client))
     await until(lambda: live(nodes[0]))
     client.closed = True
-    asked.cancel()
+    call.cancel()
     await asyncio.sleep(0.05)
     assert live(nodes[0])
 

@@ -28,7 +28,7 @@ async def test_a_node_that_is_gone_ends_the_answer_and_leaves_the_ring(ring, mod
     await nodes[0].process_prompt(shard, "xyz", "third", {})
     assert text(nodes[0], await heard.whole()) == " <stop><end>"
     assert caplog.text.count("can't be reached: it is left out") == 1
-    nodes[0].discovery.found[0].down = False
+    nodes[0].discovery.others[0].down = False
     await nodes[0].update_peers()
     assert [peer.id() for peer in nodes[0].peers] == ["node1"]
 
@@ -51,7 +51,7 @@ async def test_a_node_that_leaves_ends_the_answers_in_flight(ring, model_id):
     heard = Heard(nodes[0])
     shard = model_shard(nodes[0].inference_engine, model_id)
     await nodes[0].process_prompt(shard, "abc", "request", {})
-    nodes[0].discovery.found = []
+    nodes[0].discovery.others = []
     assert await nodes[0].update_peers()
     assert "a node joined or left the cluster" in text(nodes[0], await heard.whole())
     await until(lambda: not any(live(node) for node in nodes))
@@ -63,7 +63,7 @@ async def test_without_the_patch_a_changed_cluster_ends_nothing(ring, model_id, 
     shard = split(full_shard(nodes[0].inference_engine, model_id))[0]
     await nodes[0].inference_engine.infer_prompt("request", shard, "abc")
     heard = Heard(nodes[0])
-    nodes[0].discovery.found = []
+    nodes[0].discovery.others = []
     assert await nodes[0].update_peers()
     assert not heard.done.is_set()
 
@@ -71,10 +71,10 @@ async def test_without_the_patch_a_changed_cluster_ends_nothing(ring, model_id, 
 async def test_a_node_that_joins_waits_for_the_answers_in_flight(ring, model_id):
     [node, other] = ring(ToyBackend, 2)
     node.peers, node.topology = [], ["node0"]
-    newcomer, node.discovery.found = node.discovery.found, []
+    newcomer, node.discovery.others = node.discovery.others, []
     engine = node.inference_engine
     await engine.infer_prompt("request", full_shard(engine, model_id), "abc")
-    node.discovery.found = newcomer
+    node.discovery.others = newcomer
     assert not await node.update_peers()
     assert node.peers == []
     engine.engine.requests.finish("request")
@@ -101,7 +101,7 @@ async def test_whole_models_end_too_when_the_cluster_changes(ring, model_id):
         "request", full_shard(nodes[1].inference_engine, model_id), "abc"
     )
     heard = Heard(nodes[1])
-    nodes[1].discovery.found = []
+    nodes[1].discovery.others = []
     assert await nodes[1].update_peers()
     assert "a node joined or left the cluster" in text(nodes[1], await heard.whole())
     assert list(nodes[1].inference_engine.engine.requests) == []
@@ -131,12 +131,12 @@ async def test_a_step_whose_sender_dies_ends_the_answer_in_words(ring, model_id,
     nodes = ring(backend, 2, most=10_000)
     failed, calls, process = count("failed", "cluster"), [], nodes[1].process_tensor
 
-    async def called(*given, **named):
+    async def called(*arguments, **named):
         calls.append(asyncio.current_task())  # it has begun: cancelling is seen in it
-        await process(*given, **named)
+        await process(*arguments, **named)
 
-    async def process_tensor(*given, **named):
-        await asyncio.ensure_future(called(*given, **named))
+    async def process_tensor(*arguments, **named):
+        await asyncio.ensure_future(called(*arguments, **named))
 
     nodes[1].process_tensor = process_tensor
     heard = await begun(nodes, model_id)
@@ -249,7 +249,7 @@ async def test_a_node_that_leaves_before_the_first_token_ends_the_answer(ring, m
     sent = asyncio.ensure_future(nodes[0].process_prompt(shard, "abc", "request", {}))
     await until(lambda: "request" in nodes[1].inference_engine.engine.requests)
     assert not nodes[0].inference_engine.state.in_flight()
-    nodes[0].discovery.found = []
+    nodes[0].discovery.others = []
     assert await nodes[0].update_peers()
     assert "a node joined or left the cluster" in text(nodes[0], await heard.whole())
     sent.cancel()

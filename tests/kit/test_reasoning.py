@@ -120,10 +120,10 @@ def test_a_header_ends_in_time_however_it_is_cut():
     """A fuzzer's: without that, what is shown depended on how a server cuts its pieces."""
     for size in (LONGEST_HEADER - 20, LONGEST_HEADER + 20):
         text = "<|channel|>final" + "9" * size + "<|message|>so"
-        found = []
+        texts = []
         for pieces in ([text], list(text)):
             parser = ReasoningParser("")
             parts = [part for piece in pieces for part in parser.feed(piece)]
-            found.append("".join(part.text for part in [*parts, *parser.feed("", last=True)]))
-        assert found[0] == found[1]
-        assert found[0].endswith("so")
+            texts.append("".join(part.text for part in [*parts, *parser.feed("", last=True)]))
+        assert texts[0] == texts[1]
+        assert texts[0].endswith("so")

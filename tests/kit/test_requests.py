@@ -159,15 +159,15 @@ async def test_two_steps_of_one_id_at_once_are_one(use, model_id, backend):
     engine = use(backend)
     shard = full_shard(engine, model_id)
     prompts = [engine.infer_prompt("r", shard, "abc") for _ in range(5)]
-    given = await asyncio.gather(*prompts, return_exceptions=True)
-    assert sum(isinstance(one, EngineError) for one in given) == 4
-    [first] = [one[0] for one in given if not isinstance(one, EngineError)]
+    results = await asyncio.gather(*prompts, return_exceptions=True)
+    assert sum(isinstance(one, EngineError) for one in results) == 4
+    [first] = [one[0] for one in results if not isinstance(one, EngineError)]
     if backend is ToyAnswers:
         return  # its next ids are there: no step takes any time
     token = (await engine.sample(first)).reshape(1, -1)
     steps = [engine.infer_tensor("r", shard, token) for _ in range(5)]
-    given = await asyncio.gather(*steps, return_exceptions=True)
-    assert sum(isinstance(one, EngineError) for one in given) == 4
+    results = await asyncio.gather(*steps, return_exceptions=True)
+    assert sum(isinstance(one, EngineError) for one in results) == 4
     assert "r" in engine.engine.requests
 
 

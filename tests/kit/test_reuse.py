@@ -115,8 +115,8 @@ async def test_one_past_serves_many_users_at_once(new_runner, off):
     await answer_of(runner, PAST, "first", 2)
 
     async def ask(runner):
-        asked = (answer_of(runner, PAST + letter, letter, 5) for letter in "abcd")
-        return await asyncio.gather(*asked)
+        prompt = (answer_of(runner, PAST + letter, letter, 5) for letter in "abcd")
+        return await asyncio.gather(*prompt)
 
     assert await ask(runner) == await ask(off)
     assert max(rows(runner)[2:]) == len(PAST) + 1 - BLOCK
@@ -146,17 +146,17 @@ async def test_a_cancelled_answer_serves_and_a_failed_one_does_not(new_runner):
 
 async def through(first, last, name, ids):
     """The ids that two nodes answer with."""
-    found = []
+    result = []
     x = np.array([ids])
     for _ in range(4):
         hidden = await first.step(name, x)
         assert hidden.shape[1] == x.shape[1]
         hidden.flags.writeable = False  # as it comes from a peer
-        found.append(last.pick(await last.step(name, hidden), Sampler(Sampling())))
-        x = np.array([found[-1:]])
+        result.append(last.pick(await last.step(name, hidden), Sampler(Sampling())))
+        x = np.array([result[-1:]])
     for runner in (first, last):
         runner.requests.finish(name)
-    return found
+    return result
 
 
 async def test_every_node_of_a_cluster_finds_out_by_itself(new_runner):
@@ -166,8 +166,8 @@ async def test_every_node_of_a_cluster_finds_out_by_itself(new_runner):
         [await new_runner(ToyMany, layers=layers, reuses=reuses) for layers in HALVES]
         for reuses in (True, False)
     ]
-    for name, asked in turns.items():
-        assert await through(*on, name, asked) == await through(*off, name, asked)
+    for name, prompt in turns.items():
+        assert await through(*on, name, prompt) == await through(*off, name, prompt)
     for runner in on:
         assert rows(runner) == [45, 1, 1, 1, 47 - BLOCK, 1, 1, 1, 45 - BLOCK, 1, 1, 1]
 
@@ -195,12 +195,12 @@ async def test_a_device_that_uses_its_memory_anew_spoils_nothing(new_runner):
 
     runner = await new_runner(Anew, layers=HALVES[0])
     x = np.array([[*range(40)]])
-    wanted = (await runner.step("one", x)).copy()
+    expected = (await runner.step("one", x)).copy()
     runner.requests.finish("one")
     x[0, 0] = 9  # and a host its own
     await runner.step("other", np.array([[*range(50, 9, -1)]]))
-    found = await runner.step("two", np.array([[*range(40)]]))
-    np.testing.assert_array_equal(found, wanted)
+    result = await runner.step("two", np.array([[*range(40)]]))
+    np.testing.assert_array_equal(result, expected)
     assert rows(runner) == [40, 41, 40 - BLOCK]
 
 
@@ -266,11 +266,11 @@ async def test_a_longer_turn_takes_the_place_of_a_shorter_one(new_runner):
 
 async def test_an_id_that_comes_again_begins_anew(new_runner, off):
     runner = await new_runner(ToyMany)
-    for asked in (PAST, PAST[::-1], PAST[::-1]):
+    for prompt in (PAST, PAST[::-1], PAST[::-1]):
         runner.requests._ended.clear()  # it is remembered for many requests only
         off.requests._ended.clear()
-        found, wanted = [await answer_of(r, asked, "same", 5) for r in (runner, off)]
-        assert found == wanted
+        result, expected = [await answer_of(r, prompt, "same", 5) for r in (runner, off)]
+        assert result == expected
 
 
 async def test_other_layers_begin_with_nothing(new_runner, source):
@@ -287,11 +287,11 @@ def value_of(what):
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"), [("", None), ("0", 0), ("7", 7), ("2K", 2048), ("3G", 3 << 30)]
+    ("text", "expected"), [("", None), ("0", 0), ("7", 7), ("2K", 2048), ("3G", 3 << 30)]
 )
-def test_a_number_of_bytes(monkeypatch, text, wanted):
+def test_a_number_of_bytes(monkeypatch, text, expected):
     monkeypatch.setenv(f"{PREFIX}CACHE_BYTES", text)
-    assert size("CACHE_BYTES") == wanted
+    assert size("CACHE_BYTES") == expected
 
 
 @pytest.mark.parametrize("text", ["-1", "2T", "G", "1.5G", "2GK", "\u0661"])
@@ -304,10 +304,10 @@ def test_what_is_no_number_of_bytes_is_told(monkeypatch, text):
 class Cannot(ToyMany):
     """A device whose model's states can't be taken over."""
 
-    asked = 0
+    calls = 0
 
     def reuse(self, request_id, other, length):
-        type(self).asked += 1
+        type(self).calls += 1
         raise NotImplementedError("this model's keys are of their request")
 
 
@@ -315,6 +315,6 @@ async def test_a_model_without_reuse_is_asked_once_and_computed_whole(new_runner
     runner = await new_runner(Cannot)
     turns = PAST, 2 * PAST, 3 * PAST
     assert await conversation(runner, *turns) == await conversation(off, *turns)
-    assert Cannot.asked == 1
+    assert Cannot.calls == 1
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
     await until(lambda: runner.executor.instance.states == {})  # nothing is held for later prompts

@@ -47,8 +47,8 @@ async def test_the_limit_of_tokens_is_a_reason_to_end(new_runner, backend):
 @pytest.mark.parametrize(("stop", "text"), [("gh", "def"), ("d", ""), ("xq", "defghi")])
 async def test_a_stop_text_ends_the_answer_and_is_not_in_it(new_runner, backend, stop, text):
     runner = await new_runner(backend)
-    _, found, finish = await answer_of(runner, "abc", most=6, stop=(stop,))
-    assert found == text
+    _, output, finish = await answer_of(runner, "abc", most=6, stop=(stop,))
+    assert output == text
     assert finish == ("length" if stop == "xq" else "stop")
 
 
@@ -77,7 +77,7 @@ async def test_one_thread_does_all_that_blocks(new_runner, source):
     runner = await new_runner(ToyBlocking)
     backend = runner.executor.instance
     assert backend.folder == source.folder
-    assert source.asked == [(("*.toy",), WHOLE, False)]
+    assert source.calls == [(("*.toy",), WHOLE, False)]
     await answer_of(runner)
     await runner.close()
     assert backend.events == [("begin", "request"), ("end", "request"), ("close", "")]
@@ -88,8 +88,8 @@ async def test_one_thread_does_all_that_blocks(new_runner, source):
 async def test_answers_that_block_have_their_turns(new_runner):
     runner = await new_runner(ToyBlocking)
     names = ("one", "two", "three")
-    found = await asyncio.gather(*(answer_of(runner, "abc", name=n, most=9) for n in names))
-    assert [text for _, text, _ in found] == ["defghijkl"] * 3
+    output = await asyncio.gather(*(answer_of(runner, "abc", name=n, most=9) for n in names))
+    assert [text for _, text, _ in output] == ["defghijkl"] * 3
     order = [(what, name) for name in names for what in ("begin", "end")]
     backend = runner.executor.instance
     await until(lambda: not backend.live)  # the last one's reader does not wait for its end
@@ -176,7 +176,7 @@ def test_files_are_a_tuple():
 
 
 @pytest.mark.parametrize(
-    ("output", "given"),
+    ("output", "sentence"),
     [
         (None, "a NoneType"),
         (4, "a int"),
@@ -188,9 +188,9 @@ def test_files_are_a_tuple():
         (np.zeros((2, 1, len(VOCABULARY)), np.float32), "float32 (2, 1, "),
     ],
 )
-async def test_what_step_may_not_give_is_refused(new_runner, output, given):
+async def test_what_step_may_not_give_is_refused(new_runner, output, sentence):
     runner = await new_runner(type("Odd", (ToyBackend,), {"step": lambda *_: output}))
-    with pytest.raises(ContractError, match=re.escape(f"step() in backend.py gave {given}")):
+    with pytest.raises(ContractError, match=re.escape(f"step() in backend.py gave {sentence}")):
         await answer_of(runner)
 
 
@@ -294,7 +294,7 @@ async def test_another_model_does_not_wait_for_ever(new_runner, source, monkeypa
 
 async def test_files_are_asked_for_where_the_backend_names_some(new_runner, source):
     runner = await new_runner(type("Files", (ToyBackend,), {"files": ("*.bin",)}))
-    assert source.asked == [(("*.bin",), WHOLE, False)]
+    assert source.calls == [(("*.bin",), WHOLE, False)]
     assert runner.executor.instance.folder == source.folder
 
 
@@ -303,12 +303,12 @@ async def test_a_file_that_the_host_left_out_is_fetched(new_runner, source):
         files = ("*.bin",)
 
         def load(self, layers, folder, tokenizer):
-            if not any(everything for *_, everything in source.asked):
+            if not any(everything for *_, everything in source.calls):
                 raise FileNotFoundError("model-00001.bin")
             super().load(layers, folder, tokenizer)
 
     runner = await new_runner(Tied)
-    assert [everything for *_, everything in source.asked] == [False, True]
+    assert [everything for *_, everything in source.calls] == [False, True]
     assert runner.executor.instance.loads == 1
 
 

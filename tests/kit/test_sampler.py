@@ -63,9 +63,9 @@ TABLE = [
 
 @pytest.mark.parametrize(("logits", "setting", "expected"), TABLE)
 def test_what_is_left_is_what_transformers_leaves(logits, setting, expected):
-    given = np.array(logits.split(), dtype=np.float32)
+    values = np.array(logits.split(), dtype=np.float32)
     left = np.array(expected.split(), dtype=np.float64)
-    share = shares(given, Sampling(**setting), PROMPT)
+    share = shares(values, Sampling(**setting), PROMPT)
     assert np.abs(share - left).max() < 1.5 / DRAWS
     assert set(np.flatnonzero(share)) <= set(np.flatnonzero(left))
 
@@ -230,10 +230,10 @@ def test_logprobs_are_those_of_the_raw_logits():
     logits = np.random.default_rng(3).standard_normal((1, 2, 50)).astype(np.float32) * 3
     last = logits[0, -1].astype(np.float64)
     expected = last - np.log(np.exp(last).sum())
-    found = logprob(logits, 7, 5)
-    assert (found.id, found.logprob) == (7, pytest.approx(expected[7], abs=1e-5))
+    result = logprob(logits, 7, 5)
+    assert (result.id, result.logprob) == (7, pytest.approx(expected[7], abs=1e-5))
     best = np.argsort(-last)[:5].tolist()
-    assert [token for token, _ in found.top] == best
-    assert [value for _, value in found.top] == pytest.approx(expected[best].tolist(), abs=1e-5)
+    assert [token for token, _ in result.top] == best
+    assert [value for _, value in result.top] == pytest.approx(expected[best].tolist(), abs=1e-5)
     assert logprob(logits, 7, 0).top == ()
     assert len(logprob(logits, 7, 500).top) == 50

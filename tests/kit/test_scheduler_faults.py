@@ -87,17 +87,17 @@ async def test_who_takes_behind_the_end_of_a_stream_never_waits():
 
 
 async def test_a_backend_waits_for_a_reader_that_is_far_behind():
-    given = []
+    steps = []
 
     async def pieces():
         for number in range(2 * MOST_WAITING):
-            given.append(number)
+            steps.append(number)
             yield Piece(ids=(number,))
 
     stream = AnswerStream(pieces())
     async with asyncio.timeout(30):
-        await until(lambda: len(given) >= MOST_WAITING)
-        assert len(given) == MOST_WAITING
+        await until(lambda: len(steps) >= MOST_WAITING)
+        assert len(steps) == MOST_WAITING
         taken = [(await stream.next()).ids for _ in range(2 * MOST_WAITING)]
     assert taken == [(number,) for number in range(2 * MOST_WAITING)]
     assert (await stream.next()).finish == "stop"

@@ -163,8 +163,8 @@ def test_the_chat_template_is_found_in_each_of_its_places(tmp_path):
     write(tmp_path / "b", tokenizer_config=base | {"chat_template": named})
     folder = write(tmp_path / "c", tokenizer_config=base)
     (folder / "chat_template.jinja").write_text("C", encoding="utf-8")
-    found = [Tokenizer.from_folder(tmp_path / name).chat_template for name in "abc"]
-    assert found == ["A", "D", "C"]
+    templates = [Tokenizer.from_folder(tmp_path / name).chat_template for name in "abc"]
+    assert templates == ["A", "D", "C"]
 
 
 def test_exos_downloads_come_first(tmp_path, monkeypatch):
@@ -186,8 +186,8 @@ def hub(tmp_path_factory):
         "model.safetensors": b"weights",
         "modeling_evil.py": b"raise SystemExit",
     }
-    asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(files, asked))
+    names = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(files, names))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     settings = {
         "EXO_HOME": str(folder),
@@ -214,11 +214,11 @@ def hub(tmp_path_factory):
     finally:
         server.shutdown()
         server.server_close()
-    return done, asked
+    return done, names
 
 
-def handler(files, asked):
-    """A hub's answers: the tree, the model's card and the files, whose names go into `asked`."""
+def handler(files, names):
+    """A hub's answers: the tree, the model's card and the files, whose names go into `names`."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -231,7 +231,7 @@ def handler(files, asked):
             name = self.path.rsplit("/", 1)[-1]
             content = self.content(name)
             if body and "/resolve/" in self.path:
-                asked.append(name)
+                names.append(name)
             self.send_response(200 if content is not None else 404)
             self.send_header("ETag", f'"{name}"')
             self.send_header("X-Repo-Commit", "c" * 40)
@@ -262,9 +262,9 @@ def handler(files, asked):
 
 
 def test_the_hub_is_asked_for_the_tokenizers_files_only(hub):
-    done, asked = hub
+    done, names = hub
     assert "frozenset({2})" in done.stdout, done.stderr
-    assert sorted(asked) == ["config.json", "tokenizer.json"]
+    assert sorted(names) == ["config.json", "tokenizer.json"]
 
 
 def test_where_the_hub_has_none_the_error_says_where_the_files_belong(hub):

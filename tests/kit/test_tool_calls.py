@@ -86,12 +86,12 @@ def read(pieces, names=("weather",)):
     return text + parser.rest(), [(call.name, call.arguments) for call in parser.calls]
 
 
-@pytest.mark.parametrize(("text", "shown", "calls"), FAMILIES.values(), ids=FAMILIES)
-def test_every_familys_calls_are_read_wherever_they_are_cut(text, shown, calls):
-    assert read([text]) == (shown, calls)
-    assert read(text) == (shown, calls)
+@pytest.mark.parametrize(("text", "text_left", "calls"), FAMILIES.values(), ids=FAMILIES)
+def test_every_familys_calls_are_read_wherever_they_are_cut(text, text_left, calls):
+    assert read([text]) == (text_left, calls)
+    assert read(text) == (text_left, calls)
     for cut in range(1, len(text)):
-        assert read([text[:cut], text[cut:]]) == (shown, calls)
+        assert read([text[:cut], text[cut:]]) == (text_left, calls)
 
 
 @pytest.mark.parametrize("text", NO_CALLS.values(), ids=NO_CALLS)
@@ -102,12 +102,12 @@ def test_what_is_no_call_is_text_to_the_letter(text):
         assert read([text[:cut], text[cut:]]) == (text, [])
 
 
-@pytest.mark.parametrize(("text", "shown", "calls"), FAMILIES.values(), ids=FAMILIES)
-def test_no_half_of_a_mark_is_ever_shown(text, shown, calls):
+@pytest.mark.parametrize(("text", "text_left", "calls"), FAMILIES.values(), ids=FAMILIES)
+def test_no_half_of_a_mark_is_ever_shown(text, text_left, calls):
     parser, seen = ToolCallParser(["weather"], SCHEMAS), ""
     for letter in text:
         seen += parser.feed(Part(letter))
-        assert shown.startswith(seen)
+        assert text_left.startswith(seen)
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,14 @@ def main() -> None:
     parser.add_argument("plugin", type=Path)
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--to", type=Path, default=HERE)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
-    sys.path.insert(0, str(given.plugin))
+    sys.path.insert(0, str(arguments.plugin))
     write_checkpoint = import_module("exo_reference.kit.llama.random_checkpoint").write_checkpoint
-    for name in given.cases:
-        make(name, CASES[name], write_checkpoint, given.to)
+    for name in arguments.cases:
+        make(name, CASES[name], write_checkpoint, arguments.to)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,15 @@ def answers(folder: Path) -> dict[str, np.ndarray]:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ends = model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
-    found = {"text": tokenizer(TEXT).input_ids, "ends": sorted(ends)}
+    facts = {"text": tokenizer(TEXT).input_ids, "ends": sorted(ends)}
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": TEXT}]
         chat = tokenizer.apply_chat_template(messages, tokenize=False)
-        found["chat"] = tokenizer(chat, add_special_tokens=False).input_ids
-    for name in [name for name in ("text", "chat") if name in found]:
-        ids = torch.tensor([found[name]])
-        found[f"{name}_logits"] = model(ids).logits[0, -1].numpy()
-    return {name: np.asarray(value) for name, value in found.items()}
+        facts["chat"] = tokenizer(chat, add_special_tokens=False).input_ids
+    for name in [name for name in ("text", "chat") if name in facts]:
+        ids = torch.tensor([facts[name]])
+        facts[f"{name}_logits"] = model(ids).logits[0, -1].numpy()
+    return {name: np.asarray(value) for name, value in facts.items()}
 
 
 def main() -> None:

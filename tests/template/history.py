@@ -71,14 +71,14 @@ def top_of(folder: Path) -> Path:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file by its path, git's own aside; a link is what it points to."""
-    found = {}
+    files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            found[name] = b"link to " + os.fsencode(os.readlink(path))
+            files[name] = b"link to " + os.fsencode(os.readlink(path))
         elif path.is_file() and not name.startswith(".git/"):
-            found[name] = path.read_bytes()
-    return found
+            files[name] = path.read_bytes()
+    return files
 
 
 @dataclass(frozen=True)

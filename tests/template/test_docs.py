@@ -154,27 +154,27 @@ def test_two_commands_lead_the_readme(plugin: Path) -> None:
 
 def test_every_setting_that_the_code_reads_is_in_the_readme(plugin: Path) -> None:
     sources = [path.read_text(encoding="utf-8") for path in plugin.glob("exo_*/**/*.py")]
-    asked = r"""\benviron(?:\.get\(|\[)"([A-Z_]+)"|\b(HF_HUB_OFFLINE)\b"""
-    read = {one or two for text in sources for one, two in re.findall(asked, text)}
+    environment_calls = r"""\benviron(?:\.get\(|\[)"([A-Z_]+)"|\b(HF_HUB_OFFLINE)\b"""
+    read = {one or two for text in sources for one, two in re.findall(environment_calls, text)}
     [engine] = re.findall(r'^ENGINE_NAME = "(\w+)"', "\n".join(sources), re.M)
     own = r"""settings\.\w+\(\s*"([A-Z_]+)"|\bPREFIX\}([A-Z_]{4,})"""
     names = {one or two for text in sources for one, two in re.findall(own, text)}
     read |= {f"EXO_{engine.upper()}_{name}" for name in names}
     for text in sources:  # a server's have the prefix that their file gives
         prefix = re.search(r"""Environment\(environ(?:, "(\w+)")?\)""", text)
-        asked = re.findall(r"""\benv\.(?!wrong)(\w+)\("([A-Z_]+)\"""", text) if prefix else []
-        own = {name for _, name in asked} | {f"{name}_FILE" for how, name in asked if how == "key"}
+        calls = re.findall(r"""\benv\.(?!wrong)(\w+)\("([A-Z_]+)\"""", text) if prefix else []
+        own = {name for _, name in calls} | {f"{name}_FILE" for how, name in calls if how == "key"}
         read |= {(prefix[1] or f"EXO_{engine.upper()}_") + name for name in own if prefix}
     page = text_of(plugin, "README.md")
-    told = set(re.findall(r"^\| `([A-Z]+_[A-Z_]+|DEBUG)` \|", page, re.M))
+    documented = set(re.findall(r"^\| `([A-Z]+_[A-Z_]+|DEBUG)` \|", page, re.M))
     assert {"EXO_HOME", "EXO_PLUGIN_HOST_FIXES", "HF_HUB_OFFLINE"} <= read
     of_layers = {f"EXO_{engine.upper()}_{name}" for name in ("STEP_SECONDS", "CACHE_BYTES")}
     assert of_layers <= read
     if (plugin / f"exo_{plugin.name[4:]}/kit/server").exists():
         read -= of_layers  # they do nothing where a server has the model
-    assert read <= told
+    assert read <= documented
     every = "".join(sources)
-    assert [name for name in told if name not in read and name not in every] == []
+    assert [name for name in documented if name not in read and name not in every] == []
 
 
 def anchor(heading: str) -> str:

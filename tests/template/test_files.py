@@ -29,7 +29,7 @@ def snapshot(plugin_of: Callable[[str], Path]) -> str:
 def test_a_plugin_has_these_files(
     plugin_of: Callable[[str], Path], pytestconfig: pytest.Config
 ) -> None:
-    found = snapshot(plugin_of)
+    paths = snapshot(plugin_of)
     if pytestconfig.getoption("--update-files"):
-        SNAPSHOT.write_text(found, encoding="utf-8")
-    assert found.splitlines() == SNAPSHOT.read_text(encoding="utf-8").splitlines()
+        SNAPSHOT.write_text(paths, encoding="utf-8")
+    assert paths.splitlines() == SNAPSHOT.read_text(encoding="utf-8").splitlines()

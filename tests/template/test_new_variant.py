@@ -73,11 +73,11 @@ def folders(config: dict[str, dict[str, str]]) -> dict[str, set[str]]:
         and question.get("when") is False
         and "variant" in question["default"]
     }
-    found = {}
+    lines = {}
     for variant in config["variant"]["choices"].values():
         chosen = {name for name, text in computed.items() if re.search(rf"'{variant}'", text)}
-        found[variant] = chosen
-    return found
+        lines[variant] = chosen
+    return lines
 
 
 def test_no_path_stands_in_two_folders_that_are_chosen_together() -> None:

@@ -31,8 +31,8 @@ def test_a_plugin_names_its_template_by_a_whole_commit(
     plugin = hosted.render(tmp_path / "exo-x", source)
     for name in NAMES_IT:
         text = text_of(plugin, name)
-        found = re.findall(r"https://github\.com/[\w-]+/exo-engine-template[\w.]*", text)
-        assert set(found) == {ADDRESS}, name
+        addresses = re.findall(r"https://github\.com/[\w-]+/exo-engine-template[\w.]*", text)
+        assert set(addresses) == {ADDRESS}, name
         assert hosted.commit in text, name
     hooks = yaml.safe_load(text_of(plugin, ".pre-commit-config.yaml"))["repos"]
     assert [hook["rev"] for hook in hooks if hook["repo"] == ADDRESS] == [hosted.commit]

@@ -72,7 +72,7 @@ def test_defaults_of_the_rkllm_variant(rkllm_plugin: Path) -> None:
 
 
 def test_every_answer_can_be_given(render: Render) -> None:
-    given = {
+    answers = {
         "project_name": "npu-runner",
         "variant": "rkllm",
         "engine_name": "npu",
@@ -83,8 +83,8 @@ def test_every_answer_can_be_given(render: Render) -> None:
         "repository_url": "https://git.example.org:8443/~zoe/npu-runner",
         "license": "MIT",
     }
-    plugin = render("elsewhere", **given)
-    assert answers_of(plugin) == given
+    plugin = render("elsewhere", **answers)
+    assert answers_of(plugin) == answers
     entry_points = project_of(plugin)["entry-points"]
     assert entry_points["exo.inference_engines"] == {"npu": "npu_runner.engine:NPUInferenceEngine"}
 

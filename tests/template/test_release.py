@@ -58,8 +58,8 @@ def test_pip_install_from_git_gives_the_command_in_the_version_of_the_tag(
     python = make_venv(tmp_path / "venv")
     source = f"exo-engine-template @ git+{tree.as_uri()}"
     run(uv(), "pip", "install", "--quiet", "--python", python, source)
-    said = run(python.with_name("exo-engine"), "check", "--static", rkllm_plugin, cwd=tmp_path)
-    assert re.search(r"^no fault, \d+ checks passed$", said, re.M)
+    output = run(python.with_name("exo-engine"), "check", "--static", rkllm_plugin, cwd=tmp_path)
+    assert re.search(r"^no fault, \d+ checks passed$", output, re.M)
     version = "from importlib.metadata import version as v; print(v('exo-engine-template'))"
     assert run(python, "-c", version, cwd=tmp_path) == "1.2.3\n"
 
@@ -84,8 +84,8 @@ def assert_publishable(project: Path, dist: Path) -> None:
     run(sys.executable, "-m", "validate_pyproject", project / "pyproject.toml")
     archives = sorted(dist.glob("*.whl")) + sorted(dist.glob("*.tar.gz"))
     assert len(archives) == 2
-    said = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *archives)
-    assert said.count("PASSED") == 2
+    output = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *archives)
+    assert output.count("PASSED") == 2
 
 
 def test_both_bite(rkllm_plugin: Path, tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_both_bite(rkllm_plugin: Path, tmp_path: Path) -> None:
 def illegal(path: str) -> str:
     """Why Windows would refuse a path, or nothing."""
     for part in PurePosixPath(path).parts:
-        if found := set(part) & set('"|:<>?*\\') or {c for c in part if ord(c) < 32}:
-            return f"{part}: {sorted(found)}"
+        if names := set(part) & set('"|:<>?*\\') or {c for c in part if ord(c) < 32}:
+            return f"{part}: {sorted(names)}"
         if part.endswith((".", " ")):
             return f"{part}: ends with a dot or a space"
         if part.partition(".")[0].strip().lower() in DEVICES:
@@ -119,8 +119,8 @@ def test_every_path_is_legal_on_windows(render: Render) -> None:
     assert "copier.yml" in paths
     for variant in variants():
         plugin = render(f"{variant}/{LONGEST_NAME}", variant=variant)
-        found = [path for path in plugin.rglob("*") if path.is_file()]
-        paths += [f"{plugin.name}/{path.relative_to(plugin).as_posix()}" for path in found]
+        names = [path for path in plugin.rglob("*") if path.is_file()]
+        paths += [f"{plugin.name}/{path.relative_to(plugin).as_posix()}" for path in names]
     assert [reason for path in paths if (reason := illegal(path))] == []
 
 

@@ -312,25 +312,25 @@ def test_contributing_has_the_files_that_an_update_leaves_alone(
     for variant in variants():
         text = (plugin_of(variant) / "CONTRIBUTING.md").read_text(encoding="utf-8")
         table = re.findall(r"^\| `(.+)` \| \*\*yours\*\* \| .+ \|$", text, re.MULTILINE)
-        found = [file for one in author_patterns() for file in plugin_of(variant).glob(one)]
-        assert table == [file.relative_to(plugin_of(variant)).as_posix() for file in found]
+        files = [file for one in author_patterns() for file in plugin_of(variant).glob(one)]
+        assert table == [file.relative_to(plugin_of(variant)).as_posix() for file in files]
         assert f"$ {TAKE_BACK}\n" in text
 
 
 def test_every_version_is_in_the_changelog() -> None:
     tags = versions.tags_of(REPOSITORY)
     entries = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]
-    newest, *_ = told = [f"v{entry.split()[0]}" for entry in entries]
-    assert {*tags} <= {*told}
-    for version, entry in zip(told, entries, strict=True):
+    newest, *_ = names = [f"v{entry.split()[0]}" for entry in entries]
+    assert {*tags} <= {*names}
+    for version, entry in zip(names, entries, strict=True):
         assert re.search(r"^\*\*To do:\*\* \w", entry, re.MULTILINE), entry
         assert version not in tags or "not released" not in entry, f"{version} is released"
     pins = r"exo-engine-template(?:@|\n *rev: )(v\d[\d.]*)"
     docs = {name: REPOSITORY / name for name in tracked() if name.endswith((".md", ".md.jinja"))}
     pinned = {name: {*re.findall(pins, doc.read_text("utf-8"))} for name, doc in docs.items()}
     assert pinned[PINNED] == {newest}
-    for name, found in pinned.items():
-        assert found <= {newest}, f"{name} wants another version"
+    for name, pin in pinned.items():
+        assert pin <= {newest}, f"{name} wants another version"
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ def test_the_engine_is_discovered_loaded_and_answers(
         test.unlink()
     conftest = plugin / "tests/kit/conftest.py"
     lines = conftest.read_text("utf-8").splitlines()
-    kept = [line for line in lines if "patched" not in line]
-    conftest.write_text("\n".join(kept), "utf-8")
+    left = [line for line in lines if "patched" not in line]
+    conftest.write_text("\n".join(left), "utf-8")
     own = ["tests/test_discovery.py", "tests/test_loading.py", "tests/test_contract.py"]
     run_kit(python_for(plugin), plugin, variant, *own, *ANSWERS)
 

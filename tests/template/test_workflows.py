@@ -48,8 +48,8 @@ def workflows(folder: Path) -> dict[str, dict]:
 
 def jobs(folder: Path) -> dict[str, dict]:
     """Every job of every workflow, by `file/name`."""
-    found = workflows(folder).items()
-    return {f"{file}/{name}": job for file, flow in found for name, job in flow["jobs"].items()}
+    files = workflows(folder).items()
+    return {f"{file}/{name}": job for file, flow in files for name, job in flow["jobs"].items()}
 
 
 def commands(folder: Path, job: str) -> list[str]:
@@ -60,10 +60,10 @@ def commands(folder: Path, job: str) -> list[str]:
 def tool(name: str) -> str:
     """A command of this environment, else of PATH."""
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    found = shutil.which(name, path=beside)
-    if found is None:
+    path = shutil.which(name, path=beside)
+    if path is None:
         pytest.skip(f"{name} is not here")
-    return found
+    return path
 
 
 def zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -131,13 +131,13 @@ def test_every_hook_is_pinned_by_commit_with_its_version(plugin_of: Callable) ->
 def test_dependabot_looks_wherever_a_version_is_pinned(project: Path) -> None:
     """build.txt says that it brings new versions."""
     text = (project / ".github/dependabot.yml").read_text(encoding="utf-8")
-    found: dict[str, set[str]] = {}
+    tools: dict[str, set[str]] = {}
     for update in yaml.safe_load(text)["updates"]:
         places = update.get("directories") or [update["directory"]]
-        found.setdefault(update["package-ecosystem"], set()).update(places)
-    assert "/" in found["github-actions"]
+        tools.setdefault(update["package-ecosystem"], set()).update(places)
+    assert "/" in tools["github-actions"]
     pinned = {path.parent.relative_to(project).as_posix() for path in project.glob("**/build.txt")}
-    assert {f"/{place}" for place in pinned} <= found["pip"]
+    assert {f"/{place}" for place in pinned} <= tools["pip"]
 
 
 def test_a_job_may_only_read_and_only_publish_may_sign(project: Path) -> None:
@@ -280,8 +280,8 @@ def test_what_builds_a_release_is_pinned_by_hashes(project: Path) -> None:
     assert text.count("--hash=sha256:") >= len(lines)
     names = {line.partition("=")[0] for line in lines}
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    asked = {re.split(r"\W", r.replace("-", "_"))[0] for r in metadata["build-system"]["requires"]}
-    assert {"build", *(name.replace("_", "-") for name in asked)} <= names
+    needs = {re.split(r"\W", r.replace("-", "_"))[0] for r in metadata["build-system"]["requires"]}
+    assert {"build", *(name.replace("_", "-") for name in needs)} <= names
 
 
 def test_exo_is_named_by_the_commit_that_was_tested(plugin_of: Callable[[str], Path]) -> None:
@@ -328,7 +328,7 @@ def test_the_weekly_job_is_red_when_the_template_has_a_newer_version(
         run(*git, "commit", "--quiet", "--allow-empty", "--message", tag)
         run(*git, "tag", tag)
     monkeypatch.setenv("PATH", str(Path(tool("copier")).parent), prepend=os.pathsep)
-    said = {}
+    outputs = {}
     for tag in ("v0.1.0", "v0.2.0"):
         plugin = tmp_path / tag / "exo-x"
         copier.run_copy(str(source), plugin, defaults=True, quiet=True, vcs_ref=tag)
@@ -336,19 +336,19 @@ def test_the_weekly_job_is_red_when_the_template_has_a_newer_version(
         asks = [c for c in commands(plugin, "weekly.yml/template") if c.startswith("copier ")]
         command = [BASH, "--noprofile", "--norc", "-eo", "pipefail", "-c", "\n".join(asks)]
         done = subprocess.run(command, cwd=plugin, capture_output=True, text=True, timeout=60)
-        said[tag] = (done.returncode, done.stdout)
-    assert said["v0.2.0"] == (0, "Project is up-to-date!\n")
-    assert said["v0.1.0"][0] == 1
-    assert re.search(r"0\.1\.0.* 0\.2\.0\.\n::error::.*copier update", said["v0.1.0"][1], re.S)
+        outputs[tag] = (done.returncode, done.stdout)
+    assert outputs["v0.2.0"] == (0, "Project is up-to-date!\n")
+    assert outputs["v0.1.0"][0] == 1
+    assert re.search(r"0\.1\.0.* 0\.2\.0\.\n::error::.*copier update", outputs["v0.1.0"][1], re.S)
 
 
 def test_ci_of_this_repository_runs_what_ci_run_runs() -> None:
     script = (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
     lines = {line.strip() for line in script.splitlines()}
     installs = ("pip install ", "npm install ")
-    asked = [c for c in commands(REPOSITORY, "ci.yml/test") if not c.startswith(installs)]
-    assert len(asked) == 4
-    assert set(asked) <= lines
+    steps = [c for c in commands(REPOSITORY, "ci.yml/test") if not c.startswith(installs)]
+    assert len(steps) == 4
+    assert set(steps) <= lines
 
 
 def test_ci_of_this_repository_covers_three_systems_and_every_python() -> None:

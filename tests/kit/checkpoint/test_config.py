@@ -296,8 +296,8 @@ def test_the_original_context_beside_the_rope_parameters_counts():
 )
 def test_what_transformers_takes_where_a_file_says_nothing(family, usual):
     c = Config.from_dict({"model_type": family})
-    found = (c.vocab_size, c.intermediate_size, c.kv_heads, c.context_length, c.windows)
-    assert found == usual
+    values = (c.vocab_size, c.intermediate_size, c.kv_heads, c.context_length, c.windows)
+    assert values == usual
     assert (c.hidden_size, c.heads, c.head_dim, c.norm_eps, c.tied) == (4096, 32, 128, 1e-6, False)
 
 

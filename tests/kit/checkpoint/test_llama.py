@@ -26,15 +26,15 @@ def normal(*shape):
 def test_softmax_adds_up_to_one_and_bears_large_numbers():
     x = normal(3, 5) * 100
     powers = np.exp(x.astype(np.float64))
-    wanted = powers / powers.sum(-1, keepdims=True)
-    np.testing.assert_allclose(llama.softmax(x.copy()), wanted, rtol=1e-4, atol=1e-30)
+    expected = powers / powers.sum(-1, keepdims=True)
+    np.testing.assert_allclose(llama.softmax(x.copy()), expected, rtol=1e-4, atol=1e-30)
     np.testing.assert_allclose(llama.softmax(x + 1e4).sum(-1), 1, rtol=1e-5)
 
 
 def test_rms_norm_gives_a_mean_square_of_one():
     x, weight = normal(3, 32), normal(32)
-    wanted = x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + 1e-5) * weight
-    np.testing.assert_allclose(llama.rms_norm(x, weight, 1e-5), wanted, rtol=1e-5)
+    expected = x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + 1e-5) * weight
+    np.testing.assert_allclose(llama.rms_norm(x, weight, 1e-5), expected, rtol=1e-5)
     assert np.isfinite(llama.rms_norm(np.zeros((1, 32), np.float32), weight, 1e-5)).all()
 
 
@@ -42,23 +42,23 @@ def test_silu_is_quiet_far_below_zero():
     x = np.array([-1000, -1, 0, 1, 1000], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = llama.silu(x)
-    np.testing.assert_allclose(found, [0, -0.26894143, 0, 0.7310586, 1000], rtol=1e-6)
+        result = llama.silu(x)
+    np.testing.assert_allclose(result, [0, -0.26894143, 0, 0.7310586, 1000], rtol=1e-6)
 
 
 def test_linear_adds_a_bias_where_there_is_one():
     x, weight, bias = normal(2, 3), normal(5, 3), normal(5)
-    wanted = np.einsum("si,oi->so", x, weight)
-    np.testing.assert_allclose(llama.linear(x, weight, None), wanted, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(llama.linear(x, weight, bias), wanted + bias, rtol=1e-4, atol=1e-6)
+    expected = np.einsum("si,oi->so", x, weight)
+    np.testing.assert_allclose(llama.linear(x, weight, None), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(llama.linear(x, weight, bias), expected + bias, rtol=1e-4, atol=1e-6)
 
 
 def test_grouped_puts_the_query_heads_of_a_key_value_head_together():
     q = normal(3, 4, 8)  # [S, H, E]
-    found = llama.grouped(q, CONFIG)
-    assert found.shape == (2, 6, 8)
-    np.testing.assert_array_equal(found[1, 3 + 2], q[2, 3])  # head 3 is the second of group 1
-    np.testing.assert_array_equal(llama.ungrouped(found, 3), q.reshape(3, 32))
+    result = llama.grouped(q, CONFIG)
+    assert result.shape == (2, 6, 8)
+    np.testing.assert_array_equal(result[1, 3 + 2], q[2, 3])  # head 3 is the second of group 1
+    np.testing.assert_array_equal(llama.ungrouped(result, 3), q.reshape(3, 32))
 
 
 def test_rotation_makes_products_depend_on_the_distance_alone():
@@ -103,17 +103,17 @@ def test_scaled_ropes_have_the_numbers_of_transformers(scaling, length, radians,
 def test_each_request_of_a_step_has_the_dynamic_angles_of_its_own_length():
     own = {"max_position_embeddings": 100, "rope_scaling": DYNAMIC}
     config = Config.from_dict(CONFIGS["llama"] | own)
-    found = rotations([(148, 150), (60, 61)], config)
+    result = rotations([(148, 150), (60, 61)], config)
     alone = rotation(np.arange(148, 150), config, 150), rotation(np.array([60]), config, 61)
     for n in range(2):
-        np.testing.assert_array_equal(found[n], np.concatenate([part[n] for part in alone]))
+        np.testing.assert_array_equal(result[n], np.concatenate([part[n] for part in alone]))
 
 
 def test_rotation_turns_the_first_plane_by_one_radian_a_position():
     x = np.zeros((1, 1, 8), np.float32)
     x[0, 0, 0] = 1
-    found = llama.rotate(x, *rotation(np.array([2]), CONFIG))[0, 0]
-    np.testing.assert_allclose(found[[0, 4]], [np.cos(2), np.sin(2)], rtol=1e-6)
+    result = llama.rotate(x, *rotation(np.array([2]), CONFIG))[0, 0]
+    np.testing.assert_allclose(result[[0, 4]], [np.cos(2), np.sin(2)], rtol=1e-6)
 
 
 def test_linear_scaling_slows_every_plane():
@@ -124,23 +124,23 @@ def test_linear_scaling_slows_every_plane():
 
 def test_llama3_scaling_slows_only_slow_planes():
     rope = Rope(10000.0, "llama3", 8.0, 1.0, 4.0, 128)
-    plain, found = frequencies(CONFIG), frequencies(replace(CONFIG, rope=rope))
+    plain, result = frequencies(CONFIG), frequencies(replace(CONFIG, rope=rope))
     np.testing.assert_allclose(plain, [1, 0.1, 0.01, 0.001])
     turns = 128 * 0.1 / (2 * np.pi)  # between 1 and 4: partly
     part = (turns - 1) / 3
-    wanted = [1, 0.1 * (part + (1 - part) / 8), 0.01 / 8, 0.001 / 8]
-    np.testing.assert_allclose(found, wanted)
+    expected = [1, 0.1 * (part + (1 - part) / 8), 0.01 / 8, 0.001 / 8]
+    np.testing.assert_allclose(result, expected)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])
 @pytest.mark.parametrize(("position", "oldest"), [(0, 0), (5, 0), (5, 3)])
 def test_the_mask_hides_what_is_later_or_out_of_the_window(window, position, oldest):
-    found = llama.mask(position, position + 4, oldest, window)
-    assert found.dtype == np.float32
+    result = llama.mask(position, position + 4, oldest, window)
+    assert result.dtype == np.float32
     for row, query in enumerate(range(position, position + 4)):
         for column, key in enumerate(range(oldest, position + 4)):
             seen = key <= query and (window is None or key > query - window)
-            assert found[row, column] == (0 if seen else -np.inf)
+            assert result[row, column] == (0 if seen else -np.inf)
 
 
 def part(length, layers=1):
@@ -172,7 +172,7 @@ def test_query_and_key_norms_make_the_scores_independent_of_scale():
 def test_attention_is_that_of_each_head_by_itself(window):
     w, x = attention_weights(), normal(6, 32)
     cos, sin = rotation(np.arange(6), CONFIG)
-    found = llama.attention(x, [part(6)], 0, cos, sin, window, w, CONFIG, llama.REFERENCE)
+    result = llama.attention(x, [part(6)], 0, cos, sin, window, w, CONFIG, llama.REFERENCE)
 
     def linear(name):
         return llama.linear(x, w[f"{name}.weight"], None)
@@ -187,8 +187,8 @@ def test_attention_is_that_of_each_head_by_itself(window):
             scores = [q[n, head] @ k[m, head // 2] / 8**0.5 for m in range(first, n + 1)]
             weights = np.exp(scores) / np.exp(scores).sum()
             mixed[n, head] = weights @ v[first : n + 1, head // 2]
-    wanted = mixed.reshape(6, 32) @ w["self_attn.o_proj.weight"].T
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+    expected = mixed.reshape(6, 32) @ w["self_attn.o_proj.weight"].T
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "forgets"), [("llama", False), ("mistral", True)])

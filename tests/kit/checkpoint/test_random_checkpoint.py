@@ -71,8 +71,8 @@ def test_an_answer_holds_nothing_that_a_terminal_could_take_for_a_command(tmp_pa
         assert all(32 <= n < 127 or n == END for n in greedy(tmp_path, list(prompt), 60))
 
 
-def test_noise_is_announced(told, monkeypatch):
+def test_noise_is_announced(run_cli, monkeypatch):
     ended = []
     monkeypatch.setattr(Progress, "end", lambda self, text: ended.append(text))
-    assert told("generate", "hi", "--random-weights", "--max-tokens", "2").code == 0
+    assert run_cli("generate", "hi", "--random-weights", "--max-tokens", "2").code == 0
     assert ended[0] == "What comes is noise: the weights are random."

@@ -34,8 +34,8 @@ async def test_a_seed_gives_the_same_answer_alone_and_among_eight(tmp_path: Path
 
     async def ids(name: str, seed: int) -> list[int]:
         sampling = Sampling(temperature=1.0, top_p=0.95, seed=seed, frequency_penalty=0.1)
-        asked = request(engine, f"Question {seed}: ", name, 16, sampling=sampling)
-        return [token async for piece in engine.answer(asked, text=False) for token in piece.ids]
+        question = request(engine, f"Question {seed}: ", name, 16, sampling=sampling)
+        return [token async for piece in engine.answer(question, text=False) for token in piece.ids]
 
     try:
         alone = [await ids(f"alone {seed}", seed) for seed in range(8)]

@@ -27,26 +27,26 @@ def load(folder, start=0, end=LAYERS - 1):
 
 def of_the_library(path):
     """Every tensor of a file as the safetensors library has it, as float32."""
-    found = {}
+    tensors = {}
     for name, tensor in safetensors.deserialize(path.read_bytes()):
         data = bytes(tensor["data"])
         if tensor["dtype"] == "BF16":  # the upper half of a float32
             flat = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
         else:
             flat = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[tensor["dtype"]])
-        found[name] = flat.astype(np.float32).reshape(tensor["shape"])
-    return found
+        tensors[name] = flat.astype(np.float32).reshape(tensor["shape"])
+    return tensors
 
 
 def all_tensors(model):
     """A model's tensors, by the names that they have in the file."""
-    found = {
+    tensors = {
         f"model.layers.{model.start + n}.{name}": tensor
         for n, layer in enumerate(model.layers)
         for name, tensor in layer.items()
     }
-    found |= {"model.embed_tokens.weight": model.embedding, "model.norm.weight": model.norm}
-    return found | ({} if model.config.tied else {"lm_head.weight": model.head})
+    tensors |= {"model.embed_tokens.weight": model.embedding, "model.norm.weight": model.norm}
+    return tensors | ({} if model.config.tied else {"lm_head.weight": model.head})
 
 
 def rewrite(path, header=None, data=None, padding=b""):
@@ -66,11 +66,11 @@ def rewrite(path, header=None, data=None, padding=b""):
 def test_every_tensor_is_what_the_library_reads(tmp_path, monkeypatch, name, dtype):
     monkeypatch.setattr(weights, "PIECE", 100)  # so that tensors are converted in several pieces
     write_checkpoint(tmp_path, CONFIGS[name], dtype=dtype)
-    found, wanted = all_tensors(load(tmp_path)), of_the_library(tmp_path / SINGLE)
-    assert found.keys() == wanted.keys()
-    for tensor, numbers in wanted.items():
-        assert found[tensor].dtype == np.float32
-        np.testing.assert_array_equal(found[tensor], numbers, err_msg=tensor)
+    tensors, expected = all_tensors(load(tmp_path)), of_the_library(tmp_path / SINGLE)
+    assert tensors.keys() == expected.keys()
+    for tensor, numbers in expected.items():
+        assert tensors[tensor].dtype == np.float32
+        np.testing.assert_array_equal(tensors[tensor], numbers, err_msg=tensor)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -78,8 +78,8 @@ def test_files_that_the_library_writes_are_read(tmp_path, dtype):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     tensors = {k: v.astype(dtype) for k, v in of_the_library(tmp_path / SINGLE).items()}
     save_file(tensors, tmp_path / SINGLE, {"format": "np"})
-    for name, found in all_tensors(load(tmp_path)).items():
-        np.testing.assert_array_equal(found, tensors[name], err_msg=name)
+    for name, tensor in all_tensors(load(tmp_path)).items():
+        np.testing.assert_array_equal(tensor, tensors[name], err_msg=name)
 
 
 @pytest.mark.parametrize("files", [2, 3])
@@ -95,14 +95,14 @@ def test_an_index_leads_to_the_same_tensors(tmp_path, files):
 def test_an_unaligned_header_is_no_harm(tmp_path):
     write_checkpoint(tmp_path, CONFIGS["llama"])
     path = tmp_path / SINGLE
-    wanted = of_the_library(path)
+    expected = of_the_library(path)
     rewrite(path)
     length = int.from_bytes(path.read_bytes()[:8], "little")
     rewrite(path, padding=b" " * (4 - length % 4 + 1))
-    found = all_tensors(load(tmp_path))
-    for name, tensor in found.items():
+    tensors = all_tensors(load(tmp_path))
+    for name, tensor in tensors.items():
         assert tensor.flags.aligned
-        np.testing.assert_array_equal(tensor, wanted[name])
+        np.testing.assert_array_equal(tensor, expected[name])
 
 
 def test_float32_is_a_view_of_the_file(tmp_path):
@@ -121,9 +121,9 @@ def test_a_shard_has_its_own_tensors_only(tmp_path, name, start, end):
     assert (model.head is not None) is (end == 3)
     if name == "qwen2" and (start, end) == (0, 3):
         assert model.head is model.embedding
-    wanted = of_the_library(tmp_path / SINGLE)
+    expected = of_the_library(tmp_path / SINGLE)
     key = "mlp.up_proj.weight"
-    np.testing.assert_array_equal(model.layers[-1][key], wanted[f"model.layers.{end}.{key}"])
+    np.testing.assert_array_equal(model.layers[-1][key], expected[f"model.layers.{end}.{key}"])
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 2), (3, 3), (0, 3)])
@@ -132,7 +132,7 @@ def test_only_files_with_the_shards_tensors_are_opened(tmp_path, monkeypatch, na
     every = tensor_shapes(Config.from_dict(CONFIGS[name]))
     write_checkpoint(tmp_path, CONFIGS[name], files=len(every))
     homes = json.loads((tmp_path / INDEX).read_text())["weight_map"]
-    wanted = {home for tensor, home in homes.items() if needed(name, tensor, start, end)}
+    expected = {home for tensor, home in homes.items() if needed(name, tensor, start, end)}
     opened, path_open = [], Path.open
 
     def record(path, *args, **kwargs):
@@ -141,7 +141,7 @@ def test_only_files_with_the_shards_tensors_are_opened(tmp_path, monkeypatch, na
 
     monkeypatch.setattr(Path, "open", record)
     load(tmp_path, start, end)
-    assert sorted(home for home in opened if home.endswith(".safetensors")) == sorted(wanted)
+    assert sorted(home for home in opened if home.endswith(".safetensors")) == sorted(expected)
 
 
 def test_a_file_is_opened_once(tmp_path, monkeypatch):
@@ -388,9 +388,9 @@ def test_a_model_that_was_saved_without_its_head_has_shorter_names(tmp_path):
     write_checkpoint(tmp_path, CONFIGS["qwen2"])
     expected = {name: tensor.copy() for name, tensor in all_tensors(load(tmp_path)).items()}
     renamed(tmp_path / SINGLE, lambda name: name.removeprefix("model."))
-    found = all_tensors(load(tmp_path))
-    assert found.keys() == expected.keys()
-    for name, tensor in found.items():
+    tensors = all_tensors(load(tmp_path))
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, expected[name])
 
 

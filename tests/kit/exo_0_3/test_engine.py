@@ -132,7 +132,7 @@ def test_logprobs_come_a_token_a_chunk(shared):
 def test_answers_at_once_each_have_their_own_text(shared):
     exo = shared(SLOW)
     exo.send(ask="first", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
-    exo.said("TokenChunk")
+    exo.wait_for("TokenChunk")
     tasks = {f"task {letter}": letter for letter in "aeim"}
     for task, letter in tasks.items():
         messages = [{"role": "user", "content": letter}]
@@ -149,7 +149,7 @@ def test_answers_at_once_each_have_their_own_text(shared):
 def test_a_cancel_ends_an_answer_and_the_device_forgets_it(shared):
     exo = shared(SLOW)
     exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
-    exo.said("TokenChunk")
+    exo.wait_for("TokenChunk")
     exo.send(cancel="long")
     assert exo.answers("long")["long"].end == "CancelledResponse"
     assert exo.ask("a", max_output_tokens=2).text == "bc"
@@ -252,7 +252,7 @@ class Backend(Backend):
         failed = exo.events[-1]
         assert failed["what"] == "RunnerFailed"
         assert "could not load exo_kit/toy: the toy has no battery" in failed["more"]
-        assert exo.said("ended")["more"] == 1
+        assert exo.wait_for("ended")["more"] == 1
 
 
 def test_a_load_tells_how_far_it_is(tmp_path, monkeypatch):
@@ -271,19 +271,19 @@ class Backend(Backend):
     with node(tmp_path, python_path=python_path(plugin), **settings) as exo:
         exo.send(place=MODEL)
         for _ in range(2):
-            exo.said("RunnerLoading")
+            exo.wait_for("RunnerLoading")
         (tmp_path / "go on").touch()
-        exo.said("RunnerReady")
-    told = [event["more"] for event in exo.events if event["what"] == "RunnerLoading"]
-    assert len(told) >= 3
-    assert (told[0], told[-1]) == ([0, 2], [2, 2])
-    assert told == sorted(told)
+        exo.wait_for("RunnerReady")
+    progress = [event["more"] for event in exo.events if event["what"] == "RunnerLoading"]
+    assert len(progress) >= 3
+    assert (progress[0], progress[-1]) == ([0, 2], [2, 2])
+    assert progress == sorted(progress)
 
 
 def test_a_deleted_instance_gives_the_device_back(started):
     exo = started()
     exo.send(delete=True)
-    assert exo.said("ended")["more"] == 0
+    assert exo.wait_for("ended")["more"] == 0
     assert exo.notes().count("close") == 1
 
 
@@ -292,10 +292,10 @@ def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, bus
     exo = started(SLOW)
     if busy:
         exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
-        exo.said("TokenChunk")
+        exo.wait_for("TokenChunk")
     begun = time.monotonic()
     os.kill(exo.pid, signal.SIGTERM)
-    assert exo.said("ended")["more"] == 128 + signal.SIGTERM
+    assert exo.wait_for("ended")["more"] == 128 + signal.SIGTERM
     assert time.monotonic() - begun < 30  # its answer would take hours
     assert exo.notes().count("close") == 1
 

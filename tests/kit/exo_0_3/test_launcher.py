@@ -185,7 +185,7 @@ def test_two_plugins_answer_on_one_node_and_a_broken_one_is_left_out(tmp_path):
             exo.place(model)
             assert exo.ask("a", task=model, max_output_tokens=2).text == "bc"
             exo.send(delete=True)
-            exo.said("ended")
+            exo.wait_for("ended")
 
 
 def test_models_of_exo_go_to_exo_s_own_function(tmp_path):
@@ -292,9 +292,11 @@ def test_a_model_is_downloaded_under_the_plugin_s_own_id(tmp_path, home, hub):
         with node(tmp_path, python_path=python_path(plugin), **settings) as exo:
             exo.place(MODEL)
             assert exo.ask("a", max_output_tokens=2).text == "bc"
-            told = [event for event in exo.events if event["what"] in ("in_progress", "complete")]
-            assert [event["what"] for event in told][-1] == "complete"
-            done, total = told[-1]["more"]
+            progress = [
+                event for event in exo.events if event["what"] in ("in_progress", "complete")
+            ]
+            assert [event["what"] for event in progress][-1] == "complete"
+            done, total = progress[-1]["more"]
             assert done == total > 1000
     names = {path.name for path in (tmp_path / "models/exo_kit--toy").iterdir()}
     assert {"model.safetensors", "tokenizer.json", "exo_kit.safetensors.index.json"} <= names
@@ -306,7 +308,7 @@ def test_a_hub_that_can_t_be_reached_is_a_sentence(tmp_path, home):
     shutil.rmtree(home / "downloads")
     with node(tmp_path, python_path=python_path(plugin), HF_HOME=str(tmp_path / "hf")) as exo:
         exo.send(place=MODEL)
-        assert "organization/toy" in exo.said("DownloadFailed")["more"]
+        assert "organization/toy" in exo.wait_for("DownloadFailed")["more"]
 
 
 def test_doctor_says_which_exo_and_which_models_are_here(tmp_path):

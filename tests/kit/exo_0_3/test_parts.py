@@ -136,12 +136,12 @@ def test_an_answer_of_ours_that_fails_whole_has_its_status(monkeypatch, model, k
 
 
 def test_a_model_is_started_on_this_node_once_it_can_be():
-    posted, asked = [], []
+    posted, paths = [], []
     previews = iter([[{"instance": None, "error": "no memory"}], [{"instance": {"I": 1}}]])
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            paths.append(self.path)
             self.answer("me" if self.path == "/node_id" else {"previews": next(previews)})
 
         def do_POST(self):
@@ -164,4 +164,4 @@ def test_a_model_is_started_on_this_node_once_it_can_be():
     server.shutdown()
     server.server_close()
     assert posted == [{"instance": {"I": 1}}]
-    assert asked[-1] == "/instance/previews?model_id=exo_kit%2Ftoy&node_ids=me"
+    assert paths[-1] == "/instance/previews?model_id=exo_kit%2Ftoy&node_ids=me"

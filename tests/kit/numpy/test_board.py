@@ -197,9 +197,9 @@ def test_a_planted_fault_is_found(name):
     operation, function = FAULTS[name]
     _CACHE.clear()
     cases = [case for case in DEFAULT if case.operation == operation]
-    found = faults_of(Own({operation: function}), cases)
-    assert found[operation].state == "wrong", found
-    assert found[operation].why
+    faults = faults_of(Own({operation: function}), cases)
+    assert faults[operation].state == "wrong", faults
+    assert faults[operation].why
 
 
 def test_the_reference_is_right_and_so_is_the_same_in_other_words():
@@ -351,8 +351,8 @@ def test_a_crash_and_a_loop_end_no_other_case(ops, tmp_path):
     done = ops("--seconds", "3", "--report", str(report), own=OWN)
     assert done.returncode == 1, done.stderr
     rows = [line for line in report.read_text().splitlines() if line.startswith("| ")][2:]
-    found = {row.split(" | ")[0][2:]: row.split(" | ") for row in rows}
-    assert {name: cells[-1].strip(" |") for name, cells in found.items()} == {
+    table = {row.split(" | ")[0][2:]: row.split(" | ") for row in rows}
+    assert {name: cells[-1].strip(" |") for name, cells in table.items()} == {
         "embed": "not there",
         "rms_norm": "right",
         "linear": "raised",
@@ -364,7 +364,7 @@ def test_a_crash_and_a_loop_end_no_other_case(ops, tmp_path):
         "logits": "not run",
         "model": "not run",
     }
-    assert [cells[1] for cells in found.values()][:3] == ["yours", "reference", "yours"]
+    assert [cells[1] for cells in table.values()][:3] == ["yours", "reference", "yours"]
     for text in (
         "rotate: crashed: ended by signal 11 (",
         "operations.py",

@@ -33,9 +33,9 @@ def test_an_operation_that_is_wrong_when_decoding_is_named_with_its_step(where):
         y = llama.attend(q, *others)
         return y * 1.5 if len(q) == 1 else y
 
-    found = where({"attend": attend, "rotate": lambda *arguments: llama.rotate(*arguments)})
-    assert found.startswith("layer 0 is the first that differs: in step 2, of 1 positions, by ")
-    assert "; there, attend is the first operation, by 5.0e-01" in found
+    place = where({"attend": attend, "rotate": lambda *arguments: llama.rotate(*arguments)})
+    assert place.startswith("layer 0 is the first that differs: in step 2, of 1 positions, by ")
+    assert "; there, attend is the first operation, by 5.0e-01" in place
 
 
 def test_the_inner_operation_is_named_and_not_the_one_around_it(where):
@@ -45,8 +45,8 @@ def test_the_inner_operation_is_named_and_not_the_one_around_it(where):
     def linear(x, weight, bias):
         return llama.linear(x, weight, bias) + (len(weight) == 56)  # gate and up
 
-    found = where({"mlp": mlp, "linear": linear})
-    assert "; there, linear is the first operation" in found
+    place = where({"mlp": mlp, "linear": linear})
+    assert "; there, linear is the first operation" in place
 
 
 @pytest.mark.parametrize("layer", [0, 2, 3])
@@ -61,16 +61,16 @@ def test_the_layer_is_named_of_a_backend_that_has_no_table(where, layer):
                 every[n - layers.first] = weights
                 self._model = replace(self._model, layers=tuple(every))
 
-    found = where({}, Off)
+    place = where({}, Off)
     last = ", or the logits behind it," if layer == 3 else ""
-    assert found.startswith(f"layer {layer}{last} is the first that differs: in step 1, of 20 ")
-    assert "operation" not in found
+    assert place.startswith(f"layer {layer}{last} is the first that differs: in step 1, of 20 ")
+    assert "operation" not in place
 
 
 def test_logits_alone_are_named_by_their_operation(where):
-    found = where({"logits": lambda *arguments: llama.logits(*arguments) * 2})
-    assert "layer 3, or the logits behind it, is the first" in found
-    assert found.endswith("; there, logits is the first operation, by 1.0e+00")
+    place = where({"logits": lambda *arguments: llama.logits(*arguments) * 2})
+    assert "layer 3, or the logits behind it, is the first" in place
+    assert place.endswith("; there, logits is the first operation, by 1.0e+00")
 
 
 def test_nan_is_a_difference_and_what_is_right_is_none(where):

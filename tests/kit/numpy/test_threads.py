@@ -27,11 +27,11 @@ class Machine:
     def __init__(self, cores=4, decode_scales_to=4):
         self.cores, self.decode_scales_to = cores, decode_scales_to
         self.others, self.now, self.number, self.measured = 0, 0.0, None, 0
-        self.asked, self.products = [], []
+        self.numbers, self.products = [], []
 
     def use(self, number):
         self.number = number
-        self.asked.append(number)
+        self.numbers.append(number)
 
     def clock(self):
         return self.now
@@ -139,7 +139,7 @@ def test_a_number_without_hope_is_given_up(machine):
     machine.others = 3
     chosen = machine.threads()
     chosen.ready(LARGE)
-    tried = [number for number in machine.asked if number > 1]
+    tried = [number for number in machine.numbers if number > 1]
     assert sorted(tried) == [2, 2, 3, 3, 4, 4]  # once a kind, not in every round
     assert machine.products.count(2) < 2 * 10  # and not to the end of a pass
 
@@ -276,17 +276,17 @@ def in_a_process(monkeypatch, **env):
 
 
 def test_the_librarys_own_setting_is_the_most(monkeypatch):
-    found = in_a_process(monkeypatch, OPENBLAS_NUM_THREADS="1")
-    if found.startswith("1"):
-        assert found == "1 1 of 1 threads"
+    output = in_a_process(monkeypatch, OPENBLAS_NUM_THREADS="1")
+    if output.startswith("1"):
+        assert output == "1 1 of 1 threads"
     else:
         pytest.skip("NumPy's BLAS is none that threadpoolctl knows")
 
 
 def test_a_setting_reaches_the_library(monkeypatch):
-    found = in_a_process(monkeypatch, OPENBLAS_NUM_THREADS="1", **{PREFIX + "THREADS": "2"})
-    if found[0].isdigit() and " of " in found[2:]:
-        assert found == "2 2 of 1 threads (a setting)"
+    output = in_a_process(monkeypatch, OPENBLAS_NUM_THREADS="1", **{PREFIX + "THREADS": "2"})
+    if output[0].isdigit() and " of " in output[2:]:
+        assert output == "2 2 of 1 threads (a setting)"
     else:
         pytest.skip("NumPy's BLAS is none that threadpoolctl knows")
 

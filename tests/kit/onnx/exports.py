@@ -101,8 +101,8 @@ class Writer:
         x = self.skip_norm(x, skip, self.w.norm)[0] if genai else self.norm(x, self.w.norm)
         self.place = "/lm_head"
         if self.style == "community":
-            kept = self.input("num_logits_to_keep", TensorProto.INT64)
-            begin = self.Unsqueeze(self.Neg(kept), self.ints(0))
+            keep = self.input("num_logits_to_keep", TensorProto.INT64)
+            begin = self.Unsqueeze(self.Neg(keep), self.ints(0))
             x = self.Slice(x, begin, self.ints(2**31), self.ints(1))
         logits = self.MatMul(x, self.const(self.w.head.T))
         self.Cast(logits, to=TensorProto.FLOAT, names=("logits",))

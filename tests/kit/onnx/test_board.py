@@ -20,7 +20,7 @@ EVERY = [case for case in DEFAULT if case.operation in device.COMPARED and case.
 SMALL = [case for case in EVERY if case.head_dim % device.HEADS_OF == 0]
 
 
-def found(cases=SMALL):
+def faults(cases=SMALL):
     """The cases that are not right, with what became of them."""
     own = device.own()
     verdicts = {case: verdict(str(case), own, timed=False) for case in cases}
@@ -29,7 +29,7 @@ def found(cases=SMALL):
 
 def test_every_piece_is_right_but_where_onnx_runtime_has_none():
     assert device.HEADS_OF == graph.HEAD_STEP
-    others = found(EVERY)
+    others = faults(EVERY)
     assert [case.head_dim for case in others] == [10]
     [one] = others.values()
     assert (one.state, one.why) == ("missing", "GroupQueryAttention takes multiples of 16, not 10")
@@ -104,7 +104,7 @@ def an_activation_of_the_wrong_half(monkeypatch):
 def test_a_planted_fault_is_found_where_it_is(monkeypatch, fault, first, others):
     fault(monkeypatch)
     cases = [case for case in SMALL if case.operation in (first, *others)]
-    wrong = found(cases)
+    wrong = faults(cases)
     assert {case.operation for case in wrong} == {first}
     assert {each.state for each in wrong.values()} == {"wrong"}
 
@@ -114,9 +114,11 @@ def test_a_parity_test_that_fails_names_the_piece(monkeypatch, tmp_path):
     write_checkpoint(tmp_path, CONFIGS["mistral"])
     a_turn_backwards(monkeypatch)
     steps, own = (tokens(20), tokens(1, 1)), device.own().operations
-    found = first_difference(Backend, tmp_path, steps, 1e-5, own)
-    assert found.startswith("layer 0 is the first that differs: in step 1, of 20 positions, by ")
-    assert "; there, attention is the first operation, by " in found
+    difference = first_difference(Backend, tmp_path, steps, 1e-5, own)
+    assert difference.startswith(
+        "layer 0 is the first that differs: in step 1, of 20 positions, by "
+    )
+    assert "; there, attention is the first operation, by " in difference
 
 
 def test_what_a_provider_takes_no_node_of_is_not_there(monkeypatch):
@@ -124,7 +126,7 @@ def test_what_a_provider_takes_no_node_of_is_not_there(monkeypatch):
         raise ProviderError("NPU started, and takes no node of this graph: CPU 3")
 
     monkeypatch.setattr(operations, "session", session)
-    [one] = found([parsed("linear")]).values()
+    [one] = faults([parsed("linear")]).values()
     assert (one.state, one.why[:11]) == ("missing", "NPU started")
 
 

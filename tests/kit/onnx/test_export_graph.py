@@ -60,10 +60,10 @@ def linked(plain, to):
 @pytest.mark.parametrize("style", STYLES)
 def test_an_export_runs_through_links_whole_and_cut(folder, tmp_path, style, place):
     write_export(folder, style, tmp_path / "plain")
-    wanted = through(backends(tmp_path / "plain"), tokens(9))
+    expected = through(backends(tmp_path / "plain"), tokens(9))
     place = place(tmp_path / "plain", tmp_path / "linked" if place is cached else tmp_path)
     for cuts in ((), (2,)):
-        np.testing.assert_array_equal(through(backends(place, *cuts), tokens(9)), wanted)
+        np.testing.assert_array_equal(through(backends(place, *cuts), tokens(9)), expected)
 
 
 @pytest.fixture

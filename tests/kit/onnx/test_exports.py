@@ -113,17 +113,17 @@ def test_a_request_on_an_export_can_begin_with_anothers_positions(export):
     backend.step("old", tokens(5, 1))
     backend.reuse("new", "old", 20)
     backend.forget("old")
-    found = backend.step("new", ids[:, 20:])
+    output = backend.step("new", ids[:, 20:])
     backend.step("alone", ids[:, :20])
-    np.testing.assert_array_equal(found, backend.step("alone", ids[:, 20:]))
+    np.testing.assert_array_equal(output, backend.step("alone", ids[:, 20:]))
 
 
 def test_steps_that_come_together_on_an_export_run_one_by_one(export):
     (backend,) = backends(export[0])
-    found = backend.step_batch([("a", tokens(3)), ("b", tokens(401)), ("c", tokens(1))])
-    np.testing.assert_array_equal(found[0], backend.step("alone", tokens(3)))
-    assert isinstance(found[1], ValueError)
-    assert found[2].shape == found[0].shape
+    output = backend.step_batch([("a", tokens(3)), ("b", tokens(401)), ("c", tokens(1))])
+    np.testing.assert_array_equal(output[0], backend.step("alone", tokens(3)))
+    assert isinstance(output[1], ValueError)
+    assert output[2].shape == output[0].shape
 
 
 def test_caches_of_float16_are_read_from_the_session(folder, tmp_path):
@@ -214,20 +214,20 @@ def test_which_of_several_exports_is_asked_for(folder, tmp_path, set_):
 
 
 @pytest.mark.parametrize(
-    ("asked", "wanted", "other"),
+    ("setting", "files", "other"),
     [
         ("onnx/q4.onnx", ["onnx/q4.onnx", "onnx/q4.onnx_data_1"], "onnx/model.onnx"),
         ("cpu/int4", ["cpu/int4/model.onnx.data", "config.json"], "gpu/int4/model.onnx.data"),
         ("", ["model-00001-of-00002.safetensors", "config.json"], "onnx/model.onnx"),
     ],
 )
-def test_only_the_wanted_files_are_asked_for(set_, asked, wanted, other):
+def test_only_the_wanted_files_are_asked_for(set_, setting, files, other):
     from fnmatch import fnmatch
 
     from exo_kit.kit.onnx.export_files import needed_files
 
-    set_("EXPORT", asked)
+    set_("EXPORT", setting)
     patterns = needed_files()
-    for name in wanted:
+    for name in files:
         assert any(fnmatch(name, pattern) for pattern in patterns)
     assert not any(fnmatch(other, pattern) for pattern in patterns)

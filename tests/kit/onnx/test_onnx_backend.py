@@ -50,8 +50,8 @@ def test_requests_in_one_batch_of_every_architecture_get_what_each_gets_alone(fo
         steps = [(name, tokens(1, 10 * n + ord(name))) for name in names]
         if n % 20 == 3:
             steps.insert(n % 3, (f"new {n}", tokens(30, n)))
-        for (name, x), found in zip(steps, together.step_batch(steps), strict=True):
-            assert_near(found, alone.step(name, x), TOLERANCE)
+        for (name, x), output in zip(steps, together.step_batch(steps), strict=True):
+            assert_near(output, alone.step(name, x), TOLERANCE)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("int8", 0.05), ("int4", 0.6)])
@@ -63,8 +63,8 @@ def test_a_batch_in_slices_is_what_each_gets_alone(llama_folder, precision, tole
     for _ in range(3):
         hidden = first.step_batch(steps)
         assert [y.shape[1] for y in hidden] == [x.shape[1] for _, x in steps]
-        found = last.step_batch(list(zip(names, hidden, strict=True)))
-        for (name, x), y in zip(steps, found, strict=True):
+        output = last.step_batch(list(zip(names, hidden, strict=True)))
+        for (name, x), y in zip(steps, output, strict=True):
             assert_near(y, whole.step(name, x), tolerance)
 
 
@@ -81,8 +81,8 @@ def test_random_companies_come_and_go_and_nobody_notices(llama_folder):
                 backend.step(alive[-1], prompt)
         names = random.permutation(alive)[: random.integers(2, 7)].tolist()
         steps = [(name, tokens(1, n + 7 * m)) for m, name in enumerate(names)]
-        for (name, x), found in zip(steps, together.step_batch(steps), strict=True):
-            assert_near(found, alone.step(name, x), TOLERANCE)
+        for (name, x), output in zip(steps, together.step_batch(steps), strict=True):
+            assert_near(output, alone.step(name, x), TOLERANCE)
         if random.random() < 0.25:
             gone = alive.pop(int(random.integers(len(alive))))
             for backend in (alone, together):
@@ -110,8 +110,8 @@ def test_who_is_at_the_end_of_the_context_fails_alone(llama_folder):
             each.step(name, tokens(length))
     names = ("a", "full", "b")
     for n in range(3):
-        found = backend.step_batch([(name, tokens(1, n)) for name in names])
-        for name, y in zip(names, found, strict=True):
+        output = backend.step_batch([(name, tokens(1, n)) for name in names])
+        for name, y in zip(names, output, strict=True):
             if name == "full" and n:
                 assert isinstance(y, ValueError)
                 assert "the answer is too long" in str(y)

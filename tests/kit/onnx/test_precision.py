@@ -47,15 +47,15 @@ def test_rounded_rows_are_within_half_a_step(bits, inputs):
     if bits == 4:
         numbers = np.stack([numbers & 15, numbers >> 4], axis=-1).reshape(*numbers.shape[:2], -1)
     middle = 1 << (bits - 1)
-    found = (numbers.astype(np.float32) - middle) * scales[..., None]
-    found = found.reshape(len(rows), -1)
+    result = (numbers.astype(np.float32) - middle) * scales[..., None]
+    result = result.reshape(len(rows), -1)
     size = BLOCKS[bits]
     steps = np.repeat(np.abs(scales), size, axis=1)
     # The end that is not the extreme may lie one step beyond the last number.
-    assert (np.abs(found[:, :inputs] - rows) <= 1.001 * steps[:, :inputs]).all()
-    near = np.abs(found[:, :inputs] - rows) <= 0.501 * steps[:, :inputs]
+    assert (np.abs(result[:, :inputs] - rows) <= 1.001 * steps[:, :inputs]).all()
+    near = np.abs(result[:, :inputs] - rows) <= 0.501 * steps[:, :inputs]
     assert near.mean() > 0.97 if bits == 4 else near.mean() > 0.99
-    assert (found[:, inputs:] == 0).all()
+    assert (result[:, inputs:] == 0).all()
 
 
 def test_rounding_in_pieces_is_rounding_at_once(tmp_path, monkeypatch):
@@ -64,8 +64,8 @@ def test_rounding_in_pieces_is_rounding_at_once(tmp_path, monkeypatch):
     whole = matrices.round_rows(np.concatenate([part[:] for part in parts]), 8)
     monkeypatch.setattr(matrices, "PIECE", 96 * 7)
     with ThreadPoolExecutor(2) as pool:
-        found = matrices.rounded(parts, 8, pool)
-    for some, all_ in zip(found, whole, strict=True):
+        result = matrices.rounded(parts, 8, pool)
+    for some, all_ in zip(result, whole, strict=True):
         np.testing.assert_array_equal(some, all_)
 
 
@@ -148,9 +148,9 @@ def test_another_checkpoint_in_the_same_place_is_rounded_anew(cached):
     backends(checkpoint)
     write_checkpoint(checkpoint, CONFIGS["qwen2"], seed=1)
     before = len(made)
-    found = through(backends(checkpoint), tokens(5))
+    result = through(backends(checkpoint), tokens(5))
     assert len(made) == 2 * before
-    assert_near(found[0, 0], expected(checkpoint, tokens(5)), LOST["int8"])
+    assert_near(result[0, 0], expected(checkpoint, tokens(5)), LOST["int8"])
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b"", lambda b: b"\xff" * len(b)])

@@ -28,9 +28,9 @@ def planned(**settings):
     return plan.Plan(**usual | settings)
 
 
-@pytest.mark.parametrize("asked", ["CPU", "cpu", "CPUExecutionProvider"])
-def test_a_provider_is_asked_for_by_its_name(asked):
-    assert providers.chosen(planned(provider=asked)).name == "CPU"
+@pytest.mark.parametrize("name", ["CPU", "cpu", "CPUExecutionProvider"])
+def test_a_provider_is_asked_for_by_its_name(name):
+    assert providers.chosen(planned(provider=name)).name == "CPU"
 
 
 def test_a_provider_that_is_not_here_is_an_error_with_those_that_are(folder, set_):
@@ -153,7 +153,7 @@ def test_other_plug_ins_that_fail_are_an_error_only_where_they_are_asked_for(mon
 
 
 def installed(monkeypatch, **versions):
-    found = [
+    line = [
         SimpleNamespace(
             metadata={"Name": name.replace("_", "-")},
             version=number,
@@ -161,7 +161,7 @@ def installed(monkeypatch, **versions):
         )
         for name, number in versions.items()
     ]
-    monkeypatch.setattr(builds, "distributions", lambda: found)
+    monkeypatch.setattr(builds, "distributions", lambda: line)
     builds.the_one.cache_clear()
 
 
@@ -169,10 +169,10 @@ def test_two_builds_in_one_environment_are_named_with_what_to_do(monkeypatch):
     installed(monkeypatch, onnxruntime="1.32.0", onnxruntime_gpu="1.31.1")
     with pytest.raises(BuildError) as caught:
         Backend().check()
-    said = str(caught.value)
-    assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are in one environment" in said
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in said
-    assert said.endswith("[cuda]'")
+    sentence = str(caught.value)
+    assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are in one environment" in sentence
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in sentence
+    assert sentence.endswith("[cuda]'")
 
 
 def test_no_build_is_a_sentence_with_the_extra(monkeypatch, folder):
@@ -187,15 +187,15 @@ def test_the_build_that_is_here_is_found():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "options"),
     [
         ("", {}),
         ("device_type=GPU", {"device_type": "GPU"}),
         (" a = b=c , d=e,", {"a": "b=c", "d": "e"}),
     ],
 )
-def test_provider_options_are_read(text, found):
-    assert plan.options(text) == found
+def test_provider_options_are_read(text, options):
+    assert plan.options(text) == options
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_tensorrt_keeps_its_engines_where_versions_and_device_are_named(monkeypa
     monkeypatch.setenv("EXO_HOME", str(tmp_path))
     monkeypatch.setattr(tensorrt, "version", lambda name: "10.9.0")
     monkeypatch.setattr(tensorrt, "_gpu", lambda device: f"H100-{device}")
-    found = tensorrt.compiled("Tensorrt", 1)
-    place = found["trt_engine_cache_path"]
+    settings = tensorrt.compiled("Tensorrt", 1)
+    place = settings["trt_engine_cache_path"]
     assert place.endswith(f"ort-{providers.ort.__version__}-trt-10.9.0-H100-1")
-    assert found["trt_timing_cache_path"] == place
-    assert found["trt_engine_cache_enable"] == found["trt_timing_cache_enable"] == "True"
+    assert settings["trt_timing_cache_path"] == place
+    assert settings["trt_engine_cache_enable"] == settings["trt_timing_cache_enable"] == "True"
     assert tensorrt.compiled("CUDA", 0) == {}
 
 
@@ -246,9 +246,11 @@ def test_tensorrt_is_told_every_dynamic_input(folder):
     dynamic = {name for name, shape in shapes.items() if any(isinstance(n, str) for n in shape)}
     caches = {f"{what}.{n}" for what in ("keys", "values") for n in range(4)}
     assert dynamic == {"x", "newest", *caches}
-    found = tensorrt.profiles(shapes, {"B": (1, 1, 1), "S": (1, 256, 256), "room": (1, 1024, 400)})
-    assert found["trt_profile_max_shapes"].startswith("x:1x256x96,newest:1,keys.0:1x2x400x16,")
-    assert {part.split(":")[0] for part in found["trt_profile_min_shapes"].split(",")} == dynamic
+    settings = tensorrt.profiles(
+        shapes, {"B": (1, 1, 1), "S": (1, 256, 256), "room": (1, 1024, 400)}
+    )
+    assert settings["trt_profile_max_shapes"].startswith("x:1x256x96,newest:1,keys.0:1x2x400x16,")
+    assert {part.split(":")[0] for part in settings["trt_profile_min_shapes"].split(",")} == dynamic
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_attention_decides_what_stands_between(precision, provider, kind):
 @pytest.mark.parametrize("listed", [False, True], ids=["1.24", "since 1.25.1"])
 def test_a_plug_ins_provider_gets_its_device_whether_it_is_listed_or_not(monkeypatch, listed):
     """ONNX Runtime lists registered plug-ins since 1.25.1; by its name alone one is the CPU."""
-    devices, given = [SimpleNamespace(ep_name="MadeUpExecutionProvider")], []
+    devices, sessions = [SimpleNamespace(ep_name="MadeUpExecutionProvider")], []
     names = ["CPUExecutionProvider", *(["MadeUpExecutionProvider"] if listed else [])]
 
     class Options:
@@ -277,7 +279,7 @@ def test_a_plug_ins_provider_gets_its_device_whether_it_is_listed_or_not(monkeyp
             pass
 
         def add_provider_for_devices(self, devices, settings):
-            given.append((devices, settings))
+            sessions.append((devices, settings))
 
     def session(model, options, providers=None, **_):
         return Session("CPU") if providers else Session("MadeUp", "CPU", nodes=("MadeUp",))
@@ -287,4 +289,4 @@ def test_a_plug_ins_provider_gets_its_device_whether_it_is_listed_or_not(monkeyp
     monkeypatch.setattr(providers.ort, "get_available_providers", lambda: names)
     monkeypatch.setattr(providers.ort, "InferenceSession", session)
     providers.session(b"", Options(), Provider("MadeUp", {"a": "b"}), {})
-    assert given == [(devices, {"a": "b"})]
+    assert sessions == [(devices, {"a": "b"})]

@@ -21,8 +21,8 @@ Refusal = tuple[int, Any]
 
 def data(*events: Event | str) -> list[bytes]:
     """Events as they are sent."""
-    shown = (e if isinstance(e, str) else json.dumps(e, ensure_ascii=False) for e in events)
-    return [f"data: {event}\n\n".encode() for event in shown]
+    lines = (e if isinstance(e, str) else json.dumps(e, ensure_ascii=False) for e in events)
+    return [f"data: {event}\n\n".encode() for event in lines]
 
 
 def chunk(delta: Any, finish: str | None = None, **more: Any) -> Event:
@@ -43,15 +43,17 @@ def usage(completion: int = len(TEXT), **more: Any) -> Event:
 
 def counted(body: Event) -> list[Event]:
     """The event with the counts, where it was asked for."""
-    wanted = (body.get("stream_options") or {}).get("include_usage")
-    return [{"object": "chat.completion.chunk", "choices": [], "usage": usage()}] if wanted else []
+    with_usage = (body.get("stream_options") or {}).get("include_usage")
+    return (
+        [{"object": "chat.completion.chunk", "choices": [], "usage": usage()}] if with_usage else []
+    )
 
 
 def openai_stream(body: Event) -> list[bytes]:
     """The stream that most of them have."""
-    said = [chunk({"content": text}) for text in TEXT]
+    texts = [chunk({"content": text}) for text in TEXT]
     first = chunk({"role": "assistant", "content": ""})
-    return data(first, *said, chunk({}, "stop"), *counted(body), "[DONE]")
+    return data(first, *texts, chunk({}, "stop"), *counted(body), "[DONE]")
 
 
 def error(message: str, **more: Any) -> Event:
@@ -74,30 +76,30 @@ class Kind:
     stream: Callable[[Event], list[bytes]] = openai_stream
 
 
-def vllm_limit(asked: int) -> Refusal:
+def vllm_limit(most: int) -> Refusal:
     return 400, error(
-        f"'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum "
+        f"'max_tokens' or 'max_completion_tokens' is too large: {most}. This model's maximum "
         f"context length is {CONTEXT} tokens and your request has {PROMPT} input tokens "
-        f"({asked} > {CONTEXT} - {PROMPT}).",
+        f"({most} > {CONTEXT} - {PROMPT}).",
         type="BadRequestError", param="max_tokens", code=400,
     )  # fmt: skip
 
 
-def sglang_limit(asked: int) -> Refusal:
+def sglang_limit(most: int) -> Refusal:
     return 400, {
         "object": "error",
         "message": f"Requested token count exceeds the model's maximum context length of {CONTEXT} "
-        f"tokens. You requested a total of {PROMPT + asked} tokens: {PROMPT} tokens from the input "
-        f"messages and {asked} tokens for the completion. Please reduce the number of tokens.",
+        f"tokens. You requested a total of {PROMPT + most} tokens: {PROMPT} tokens from the input "
+        f"messages and {most} tokens for the completion. Please reduce the number of tokens.",
         "type": "BadRequestError", "param": None, "code": 400,
     }  # fmt: skip
 
 
-def tgi_limit(asked: int) -> Refusal:
+def tgi_limit(most: int) -> Refusal:
     """It opens the stream before it looks at the prompt."""
     message = (
         f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {CONTEXT}. Given: "
-        f"{PROMPT} `inputs` tokens and {asked} `max_new_tokens`"
+        f"{PROMPT} `inputs` tokens and {most} `max_new_tokens`"
     )
     return 200, data(error(message, http_status_code=422))
 
@@ -109,20 +111,20 @@ def tgi_refuses(body: Event) -> Refusal | None:
     return None
 
 
-def llama_cpp_python_limit(asked: int) -> Refusal:
+def llama_cpp_python_limit(most: int) -> Refusal:
     return 400, error(
         f"This model's maximum context length is {CONTEXT} tokens. However, you requested "
-        f"{PROMPT + asked} tokens ({PROMPT} in the messages, {asked} in the completion). Please "
+        f"{PROMPT + most} tokens ({PROMPT} in the messages, {most} in the completion). Please "
         "reduce the length of the messages or completion.",
         type="invalid_request_error", param="messages", code="context_length_exceeded",
     )  # fmt: skip
 
 
-def tensorrt_limit(asked: int) -> Refusal:
+def tensorrt_limit(most: int) -> Refusal:
     return 400, {
         "object": "error",
         "message": f"The sum of prompt length ({PROMPT}.0), query length (0) and max_tokens "
-        f"({asked}) should not exceed max_seq_len ({CONTEXT})",
+        f"({most}) should not exceed max_seq_len ({CONTEXT})",
         "type": "BadRequestError", "param": None, "code": 400,
     }  # fmt: skip
 
@@ -141,8 +143,8 @@ def tensorrt_refuses(body: Event) -> Refusal | None:
     return (400, {"detail": extra}) if extra else None
 
 
-def litellm_limit(asked: int) -> Refusal:
-    inner = vllm_limit(asked)[1]["error"]["message"]
+def litellm_limit(most: int) -> Refusal:
+    inner = vllm_limit(most)[1]["error"]["message"]
     message = (
         f"litellm.BadRequestError: Hosted_vllmException - {inner}. Received Model Group=qwen3-4b-"
         "2507\nAvailable Model Group Fallbacks=None"
@@ -152,17 +154,17 @@ def litellm_limit(asked: int) -> Refusal:
 
 def ollama_stream(body: Event) -> list[bytes]:
     """Every event has the counts' member, and the last one no text."""
-    said = [chunk({"role": "assistant", "content": text}) for text in TEXT]
+    texts = [chunk({"role": "assistant", "content": text}) for text in TEXT]
     return data(
-        *said, chunk({"role": "assistant", "content": ""}, "stop"), *counted(body), "[DONE]"
+        *texts, chunk({"role": "assistant", "content": ""}, "stop"), *counted(body), "[DONE]"
     )
 
 
 def tgi_stream(body: Event) -> list[bytes]:
     """Without a space behind the field; the last event has a text."""
-    *said, last = (chunk({"role": "assistant", "content": t}) for t in TEXT)
+    *texts, last = (chunk({"role": "assistant", "content": t}) for t in TEXT)
     last["choices"][0]["finish_reason"] = "eos_token"
-    return [e.replace(b"data: ", b"data:") for e in data(*said, last, *counted(body), "[DONE]")]
+    return [e.replace(b"data: ", b"data:") for e in data(*texts, last, *counted(body), "[DONE]")]
 
 
 KINDS: dict[str, Kind] = {

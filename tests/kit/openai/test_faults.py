@@ -182,28 +182,28 @@ async def test_a_key_goes_to_the_server_and_nowhere_else(
     server.key, server.kind = SECRET, kind
     (tmp_path / "key").write_text(f"{SECRET}\n")
     monkeypatch.setenv(f"{SETTINGS}API_KEY_FILE", str(tmp_path / "key"))
-    mine, told = Host(device), list[str]()
+    mine, outcomes = Host(device), list[str]()
     with caplog.at_level(logging.DEBUG):
         await mine.load()
         assert await within(30, mine.answer("a")) == ANSWER
-        told.append(await Engine(Backend).executor.check())
-        assert "key accepted" in told[0]
+        outcomes.append(await Engine(Backend).executor.check())
+        assert "key accepted" in outcomes[0]
         server.fault = "error_event"  # says the key
         with pytest.raises(ServerError, match="broken \u2026") as caught:
             await within(30, mine.answer("b"))
-        told.append(str(caught.value))
+        outcomes.append(str(caught.value))
         server.key = "another"
         with pytest.raises(ServerError, match=r"API_KEY") as caught:
             await within(30, mine.answer("c"))
-        told.append(str(caught.value))
+        outcomes.append(str(caught.value))
     backend = mine.engine.executor.instance
-    told += [
+    outcomes += [
         repr(backend._connection.settings),
         repr(backend._client),
         str(vars(backend)),
         caplog.text,
     ]
-    assert not any(SECRET in text for text in told)
+    assert not any(SECRET in text for text in outcomes)
     assert set(server.keys) == {f"Bearer {SECRET}"}
     await mine.engine.close()
 

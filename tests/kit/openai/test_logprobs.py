@@ -23,19 +23,19 @@ def test_vllms_are_named_by_ids():
         {"token_id:8": -2.0, "token_id:3": -0.1, "token_id:4": -9.0},  # the chosen one besides
     ]
     names = ["token_id:7", "token_id:8"]
-    given = {"tokens": names, "token_logprobs": [-0.5, -2], "top_logprobs": tops}
-    assert of_completion({"logprobs": given}, 2) == EXPECTED
-    assert [each.top for each in of_completion({"logprobs": given}, 0)] == [(), ()]
-    assert len(of_completion({"logprobs": given | {"top_logprobs": None}}, 2)) == 2
+    entries = {"tokens": names, "token_logprobs": [-0.5, -2], "top_logprobs": tops}
+    assert of_completion({"logprobs": entries}, 2) == EXPECTED
+    assert [each.top for each in of_completion({"logprobs": entries}, 0)] == [(), ()]
+    assert len(of_completion({"logprobs": entries | {"top_logprobs": None}}, 2)) == 2
 
 
 def test_llama_cpps_have_ids():
     tops = [[(7, -0.5), (9, -1.5)], [(3, -0.1), (8, -2.0)]]
-    given = [
+    entries = [
         {"id": i, "logprob": v, "top_logprobs": [{"id": t, "logprob": x} for t, x in top]}
         for (i, v), top in zip([(7, -0.5), (8, -2.0)], tops, strict=True)
     ]
-    assert of_llama({"completion_probabilities": given}, 2) == EXPECTED
+    assert of_llama({"completion_probabilities": entries}, 2) == EXPECTED
 
 
 def test_sglangs_are_of_all_tokens_so_far():
@@ -48,13 +48,13 @@ def test_sglangs_are_of_all_tokens_so_far():
 
 
 @pytest.mark.parametrize(
-    "given", [None, 5, {}, {"tokens": ["a"], "token_logprobs": [-1]}, {"tokens": 5},
+    "entries", [None, 5, {}, {"tokens": ["a"], "token_logprobs": [-1]}, {"tokens": 5},
               {"tokens": ["token_id:1"], "token_logprobs": [None], "top_logprobs": 7}],
 )  # fmt: skip
-def test_another_shape_is_none(given):
-    assert of_completion({"logprobs": given}, 2) == ()
-    assert of_llama({"completion_probabilities": given}, 2) == ()
-    assert of_sglang({"output_token_logprobs": given, "output_top_logprobs": given}, 1, 2) == ()
+def test_another_shape_is_none(entries):
+    assert of_completion({"logprobs": entries}, 2) == ()
+    assert of_llama({"completion_probabilities": entries}, 2) == ()
+    assert of_sglang({"output_token_logprobs": entries, "output_top_logprobs": entries}, 1, 2) == ()
 
 
 async def test_they_are_asked_for_where_the_server_has_them(host, server, kind, caplog):

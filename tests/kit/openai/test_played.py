@@ -130,10 +130,10 @@ STREAMS = {
 @pytest.mark.parametrize("played", ["litellm"], indirect=True)
 async def test_an_error_of_any_shape_ends_the_answer_with_its_words(played, asking, plays, shape):
     events, words = STREAMS[shape]
-    for said in ([], data(chunk({"content": "Half an ans"}))):
-        plays(said + events)
+    for start in ([], data(chunk({"content": "Half an ans"}))):
+        plays(start + events)
         with pytest.raises(ServerError, match=words):
-            await within(30, whole(asking, f"{shape}{len(said)}"))
+            await within(30, whole(asking, f"{shape}{len(start)}"))
 
 
 CONTENTS = {
@@ -225,8 +225,8 @@ SUM = "13000 tokens are requested (3000 in the messages, 10000 in the completion
     ],
 )
 def test_a_limit_is_understood_in_any_wording(words, prompt, limit):
-    found = limit_in(words, prompt, 10_000)
-    assert (found[0] if found else None) == limit
+    room = limit_in(words, prompt, 10_000)
+    assert (room[0] if room else None) == limit
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ async def test_tool_calls_come_whole(played, asking, plays, shape):
     pieces = await within(30, whole(asking, "a", tools=[WEATHER]))
     assert played.bodies[-1]["tools"] == [WEATHER]
     assert pieces[-1].finish == "tool_calls"
-    found = [(c.id[:5], c.name, c.arguments) for piece in pieces for c in piece.tool_calls]
-    assert found == calls
+    made = [(c.id[:5], c.name, c.arguments) for piece in pieces for c in piece.tool_calls]
+    assert made == calls
     assert all(len(c.id) == 29 for c in pieces[-1].tool_calls if c.id.startswith("call_"))
     assert "".join(piece.text for piece in pieces) == ("Let me see." if len(calls) > 1 else "")

@@ -174,9 +174,9 @@ async def test_a_limit_of_exos_ends_an_answer_behind_a_whole_character(new_engin
     for most in range(8, 16):  # the marks and characters have ids that no server counts
         engine.limits = lambda most=most: (most, 0.0)
         ids = await generate([engine], [shard], device.prompt, most, request_id=f"r{most}")
-        said = text_of(engine, ids)
-        assert said
-        assert f"<think>日本</think>{device.answer}".startswith(said)
+        text = text_of(engine, ids)
+        assert text
+        assert f"<think>日本</think>{device.answer}".startswith(text)
 
 
 async def test_the_server_has_several_models(host, server):

@@ -12,9 +12,14 @@ def settings(**environ):
 
 
 def test_defaults():
-    found = settings()
-    assert found.address.url == "http://localhost:8080"
-    assert (found.kind, found.prompt_mode, found.model, found.key) == ("auto", "auto", None, None)
+    values = settings()
+    assert values.address.url == "http://localhost:8080"
+    assert (values.kind, values.prompt_mode, values.model, values.key) == (
+        "auto",
+        "auto",
+        None,
+        None,
+    )
 
 
 def test_a_key_of_somebody_elses_server_is_not_taken():
@@ -30,8 +35,8 @@ def test_a_key_stands_in_the_environment_or_in_a_file(tmp_path):
 
 def test_every_number_is_read():
     names = ("CONNECT_SECONDS", "SILENCE_SECONDS", "BUSY_SECONDS", "LOAD_SECONDS")
-    found = settings(**{name: str(i + 1) for i, name in enumerate(names)})
-    assert [getattr(found, name.lower()) for name in names] == [1, 2, 3, 4]
+    values = settings(**{name: str(i + 1) for i, name in enumerate(names)})
+    assert [getattr(values, name.lower()) for name in names] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

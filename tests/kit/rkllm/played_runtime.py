@@ -85,8 +85,8 @@ class Host:
     async def whole(self, name, *arguments, **named):
         async with asyncio.timeout(30):
             async with aclosing(self.pieces(name, *arguments, **named)) as pieces:
-                found = [piece async for piece in pieces]
-        return "".join(piece.text for piece in found), found[-1]
+                pieces_read = [piece async for piece in pieces]
+        return "".join(piece.text for piece in pieces_read), pieces_read[-1]
 
     async def leave(self, name, **named):
         """Go away after the first piece with a text."""

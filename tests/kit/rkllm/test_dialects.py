@@ -92,8 +92,8 @@ SAMPLING = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "temperature", "wanted"), SAMPLING)
-async def test_limit_and_sampling_reach_the_server(server, kind, temperature, wanted):
+@pytest.mark.parametrize(("kind", "temperature", "temperature_sent"), SAMPLING)
+async def test_limit_and_sampling_reach_the_server(server, kind, temperature, temperature_sent):
     server.kind = kind
     messages = [{"role": "user", "content": "Hi"}]
     async with probed(server.url) as dialect:
@@ -102,7 +102,7 @@ async def test_limit_and_sampling_reach_the_server(server, kind, temperature, wa
         async with aclosing(dialect.stream(request)) as chunks:
             assert "".join([c.text async for c in chunks]) == "Hello there, this is the NPU."
     sent = server.chat_requests[-1]
-    assert wanted.items() <= (sent.get("options") or sent).items()
+    assert temperature_sent.items() <= (sent.get("options") or sent).items()
     assert sent["messages"] == messages
 
 
@@ -140,16 +140,18 @@ async def test_rkllama_is_sent_tools_and_its_calls_are_read(server, monkeypatch)
     assert sent["messages"][2] == {"role": "tool", "content": "sunny"}
 
 
-def said(*pairs):
+def conversation(*pairs):
     return [{"role": role, "content": content} for role, content in pairs]
 
 
 def test_legacy_gets_alternating_roles_and_loses_nothing():
-    messages = said(
+    messages = conversation(
         ("system", "S"), ("user", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")
     )
-    assert alternating(messages) == said(("user", "S\n\na\n\nb"), ("assistant", "c"), ("user", "d"))
+    assert alternating(messages) == conversation(
+        ("user", "S\n\na\n\nb"), ("assistant", "c"), ("user", "d")
+    )
     assert messages[1]["content"] == "a"
-    assert alternating(said(("system", "S"), ("assistant", "c"))) == said(
+    assert alternating(conversation(("system", "S"), ("assistant", "c"))) == conversation(
         ("user", "S"), ("assistant", "c")
     )

@@ -106,11 +106,11 @@ async def test_the_cache_is_kept_for_the_next_turn_and_cleared_otherwise(client,
     assert last.usage.reused_tokens == 0
     turn = f"{PROMPT}{first}<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
     text, last = await client.whole("b", turn)
-    kept = group in ("121", "130")
+    is_current = group in ("121", "130")
     tokenizer = client.engine.tokenizer
     have = len(tokenizer.encode(PROMPT + first)) - 1  # the last token is not computed yet
-    assert (text, last.usage.reused_tokens) == ("Again.", have if kept else 0)
-    sent = len(tokenizer.encode(turn)) - (have if kept else 0)
+    assert (text, last.usage.reused_tokens) == ("Again.", have if is_current else 0)
+    sent = len(tokenizer.encode(turn)) - (have if is_current else 0)
     assert f"ids {sent} " in played.calls("run")[1]
     assert len(played.calls("clear")) == {"110": 0, "120": 2, "121": 1, "130": 1}[group]
     assert (await client.whole("c", PROMPT.replace("Hi", "Bye")))[0] == "Other."
@@ -165,20 +165,20 @@ async def test_several_models_are_loaded_one_after_the_other(client, played, new
 
 @needs_compiler
 async def test_doctor_says_which_and_why_and_that_no_npu_was_seen(played, newest):
-    said = await Engine(Backend).executor.check()
-    assert said.startswith("librkllmrt 1.3.0 at ")
-    assert played.file.stem in said
-    assert "never run on an NPU: please run `doctor`, `models` and `generate Hello`" in said
-    assert said.endswith("and no setting names a server)")
+    text = await Engine(Backend).executor.check()
+    assert text.startswith("librkllmrt 1.3.0 at ")
+    assert played.file.stem in text
+    assert "never run on an NPU: please run `doctor`, `models` and `generate Hello`" in text
+    assert text.endswith("and no setting names a server)")
 
 
 @needs_compiler
 async def test_the_models_of_a_board_are_listed_with_what_their_files_tell(played, newest):
     (played.models / "deep" / "Mine-1B").mkdir(parents=True)
     (played.models / "deep" / "Mine-1B" / "model.rkllm").write_bytes(b"RKLLM")
-    found = {model.name: model.note for model in await Backend().names()}
-    assert found[played.file.stem].endswith("toolkit 1.1.0")
-    assert found["Mine-1B"].endswith("its file tells no toolkit's version")
+    notes = {model.name: model.note for model in await Backend().names()}
+    assert notes[played.file.stem].endswith("toolkit 1.1.0")
+    assert notes["Mine-1B"].endswith("its file tells no toolkit's version")
 
 
 @pytest.mark.parametrize(

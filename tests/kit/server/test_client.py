@@ -70,16 +70,16 @@ async def test_a_kept_connection_that_breaks_when_it_is_taken_is_no_error(monkey
 
     async def breaking(self, *args, **named):
         made = await connect(self, *args, **named)
-        if asked and raw.connections == 1:
+        if requests and raw.connections == 1:
             made.protocol.connection_lost(None)
         return made
 
-    raw, asked = RawServer(OK), []
+    raw, requests = RawServer(OK), []
     monkeypatch.setattr(aiohttp.TCPConnector, "connect", breaking)
     async with asking(raw) as client:
         for _ in range(2):
             assert (await client.post("/x", {}, 30)).json == {"fine": 1}
-            asked.append(1)
+            requests.append(1)
     assert raw.connections == 2
 
 
@@ -87,16 +87,16 @@ async def test_a_kept_connection_that_closes_while_it_is_written_to_is_no_error(
     send = aiohttp.ClientRequest.send
 
     async def closing(self, connection):
-        if asked and raw.connections == 1:
+        if requests and raw.connections == 1:
             connection.transport.close()
         return await send(self, connection)
 
-    raw, asked = RawServer(OK), []
+    raw, requests = RawServer(OK), []
     monkeypatch.setattr(aiohttp.ClientRequest, "send", closing)
     async with asking(raw) as client:
         for _ in range(2):
             assert (await client.post("/x", {}, 30)).json == {"fine": 1}
-            asked.append(1)
+            requests.append(1)
     assert raw.connections == 2
 
 
@@ -123,11 +123,11 @@ async def test_a_connection_that_is_cancelled_is_made_to_its_end_and_closed(monk
 
     monkeypatch.setattr(loop, "create_connection", slowly)
     async with asking(RawServer(OK)) as client:
-        asked = asyncio.ensure_future(client.get("/x"))
+        request = asyncio.ensure_future(client.get("/x"))
         await begun.wait()
-        asked.cancel()
+        request.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await request
         await until(lambda: made and made[0][0].is_closing())
 
 
@@ -383,8 +383,8 @@ async def test_who_does_not_answer_a_connection_is_no_server(monkeypatch):
 
 
 async def test_no_error_shows_a_password():
-    said = b'{"error": "no secret-word of http://me:secret-word@x/?key=k1"}'
-    raw = RawServer(http(said, "500 No"))
+    body = b'{"error": "no secret-word of http://me:secret-word@x/?key=k1"}'
+    raw = RawServer(http(body, "500 No"))
     async with serving(raw):
         url = raw.url.replace("//", "//me:secret-word@")
         client = Client(Settings(Address.parse(url)))

@@ -15,8 +15,8 @@ from exo_kit.plugin import PLUGIN
 
 
 @pytest.fixture
-def shown(server, capsys):
-    """Function `shown()`: what the command says, on one line."""
+def listing(server, capsys):
+    """Function `listing()`: what the command says, on one line."""
 
     def run():
         assert cli.main(PLUGIN, ["models"]) == 0
@@ -25,17 +25,17 @@ def shown(server, capsys):
     return run
 
 
-def test_each_of_the_servers_models_and_whose_it_is(server, shown):
+def test_each_of_the_servers_models_and_whose_it_is(server, listing):
     first = MODELS.table[0]
     server.models = [first.repository.rpartition("/")[2], "my-own-7b"]
-    said = shown()
-    assert f"{server.models[0]} │ {first.id} │" in said
-    assert "my-own-7b │ none │" in said
-    assert 'Model("my-own-7b", "my-own-7b", "owner/my-own-7b", 0), # write' in said
+    output = listing()
+    assert f"{server.models[0]} │ {first.id} │" in output
+    assert "my-own-7b │ none │" in output
+    assert 'Model("my-own-7b", "my-own-7b", "owner/my-own-7b", 0), # write' in output
 
 
-def test_nothing_is_left_open(server, shown):
-    shown()
+def test_nothing_is_left_open(server, listing):
+    listing()
     asyncio.run(nobody_is_connected(server))
 
 
@@ -54,9 +54,9 @@ def test_layers_stand_in_the_repository(tmp_path, monkeypatch):
         folder = downloads_folder(name)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config))
-    wanted = '    Model("big-7b", "Big-7B", "mine/Big-7B", 31),'
-    assert line(Served("mine/Big-7B")) == wanted
-    assert line(Served("Big-7B", root="mine/Big-7B")) == wanted
+    expected = '    Model("big-7b", "Big-7B", "mine/Big-7B", 31),'
+    assert line(Served("mine/Big-7B")) == expected
+    assert line(Served("Big-7B", root="mine/Big-7B")) == expected
     assert line(Served("mine/Seeing-3B")).endswith("26),")
 
 

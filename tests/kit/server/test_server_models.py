@@ -9,8 +9,8 @@ from exo_kit.kit.server.models import Several, choose_model
 MODEL = Model("qwen2.5-1.5b-instruct", "Qwen 2.5", "Qwen/Qwen2.5-1.5B-Instruct", 28)
 
 
-def choose(names, wanted=None):
-    return choose_model(MODEL, names, wanted, "SOME_MODEL")
+def choose(names, model=None):
+    return choose_model(MODEL, names, model, "SOME_MODEL")
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def test_text_comes_back_from_any_pieces(
     added = set(fast.get_added_tokens_decoder())
     for deltas in cuts(text):
         spelling = retokenizer.start()
-        found = [spelling.feed(delta) for delta in deltas]
-        assert [bool(ids) for ids in found] == [bool(delta) for delta in deltas]  # none held back
-        ids = [token_id for ids in found for token_id in ids]
+        parts = [spelling.feed(delta) for delta in deltas]
+        assert [bool(ids) for ids in parts] == [bool(delta) for delta in deltas]  # none held back
+        ids = [token_id for ids in parts for token_id in ids]
         assert not added.intersection(ids)
         assert decode(fast, ids) == without_surrogates(text)
 

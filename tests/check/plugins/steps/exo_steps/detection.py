@@ -9,10 +9,10 @@ DEVICE = Path("/proc/device-tree/compatible")
 def detect_device() -> str | None:
     """Its name, or None."""
     try:
-        found = DEVICE.read_text(encoding="utf-8")
+        text = DEVICE.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        found = ""
-    if "steps" in found:
+        text = ""
+    if "steps" in text:
         return "steps"
     try:
         import steps_sdk

@@ -80,17 +80,17 @@ class StepsInferenceEngine(InferenceEngine):
                 raise ValueError("the first layer wants ids")
             if x.max() > 256:
                 raise ValueError(f"there is no token {x.max()}")
-        kept = self.requests.setdefault(request_id, [])
+        inputs = self.requests.setdefault(request_id, [])
         self.requests.move_to_end(request_id)
         while len(self.requests) > MAX_REQUESTS:
             self.requests.popitem(last=False)
         hidden = x.astype(np.float32).reshape(1, -1, 1)
-        kept.append(hidden)
+        inputs.append(hidden)
         hidden = hidden + shard.get_layer_count() / shard.n_layers
         if not shard.is_last_layer():
             return hidden
         TOKENS.labels("decode").inc()
-        place = sum(part.shape[1] for part in kept)
+        place = sum(part.shape[1] for part in inputs)
         logits = np.zeros((1, 1, 257), dtype=np.float32)
         logits[0, 0, round(float(hidden[0, -1, 0]) + place) % 257] = 1
         return logits

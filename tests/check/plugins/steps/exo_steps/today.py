@@ -31,7 +31,7 @@ class Plugin:
     def downloader(self, inner: Any) -> Any:
         return inner
 
-    def entrypoint(self, *given: Any) -> None:
+    def entrypoint(self, *arguments: Any) -> None:
         from exo.worker.runner import bootstrap
 
         from .today_engine import StepsBuilder
@@ -43,7 +43,7 @@ class Plugin:
             module = ModuleType(f"exo.worker.engines.mlx.{name}")
             vars(module).update(members)
             sys.modules[module.__name__] = module
-        bootstrap.entrypoint(*given)
+        bootstrap.entrypoint(*arguments)
 
 
 PLUGIN = Plugin()
