@@ -54,7 +54,7 @@ class Ring:
         """Answers that run: one is streamed, one is not."""
         self.slow()
         running = [asked.later(QUESTION, stream) for stream in (False, True)]
-        assert wait(lambda: all(n.in_flight() == 2 for n in self.computing()), 30)
+        assert wait(lambda: all(n.in_flight() == 2 for n in self.computing()), WHOLE_SECONDS)
         time.sleep(0.3)  # and the stream has begun
         return running
 
@@ -131,8 +131,8 @@ def test_a_step_that_fails_is_told(ring: Ring, bad: int, stream: bool) -> None:
             reply = node.ask(QUESTION, stream)
             assert reply.is_sentence("the device lost its memory"), reply
             assert reply.status == (200 if stream and at > 1 else 500)
-            assert reply.seconds < 5
-        assert all(wait(lambda n=node: not n.in_flight(), 5) for node in ring.nodes)
+            assert reply.seconds < END_SECONDS
+        assert all(wait(lambda n=node: not n.in_flight(), END_SECONDS) for node in ring.nodes)
     assert "Traceback" not in ring.nodes[0].log + ring.nodes[1].log
 
 
@@ -148,13 +148,13 @@ def test_a_client_that_goes_away_is_counted_once_where_it_is_computed(
     if stream:
         client.read(3)
     else:
-        assert wait(lambda: all(n.in_flight() for n in ring.computing()), 5)
+        assert wait(lambda: all(n.in_flight() for n in ring.computing()), WHOLE_SECONDS)
     client.leave()
     expected = [
         counts | {"cancelled": counts["cancelled"] + (node in ring.computing())}
         for node, counts in zip(ring.nodes, before, strict=True)
     ]
-    assert wait(lambda: not any(node.in_flight() for node in ring.nodes), 3)
+    assert wait(lambda: not any(node.in_flight() for node in ring.nodes), END_SECONDS)
     assert [node.outcomes() for node in ring.nodes] == expected
 
 
@@ -166,13 +166,13 @@ def test_each_answer_is_counted_once_where_it_is_computed(ring: Ring) -> None:
         counts | {"finished": counts["finished"] + 2 * (node in ring.computing())}
         for node, counts in zip(ring.nodes, before, strict=True)
     ]
-    assert wait(lambda: [node.outcomes() for node in ring.nodes] == expected, 5)
+    assert wait(lambda: [node.outcomes() for node in ring.nodes] == expected, WHOLE_SECONDS)
 
 
 def test_another_model_waits_for_the_answer_in_flight(ring: Ring) -> None:
     ring.slow()
     running = ring.nodes[0].later(QUESTION)
-    assert wait(lambda: all(n.in_flight() for n in ring.computing()), 5)
+    assert wait(lambda: all(n.in_flight() for n in ring.computing()), WHOLE_SECONDS)
     assert ring.nodes[1].ask(QUESTION, model=1).status == 200
     assert running.get().text == ring.answer
 
@@ -203,7 +203,7 @@ def test_a_device_that_hangs_is_told_and_comes_back(ring: Ring) -> None:
         assert reply.is_sentence("STEP_SECONDS" if ring.split else "silent for too long"), reply
         assert node.metrics()["backend_up"] == 0
         assert ring.nodes[0].ask(QUESTION).is_sentence()
-    assert wait(lambda: node.metrics()["backend_up"] == 1, 15)
+    assert wait(lambda: node.metrics()["backend_up"] == 1, WHOLE_SECONDS)
 
 
 @rounds
@@ -269,7 +269,7 @@ def test_a_node_that_is_stopped_is_left_out_and_taken_back(
     finally:
         gone.send(signal.SIGCONT)
     gone.play()
-    assert wait(lambda: alive.sees() == gone.sees() == 2, 30)
+    assert wait(lambda: alive.sees() == gone.sees() == 2, BACK_SECONDS)
     for node in ring.nodes:
         ring.right_again(node)
 
@@ -329,7 +329,7 @@ def test_a_node_that_joins_waits_for_the_answer_in_flight(ring: Ring, round: int
     alone.play(seconds=0.09)
     assert alone.later(QUESTION).get().text == ring.answer
     alone.play()
-    assert wait(lambda: alone.sees() == joins.sees() == 2, 20)
+    assert wait(lambda: alone.sees() == joins.sees() == 2, BACK_SECONDS)
     ring.right_again(joins)
 
 
@@ -345,7 +345,7 @@ def test_of_three_nodes_any_may_go(
         three.slow()
         alive = [node for node in nodes if node is not nodes[dead]]
         running = [node.later(QUESTION, stream) for node in alive for stream in (False, True)]
-        assert wait(lambda: all(n.in_flight() == 4 for n in three.computing()), 5)
+        assert wait(lambda: all(n.in_flight() == 4 for n in three.computing()), WHOLE_SECONDS)
         time.sleep(0.3)
         nodes[dead].send(which)
         ended(running, "Send the request again")
