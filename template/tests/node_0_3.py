@@ -115,6 +115,11 @@ class Node:
         self.send(cards=True)
         return {card["model_id"]: card for card in self.wait_for("cards")["more"]}
 
+    def modules(self) -> list[str]:
+        """What its own process has imported, not its runner."""
+        self.send(modules=True)
+        return list(self.said("modules")["more"])
+
     def place(self, model_id: str) -> int:
         """Start a model, and wait until it is ready; its process."""
         self.send(place=model_id)

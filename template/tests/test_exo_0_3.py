@@ -35,6 +35,7 @@ def test_exo_0_3_loads_the_plugin_and_it_answers(device, tmp_path, plugin):
         exo.place(f"{PACKAGE}/{models.by_id[device.model_id].id}")
         message = getattr(device, "message", "Hi")  # an older tests/device.py has none
         streamed, whole = exo.ask(message, "1", stream=True), exo.ask(message, "2")
+        modules = exo.modules()
         exo.send(delete=True)
         assert exo.wait_for("ended")["more"] == 0
     assert set(cards) == {f"{PACKAGE}/{model.id}" for model in models.table}
@@ -43,3 +44,6 @@ def test_exo_0_3_loads_the_plugin_and_it_answers(device, tmp_path, plugin):
     assert streamed.text == whole.text == device.answer
     assert whole.last["finish_reason"] == "stop"
     assert whole.last["usage"]["prompt_tokens"] > 0
+    # The runner has the device; exo's own process has no part of its SDK.
+    assert f"{PACKAGE}.models" in modules
+    assert f"{PACKAGE}.backend" not in modules

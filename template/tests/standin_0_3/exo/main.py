@@ -1,6 +1,7 @@
 """A node: JSON lines on stdin say what to do, JSON lines on stdout what came of it.
 
 {"cards": true}        every model's card
+{"modules": true}      what this process has imported
 {"place": "model"}     fetch what is missing, start a runner and load
 {"ask": "task", ...}   an answer; the other fields are those of TextGenerationTaskParams
 {"cancel": "task"}     {"delete": true}
@@ -77,6 +78,8 @@ class Node:
         """One line of stdin."""
         if "cards" in command:
             say("cards", "", [asdict(card) for card in cards()])
+        elif "modules" in command:
+            say("modules", "", list(sys.modules))
         elif "place" in command:
             self._place(ModelId(command["place"]))
         elif "cancel" in command:
