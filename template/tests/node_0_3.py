@@ -118,7 +118,7 @@ class Node:
     def modules(self) -> list[str]:
         """What its own process has imported, not its runner."""
         self.send(modules=True)
-        return list(self.said("modules")["more"])
+        return list(self.wait_for("modules")["more"])
 
     def place(self, model_id: str) -> int:
         """Start a model, and wait until it is ready; its process."""

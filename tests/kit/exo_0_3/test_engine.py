@@ -160,7 +160,7 @@ def test_a_cancel_that_is_faster_than_its_task_ends_it(shared):
     exo = shared(SLOW)
     exo.send(cancel="early")
     exo.send(ask="before", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
-    exo.said("TokenChunk")
+    exo.wait_for("TokenChunk")
     exo.send(cancel="before")  # it comes behind the other
     assert exo.answers("before")["before"].end == "CancelledResponse"
     answer = exo.ask("a", task="early")
