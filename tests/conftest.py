@@ -1,5 +1,6 @@
 """The template, rendered in-process as a user without `--trust` would render it."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import copier
 import jinja2
 import pytest
 import yaml
+from copier._main import Worker
 
 REPOSITORY = Path(__file__).parent.parent
 LIST_FILES = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -31,8 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once() -> Iterator[None]:
-    """copier compiles each name and file anew for each render: most of a render's time."""
+def quick_renders() -> Iterator[None]:
+    """For each render, copier compiles each name and file anew, and starts a git for each file."""
     compiled = cache(jinja2.Environment.compile)
     with pytest.MonkeyPatch.context() as patch:
         # A source is compiled for the first of the environments that are alike.
@@ -43,6 +45,9 @@ def compiled_once() -> Iterator[None]:
             return compiled(first.setdefault(alike, self), *given, **named)
 
         patch.setattr(jinja2.Environment, "compile", compile)
+        if os.name != "nt":  # it asks git of each file whether modes are to be written for Windows
+            name = "_sync_git_index_executable_bit"
+            patch.setattr(Worker, name, lambda *_: None, raising=False)
         yield
 
 
