@@ -109,7 +109,9 @@ def test_a_message_to_a_function_is_a_call():
 
 
 @pytest.mark.parametrize(
-    "text", ["\n" * 100_000, "<think>" + "<" * 100_000, "<|channel|>" + "a" * 100_000]
+    "text",
+    ["\n" * 100_000, "<think>" + "<" * 100_000, "<|channel|>" + "a" * 100_000],
+    ids=["blanks", "halves", "header"],
 )
 def test_a_hostile_text_is_bounded(text):
     reasoning, answer, _ = read("", [text[n : n + 5] for n in range(0, len(text), 5)])

@@ -201,7 +201,9 @@ async def test_a_compressed_body_is_refused_unread():
 
 
 @pytest.mark.parametrize(
-    ("bound", "data"), [("LINE", b"a" * 1000), ("STREAM", b"a\n" * 500), ("REFUSAL", b"a\n" * 500)]
+    ("bound", "data"),
+    [("LINE", b"a" * 1000), ("STREAM", b"a\n" * 500), ("REFUSAL", b"a\n" * 500)],
+    ids=["line", "stream", "refusal"],
 )
 async def test_an_endless_stream_is_cut_off(monkeypatch, bound, data):
     monkeypatch.setattr(client_module, bound, 100_000)
@@ -237,7 +239,9 @@ async def test_a_long_header_is_refused():
             await client.get("/x")
 
 
-@pytest.mark.parametrize("page", ["<" * 100_000, "<a" * 50_000, "<a>" * 50_000])
+@pytest.mark.parametrize(
+    "page", ["<" * 100_000, "<a" * 50_000, "<a>" * 50_000], ids=["marks", "open", "closed"]
+)
 def test_a_page_is_cleaned_in_no_time(page):
     begun = time.process_time()
     Reply(500, None, page).words()
