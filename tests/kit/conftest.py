@@ -46,6 +46,14 @@ async def new_runner(source: Any) -> AsyncIterator[Callable[..., Any]]:
         await runner.close()
 
 
+@pytest_asyncio.fixture
+async def off(new_runner: Callable[..., Any]) -> Any:
+    """A runner that computes everything anew."""
+    from toy import ToyMany
+
+    return await new_runner(ToyMany, reuses=False)
+
+
 @pytest.fixture
 def model_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model of this plugin, with the toy's tokenizer in an exo home of its own."""

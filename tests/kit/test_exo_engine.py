@@ -8,34 +8,27 @@ import pytest
 from driver import checked_step, full_shard, generate, text_of
 from exo.inference.shard import Shard
 from exo.models import get_repo
-from exo_order import first_step, split, wire
+from exo_order import first_step, split
 from plugin import ENGINE_CLASS
-from toy import END, STOP, VOCABULARY, ToyAnswers, ToyBackend, write_tokenizer
+from toy import END, KINDS, STOP, VOCABULARY, ToyAnswers, ToyBackend, WholeToy, write_tokenizer
 
-from exo_kit.kit.engine import prompts, requests
+from exo_kit.kit.engine import requests
 from exo_kit.kit.hosts.exo_0_0 import engine as engine_module
 from exo_kit.kit.hosts.exo_0_0.engine import EngineError
-
-
-class WholeToy(ToyBackend):
-    whole_model = True
 
 
 class Files(ToyBackend):
     files = ("*.safetensors",)
 
 
-BACKENDS = [ToyBackend, WholeToy, ToyAnswers]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", KINDS)
 async def test_every_kind_of_backend_answers(use, model_id, backend):
     engine = use(backend)
     ids = await generate([engine], [full_shard(engine, model_id)], "xyz")
     assert ids == [VOCABULARY.index(" "), STOP, END]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", KINDS)
 async def test_every_kind_of_backend_answers_on_two_nodes(use, model_id, backend):
     left, right = use(backend), use(backend)
     ids = await generate([left, right], split(full_shard(left, model_id)), "xyz")
@@ -181,7 +174,7 @@ async def test_a_model_that_exo_does_not_know_is_named(use, model_id):
         await engine.ensure_shard(Shard("no-such-model", 0, 3, 4))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", KINDS)
 async def test_an_error_reaches_the_first_steps_caller(use, model_id, backend):
     def failing(self, *args):
         raise OSError("the device went away")
@@ -190,75 +183,6 @@ async def test_an_error_reaches_the_first_steps_caller(use, model_id, backend):
     engine = use(type("Failing", (backend,), {name: failing}))
     with pytest.raises(EngineError, match=r": the device went away$"):
         await engine.infer_prompt("r", full_shard(engine, model_id), "abc")
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-async def test_an_ended_requests_late_step_is_refused(use, model_id, backend):
-    engine = use(backend)
-    shard = full_shard(engine, model_id)
-    await generate([engine], [shard], "xyz", request_id="r")
-    with pytest.raises(EngineError, match="ended"):
-        await engine.infer_tensor("r", shard, np.array([[4]]))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    "x",
-    [
-        np.array([[-1, 2]]),
-        np.array([1, 2]),
-        np.array([[1.0, 2.0]]),
-        np.zeros((1, 3, 8), np.float32),
-        np.zeros((1, 0), np.int64),
-        np.zeros((2, 3), np.int64),
-    ],
-    ids=lambda x: f"{x.dtype}{x.shape}",
-)
-async def test_an_input_that_does_not_fit_the_layers_is_refused(use, model_id, backend, x):
-    engine = use(backend)
-    shard = full_shard(engine, model_id)
-    with pytest.raises(EngineError, match=r"takes token ids .* Send the request again"):
-        await engine.infer_tensor("r", shard, wire(x) if x.size else x)
-    assert await generate([engine], [shard], "xyz", request_id="other") != []
-
-
-async def test_ids_are_refused_where_hidden_states_come(use, model_id):
-    engine = use(ToyBackend)
-    last = split(full_shard(engine, model_id))[1]
-    with pytest.raises(EngineError, match="takes hidden states"):
-        await engine.infer_tensor("r", last, np.array([[1, 2]]))
-
-
-async def test_a_bad_tensor_ends_no_request_of_that_id(use, model_id):
-    engine = use(ToyBackend)
-    shard = full_shard(engine, model_id)
-    await engine.infer_prompt("r", shard, "abc")
-    with pytest.raises(EngineError):
-        await engine.infer_tensor("r", shard, np.array([[-1]]))
-    result, _ = await engine.infer_tensor("r", shard, np.array([[4]]))
-    assert result.argmax() == 5
-
-
-async def test_a_node_that_has_not_seen_the_prompt_does_not_start_anew(use, model_id):
-    engine = use(ToyBackend)
-    last = split(full_shard(engine, model_id))[1]
-    with pytest.raises(EngineError, match="has not seen the beginning"):
-        await engine.infer_tensor("r", last, np.zeros((1, 1, 1), np.float32))
-
-
-@pytest.mark.parametrize("backend", [ToyBackend, ToyAnswers])
-async def test_an_empty_prompt_is_a_sentence(use, model_id, backend):
-    engine = use(backend)
-    with pytest.raises(EngineError, match="the prompt is empty"):
-        await engine.infer_prompt("request", full_shard(engine, model_id), "")
-    assert "request" not in engine.engine.requests
-
-
-async def test_a_prompt_without_end_is_refused_before_it_is_tokenized(use, model_id, monkeypatch):
-    monkeypatch.setattr(prompts, "MOST_CHARACTERS", 10)
-    engine = use(ToyBackend)
-    with pytest.raises(EngineError, match="too long: 11 characters, of 10"):
-        await engine.infer_prompt("r", full_shard(engine, model_id), "a" * 11)
 
 
 async def test_sampling_knows_its_request_however_they_interleave(use, model_id):

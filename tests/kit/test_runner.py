@@ -3,7 +3,6 @@
 import asyncio
 import re
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,14 +13,11 @@ from exo_kit.kit.contract import (
     CONTRACT,
     ContractError,
     DeviceError,
-    Layers,
-    LoadError,
     Piece,
     RequestError,
     Sampling,
 )
 from exo_kit.kit.engine import executor as device_module
-from exo_kit.kit.engine import thread as thread_module
 from exo_kit.kit.engine.engine import Engine
 from exo_kit.kit.engine.sampler import Sampler
 from exo_kit.kit.engine.validation import makes_answers
@@ -204,114 +200,6 @@ async def test_a_step_that_is_async_is_refused(new_runner):
         await answer_of(runner)
 
 
-async def test_loading_the_same_again_does_nothing(new_runner, source):
-    runner = await new_runner(ToyBackend)
-    await asyncio.gather(*(runner.load(WHOLE, source) for _ in range(5)))
-    assert ToyBackend.made[-1].loads == 1
-    assert runner.executor.instance is ToyBackend.made[-1]
-
-
-async def test_many_who_load_at_once_load_once(new_runner, source):
-    runner = await new_runner(ToyBackend, load=False)
-    before = len(ToyBackend.made)
-    await asyncio.gather(*(runner.load(WHOLE, source) for _ in range(5)))
-    assert len(ToyBackend.made) == before + 1
-
-
-async def test_a_caller_that_goes_away_leaves_no_half_load(new_runner, source):
-    entered, released = threading.Event(), threading.Event()
-
-    class Slow(ToyBackend):
-        def load(self, layers, folder, tokenizer):
-            entered.set()
-            assert released.wait(30)
-            super().load(layers, folder, tokenizer)
-
-    runner = await new_runner(Slow, load=False)
-    gone = asyncio.ensure_future(runner.load(WHOLE, source))
-    await until(entered.is_set)
-    gone.cancel()
-    released.set()
-    await runner.load(WHOLE, source)
-    assert ToyBackend.made[-1].loads == 1
-
-
-async def test_a_failed_load_says_why_and_leaves_nothing(new_runner, source):
-    class Broken(ToyBackend):
-        broken = True
-
-        def load(self, layers, folder, tokenizer):
-            if self.broken:
-                raise OSError("no device")
-            super().load(layers, folder, tokenizer)
-
-    runner = await new_runner(Broken, load=False)
-    with pytest.raises(LoadError, match=r"^could not load toy: no device$"):
-        await runner.load(WHOLE, source)
-    assert runner.layers is None
-    assert runner.executor.instance is None
-    assert ToyBackend.made[-1].closed == 1
-    assert value("backend_up") == 0
-    Broken.broken = False
-    await runner.load(WHOLE, source)
-    assert (await answer_of(runner, "abc", most=1))[1] == "d"
-
-
-async def test_other_layers_close_the_old_instance_and_end_its_requests(new_runner, source):
-    runner = await new_runner(ToyBackend)
-    old = ToyBackend.made[-1]
-    await runner.step("r", np.array([[1, 2]]))
-    evicted = count("evicted")
-    await runner.load(Layers("toy", 0, 1, 4), source)
-    assert (old.closed, old.forgotten) == (1, ["r"])
-    assert ToyBackend.made[-1] is not old
-    assert count("evicted") == evicted + 1
-    with pytest.raises(RequestError, match="the cluster changed"):
-        await runner.step("r", np.array([[3]]))
-
-
-async def test_another_model_waits_for_the_answers_in_flight(new_runner, source, monkeypatch):
-    runner = await new_runner(ToyBackend)
-    await runner.step("r", np.array([[1, 2]]))
-    other = asyncio.ensure_future(runner.load(Layers("other", 0, 3, 4), source))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert runner.layers == WHOLE
-    await runner.step("r", np.array([[3]]))
-    runner.requests.finish("r")
-    await other
-    assert runner.layers == Layers("other", 0, 3, 4)
-
-
-async def test_another_model_does_not_wait_for_ever(new_runner, source, monkeypatch):
-    monkeypatch.setenv(f"{device_module.settings.PREFIX}DRAIN_SECONDS", "0.01")
-    runner = await new_runner(ToyBackend)
-    await runner.step("r", np.array([[1, 2]]))
-    await runner.load(Layers("other", 0, 3, 4), source)
-    with pytest.raises(RequestError, match="other was loaded"):
-        await runner.step("r", np.array([[3]]))
-
-
-async def test_files_are_asked_for_where_the_backend_names_some(new_runner, source):
-    runner = await new_runner(type("Files", (ToyBackend,), {"files": ("*.bin",)}))
-    assert source.calls == [(("*.bin",), WHOLE, False)]
-    assert runner.executor.instance.folder == source.folder
-
-
-async def test_a_file_that_the_host_left_out_is_fetched(new_runner, source):
-    class Tied(ToyBackend):
-        files = ("*.bin",)
-
-        def load(self, layers, folder, tokenizer):
-            if not any(everything for *_, everything in source.calls):
-                raise FileNotFoundError("model-00001.bin")
-            super().load(layers, folder, tokenizer)
-
-    runner = await new_runner(Tied)
-    assert [everything for *_, everything in source.calls] == [False, True]
-    assert runner.executor.instance.loads == 1
-
-
 async def test_every_eos_id_ends_and_is_the_one_that_the_host_knows(new_runner, source):
     write_tokenizer("organization/toy", END, also=(STOP,))
     runner = await new_runner(ToyBackend)
@@ -370,134 +258,6 @@ async def test_an_error_ends_its_request_once_and_no_other(new_runner, backend):
     assert str(bad) == "the device went away"
     assert (count("failed", "device"), count("finished")) == (failed + 1, finished + 1)
     assert value("requests_in_flight") == 0
-
-
-async def test_backend_up_tells_a_failure_and_the_recovery_without_traffic(new_runner, monkeypatch):
-    monkeypatch.setattr(device_module, "CHECK_SECONDS", 0.01)
-
-    class Flaky(ToyBackend):
-        broken = True
-
-        def step(self, request_id, x):
-            if self.broken:
-                raise OSError("the device went away")
-            return super().step(request_id, x)
-
-        def check(self):
-            if self.broken:
-                raise OSError("the device went away")
-            return "back"
-
-    runner = await new_runner(Flaky)
-    with pytest.raises(OSError, match="went away"):
-        await answer_of(runner)
-    assert value("backend_up") == 0
-    Flaky.broken = False
-    await until(lambda: value("backend_up") == 1)
-
-
-async def test_a_fault_of_the_request_leaves_the_device_up(new_runner):
-    class Short(ToyBackend):
-        def step(self, request_id, x):
-            if x.shape[1] > 3:
-                raise ValueError("the prompt is too long")
-            return super().step(request_id, x)
-
-    runner = await new_runner(Short)
-    await answer_of(runner, "abc", most=1)
-    failed = count("failed", "request")
-    with pytest.raises(ValueError, match="too long"):
-        await answer_of(runner, "abcd", "long")
-    assert value("backend_up") == 1
-    assert count("failed", "request") == failed + 1
-
-
-class Hanging(ToyBackend):
-    """Hangs in the steps of one request."""
-
-    entered, released = threading.Event(), threading.Event()
-
-    def step(self, request_id, x):
-        if request_id == "hangs":
-            self.entered.set()
-            self.released.wait(30)
-        return super().step(request_id, x)
-
-
-@pytest.fixture
-async def hanging(new_runner, monkeypatch):
-    monkeypatch.setenv(f"{device_module.settings.PREFIX}STEP_SECONDS", "0.05")
-    Hanging.entered.clear()
-    Hanging.released.clear()
-    yield await new_runner(Hanging)
-    Hanging.released.set()
-
-
-async def test_a_hung_device_ends_its_requests_and_is_told(hanging, caplog, monkeypatch):
-    async with asyncio.timeout(30):
-        with pytest.raises(DeviceError, match="not come back from a step within"):
-            await answer_of(hanging, "abc", "hangs")
-        with pytest.raises(DeviceError, match="not come back"):
-            await answer_of(hanging, "abc", "another")
-    assert value("backend_up") == 0
-    assert [r.message for r in caplog.records if "hangs in a step" in r.message] != []
-    Hanging.released.set()
-    await until(lambda: value("backend_up") == 1)
-    monkeypatch.setattr(hanging.executor, "_seconds", 30.0)  # a busy machine is no hung device
-    assert (await answer_of(hanging, "abc", "third", 1))[1] == "d"
-
-
-async def test_a_hung_device_loads_nothing_else(hanging, source):
-    with pytest.raises(DeviceError):
-        await answer_of(hanging, "abc", "hangs")
-    with pytest.raises(LoadError, match="the device hangs in a step"):
-        async with asyncio.timeout(30):
-            await hanging.load(Layers("toy", 0, 1, 4), source)
-
-
-async def test_closing_does_not_wait_for_a_hung_device(hanging):
-    with pytest.raises(DeviceError):
-        await answer_of(hanging, "abc", "hangs")
-    async with asyncio.timeout(30):
-        await hanging.close(0.05)
-    assert not Hanging.released.is_set()
-
-
-async def test_a_long_queue_is_no_hung_device(new_runner, monkeypatch):
-    """By a clock that the steps alone move; each is looked at after it has moved it."""
-    monkeypatch.setenv(f"{device_module.settings.PREFIX}STEP_SECONDS", "0.05")
-    now, looked = [0.0], threading.Event()
-    monkeypatch.setattr(thread_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-    class Slow(ToyBackend):
-        def step(self, request_id, x):
-            now[0] += 0.03
-            looked.clear()
-            assert looked.wait(30)
-            return super().step(request_id, x)
-
-    runner = await new_runner(Slow)
-    watch = runner.executor._thread._watch
-
-    def look():
-        watch()
-        looked.set()
-
-    monkeypatch.setattr(runner.executor._thread, "_watch", look)
-    answers = await asyncio.gather(*(answer_of(runner, "abc", str(n), 1) for n in range(4)))
-    assert {text for _, text, _ in answers} == {"d"}
-
-
-async def test_a_backend_that_fails_to_let_go_ends_nobody_else(new_runner, caplog):
-    class Clumsy(ToyBackend):
-        def forget(self, request_id):
-            raise OSError("cannot forget")
-
-    runner = await new_runner(Clumsy)
-    await answer_of(runner)
-    assert (await answer_of(runner, "abc", "other", 1))[1] == "d"
-    await runner.close()
-    assert "failed to let go" in caplog.text
 
 
 async def test_the_pieces_of_one_answer_may_be_asked_for_by_several_tasks(new_runner):

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import tokenizers
+from hub import serve
 from plugin import PACKAGE
 
 from exo_kit.kit.repository.files import find_tokenizer
@@ -180,21 +180,16 @@ def hub(tmp_path_factory):
     The hub's library reads its settings once, when it is imported.
     """
     folder = tmp_path_factory.mktemp("hub")
-    files = {
-        "tokenizer.json": (write(folder / "made") / "tokenizer.json").read_bytes(),
-        "config.json": b'{"eos_token_id": 2}',
-        "model.safetensors": b"weights",
-        "modeling_evil.py": b"raise SystemExit",
-    }
-    names = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(files, names))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    repository = write(folder / "made")
+    (repository / "config.json").write_text('{"eos_token_id": 2}')
+    (repository / "model.safetensors").write_bytes(b"weights")
+    (repository / "modeling_evil.py").write_text("raise SystemExit")
+    names: list[str] = []
     settings = {
         "EXO_HOME": str(folder),
         "HF_HOME": str(folder / "hf"),
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
     }
     code = (
         f"from {PACKAGE}.kit.repository.files import *\n"
@@ -202,63 +197,16 @@ def hub(tmp_path_factory):
         "print(Tokenizer.from_folder(find_tokenizer('org/name')).eos_token_ids)\n"
         "find_tokenizer('org/nowhere')"
     )
-    try:
+    with serve({"org/name": repository}, names) as address:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | settings,
+            env=os.environ | settings | {"HF_ENDPOINT": address},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-    finally:
-        server.shutdown()
-        server.server_close()
     return done, names
-
-
-def handler(files, names):
-    """A hub's answers: the tree, the model's card and the files, whose names go into `names`."""
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, body):
-            name = self.path.rsplit("/", 1)[-1]
-            content = self.content(name)
-            if body and "/resolve/" in self.path:
-                names.append(name)
-            self.send_response(200 if content is not None else 404)
-            self.send_header("ETag", f'"{name}"')
-            self.send_header("X-Repo-Commit", "c" * 40)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            if body and content:
-                self.wfile.write(content)
-
-        def content(self, name):
-            if "org/name" not in self.path:
-                return None
-            if "/tree/" in self.path:
-                tree = [
-                    {"type": "file", "path": n, "size": len(c), "oid": "o"}
-                    for n, c in files.items()
-                ]
-                return json.dumps(tree).encode()
-            if self.path.startswith("/api/models/"):
-                siblings = [{"rfilename": n} for n in files]
-                info = {"id": "org/name", "sha": "c" * 40, "siblings": siblings}
-                return json.dumps(info).encode()
-            return files.get(name)
-
-        def log_message(self, *args):
-            pass
-
-    return Hub
 
 
 def test_the_hub_is_asked_for_the_tokenizers_files_only(hub):

@@ -248,3 +248,12 @@ class ToyBlocking:
     def check(self) -> str:
         """Say that the toy is there."""
         return "toy"
+
+
+class WholeToy(ToyBackend):
+    """Runs whole models, a step at a time."""
+
+    whole_model = True
+
+
+KINDS = [ToyBackend, WholeToy, ToyAnswers]  # of backends, for exo 0.0

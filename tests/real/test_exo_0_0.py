@@ -15,10 +15,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import hub
 import pytest
 from client_0_0 import wait
 from host_0_0 import EXO_PYTHON, VARIANTS, WHY_NOT, Host, Variant, environment
+from kit import hub
 from nodes_0_0 import Node
 from test_rendered_plugin import run, run_its_tests
 from world_0_0 import World, make_world

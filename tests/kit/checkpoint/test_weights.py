@@ -4,61 +4,19 @@ import json
 import math
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors
 from checkpoints import CONFIGS, LAYERS
 from safetensors.numpy import save_file
+from tensors import all_tensors, load, of_the_library, rewrite
 
 from exo_kit.kit.llama import weights
 from exo_kit.kit.llama.config import Config
 from exo_kit.kit.llama.random_checkpoint import tensor_shapes, write_checkpoint
-from exo_kit.kit.llama.weights import INDEX, SINGLE, load_model
-from exo_kit.kit.repository.facts import RepositoryError
+from exo_kit.kit.llama.weights import INDEX, SINGLE
 from exo_kit.kit.repository.watched import FileChangedError
-
-
-def load(folder, start=0, end=LAYERS - 1):
-    return load_model(folder, Config.from_folder(folder), start, end)
-
-
-def of_the_library(path):
-    """Every tensor of a file as the safetensors library has it, as float32."""
-    tensors = {}
-    for name, tensor in safetensors.deserialize(path.read_bytes()):
-        data = bytes(tensor["data"])
-        if tensor["dtype"] == "BF16":  # the upper half of a float32
-            flat = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-        else:
-            flat = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[tensor["dtype"]])
-        tensors[name] = flat.astype(np.float32).reshape(tensor["shape"])
-    return tensors
-
-
-def all_tensors(model):
-    """A model's tensors, by the names that they have in the file."""
-    tensors = {
-        f"model.layers.{model.start + n}.{name}": tensor
-        for n, layer in enumerate(model.layers)
-        for name, tensor in layer.items()
-    }
-    tensors |= {"model.embed_tokens.weight": model.embedding, "model.norm.weight": model.norm}
-    return tensors | ({} if model.config.tied else {"lm_head.weight": model.head})
-
-
-def rewrite(path, header=None, data=None, padding=b""):
-    """Change a file's header, or its data."""
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    made = json.loads(content[8 : 8 + length])
-    if header:
-        header(made)
-    text = json.dumps(made).encode() + padding
-    rest = content[8 + length :] if data is None else data
-    path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -181,112 +139,6 @@ def test_no_weights_at_all(tmp_path):
         load(tmp_path)
 
 
-UP = "model.layers.1.mlp.up_proj.weight"
-
-
-def change(**entries):
-    """A change of one tensor's entry in a header."""
-    return lambda header: header[UP].update(entries)
-
-
-@pytest.mark.parametrize(
-    ("header", "says"),
-    [
-        (lambda header: header.pop(UP), rf"has no tensor {UP} \(56, 32\)"),
-        (lambda header: header.update({UP: 5}), rf"has no tensor {UP} \(56, 32\)"),
-        (change(shape=[32, 56]), rf"{UP} has the shape \(32, 56\), but .* \(56, 32\)"),
-        (change(shape=[1792]), rf"{UP} has the shape \(1792\), but .* \(56, 32\)"),
-        (change(shape=None), rf"{UP} has the shape None, but .* \(56, 32\)"),
-        (change(dtype="F8_E4M3"), f"{UP} has the dtype F8_E4M3, none of F32, F16, BF16"),
-        (change(dtype="I8"), f"{UP} has the dtype I8"),
-        (change(dtype=["F32"]), f"{UP} has the dtype"),
-        (change(dtype="F16"), f"{UP} stands at .* not its 3584 bytes"),
-        (change(data_offsets=[0, 8]), f"{UP} stands at .* not its 7168 bytes"),
-        (change(data_offsets=[-8, 7160]), f"{UP} stands at"),
-        (change(data_offsets=["0", "7168"]), f"{UP} stands at"),
-        (change(data_offsets=[0]), f"{UP} stands at"),
-        (change(data_offsets=[10**9, 10**9 + 7168]), f"cut short.*{UP} ends at"),
-    ],
-)
-def test_a_wrong_tensor_is_named_with_its_file_and_shapes(tmp_path, header, says):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    rewrite(tmp_path / SINGLE, header)
-    with pytest.raises(RepositoryError, match=says) as caught:
-        load(tmp_path)
-    assert str(tmp_path / SINGLE) in str(caught.value)
-    load(tmp_path, 2, 3)  # other layers are well
-
-
-@pytest.mark.parametrize("keep", [0, 5, 8, 100, 0.5, -1])
-def test_a_file_that_is_cut_short_is_refused(tmp_path, keep):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    path = tmp_path / SINGLE
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep) if keep == 0.5 else keep])
-    with pytest.raises(RepositoryError, match="cut short") as caught:
-        load(tmp_path)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff\xff", b"[" * 100_000, b"null"])
-def test_a_broken_header_is_refused(tmp_path, text):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    (tmp_path / SINGLE).write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(RepositoryError, match=r"'s header (is not JSON|holds no object)") as caught:
-        load(tmp_path)
-    assert str(tmp_path / SINGLE) in str(caught.value)
-
-
-def test_a_header_that_claims_more_than_the_file_is_refused(tmp_path):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    (tmp_path / SINGLE).write_bytes(b"\xff" * 8 + b"{}")
-    with pytest.raises(RepositoryError, match="cut short at 10 bytes"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("length", [weights.LARGEST + 1, 2 * 10**9])
-def test_a_header_that_no_model_has_costs_no_memory(tmp_path, length):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    with (tmp_path / SINGLE).open("wb") as file:
-        file.write(length.to_bytes(8, "little"))
-        file.truncate(8 + length)  # a hole
-    config = Config.from_folder(tmp_path)
-    tracemalloc.start()
-    with pytest.raises(RepositoryError, match=f"a header of {length} bytes, and no model's"):
-        load_model(tmp_path, config, 0, 0)
-    assert tracemalloc.get_traced_memory()[1] < 10**6
-    tracemalloc.stop()
-
-
-def test_an_index_that_no_model_has_is_not_read(tmp_path, monkeypatch):
-    write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
-    with (tmp_path / INDEX).open("wb") as file:
-        file.truncate(weights.LARGEST + 1)
-    config = Config.from_folder(tmp_path)
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(RepositoryError, match=f"{weights.LARGEST + 1} bytes; no model's"):
-        load_model(tmp_path, config, 0, 0)
-
-
-@pytest.mark.parametrize("home", [None, 5, "", "../elsewhere.safetensors", "/etc/passwd"])
-def test_an_index_leads_nowhere_else(tmp_path, home):
-    write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
-    index = json.loads((tmp_path / INDEX).read_text())
-    index["weight_map"]["model.embed_tokens.weight"] = home
-    (tmp_path / INDEX).write_text(json.dumps(index))
-    with pytest.raises(RepositoryError, match=r"names no file for model\.embed_tokens\.weight"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}'])
-def test_a_broken_index_is_refused(tmp_path, text):
-    write_checkpoint(tmp_path, CONFIGS["llama"], files=2)
-    (tmp_path / INDEX).write_text(text)
-    with pytest.raises(RepositoryError) as caught:
-        load(tmp_path)
-    assert str(tmp_path / INDEX) in str(caught.value)
-
-
 PEAK = """
 import sys
 from pathlib import Path
@@ -339,61 +191,6 @@ def test_converting_takes_little_more_than_the_result(tmp_path):
         assert 0.9 * result <= int(peak) <= 1.15 * result
 
 
-def renamed(path, rename):
-    """Give the tensors of a file other names; None drops one."""
-
-    def names(header):
-        for name in [name for name in header if name != "__metadata__"]:
-            entry = header.pop(name)
-            if (other := rename(name)) is not None:
-                header[other] = entry
-
-    rewrite(path, names)
-
-
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-
-def test_a_head_of_its_own_counts_whatever_the_configuration_says_of_tied_ones(tmp_path):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    untied = load(tmp_path)
-    write_config(tmp_path, tie_word_embeddings=True)
-    np.testing.assert_array_equal(load(tmp_path).head, untied.head)
-    assert not load(tmp_path).config.tied
-
-
-@pytest.mark.parametrize("files", [1, 2])
-def test_tied_weights_have_either_name(tmp_path, files):
-    write_checkpoint(tmp_path, CONFIGS["qwen2"], files=files)
-    expected = load(tmp_path).embedding.copy()  # a view of the file
-    for path in tmp_path.glob("*.safetensors"):
-        renamed(path, lambda name: HEAD if name == EMBEDDING else name)
-    if files == 2:
-        index = json.loads((tmp_path / INDEX).read_text())
-        index["weight_map"][HEAD] = index["weight_map"].pop(EMBEDDING)
-        (tmp_path / INDEX).write_text(json.dumps(index))
-    np.testing.assert_array_equal(load(tmp_path).embedding, expected)
-    np.testing.assert_array_equal(load(tmp_path).head, expected)
-
-
-@pytest.mark.parametrize("gone", [EMBEDDING, HEAD])
-def test_a_model_that_is_not_tied_needs_both(tmp_path, gone):
-    write_checkpoint(tmp_path, CONFIGS["llama"])
-    renamed(tmp_path / SINGLE, lambda name: None if name == gone else name)
-    with pytest.raises(RepositoryError, match=f"no tensor {gone}"):
-        load(tmp_path)
-
-
-def test_a_model_that_was_saved_without_its_head_has_shorter_names(tmp_path):
-    write_checkpoint(tmp_path, CONFIGS["qwen2"])
-    expected = {name: tensor.copy() for name, tensor in all_tensors(load(tmp_path)).items()}
-    renamed(tmp_path / SINGLE, lambda name: name.removeprefix("model."))
-    tensors = all_tensors(load(tmp_path))
-    assert tensors.keys() == expected.keys()
-    for name, tensor in tensors.items():
-        np.testing.assert_array_equal(tensor, expected[name])
-
-
 @pytest.mark.parametrize("name", ["a.gguf", "pytorch_model-1.bin", "consolidated.safetensors"])
 def test_a_folder_with_other_weights_says_which(tmp_path, name):
     write_checkpoint(tmp_path, CONFIGS["llama"])
@@ -414,8 +211,3 @@ def test_a_file_that_arrays_are_views_of_is_watched(tmp_path, dtype, watched):
             model.files.check()
     else:
         model.files.check()
-
-
-def write_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

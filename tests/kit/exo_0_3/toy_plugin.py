@@ -1,5 +1,6 @@
 """Copies of the rendered plugin with a toy for a device, for processes of their own."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,23 @@ class Backend(ToyBackend):
         super().forget(request_id)
 """
 
+# But for what is called "fast"; and "bad" fails.
+SLOW = """
+class Backend(Backend):
+    def step(self, request_id, x):
+        if request_id == "bad":
+            raise RuntimeError("the toy\\nis broken")
+        time.sleep(0.0 if request_id.startswith("fast") else 0.05)
+        logits = super().step(request_id, x)
+        logits[..., 1:27] += 2.0 * (logits[..., 27:].sum() > 0)  # never an end
+        return logits
+"""
+
+READS = """
+class Backend(Backend):
+    files = ("*.json", "*.safetensors")
+"""
+
 
 def make(folder: Path, backend: str = "", package: str = "exo_kit", models: str = MODELS) -> Path:
     """A plugin of this package in a folder of its own, which is to be on PYTHONPATH."""
@@ -63,3 +81,11 @@ def python_path(*plugins: Path) -> str:
     own = [str(tests), str(tests / "kit"), str(tests / "kit" / "exo_0_3")]
     rest = [each for each in path().split(":") if Path(each) != PLUGIN.parent]
     return ":".join([*map(str, plugins), *own, *rest])
+
+
+def write_model(folder: Path, **config: object) -> Path:
+    """A toy's files in a folder."""
+    shutil.copytree(write_tokenizer("organization/toy"), folder)
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2} | config))
+    (folder / "model.safetensors").write_bytes(b"x" * 1000)
+    return folder

@@ -6,11 +6,15 @@ LM Studio, Ollama and LiteLLM at their state of 2026.
 
 import json
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 from fake_server import FakeServer
+from hosting import Host
+
+from exo_kit.kit.contract import Piece
 
 TEXT = ("Hello ", "there, ", "日本 ", "😀.")
 CONTEXT = 200  # tokens, of those that have a limit
@@ -257,3 +261,9 @@ class PlayedServer(FakeServer):
         if self.fails:
             self.fails, events = False, events[:3] + self.kind.broken
         return await self.stream(request, "text/event-stream", events, b"")
+
+
+async def whole(host: Host, request_id: str, most: int = 50, **more: Any) -> list[Piece]:
+    """All pieces of one answer."""
+    async with aclosing(host.pieces(request_id, most, **more)) as pieces:
+        return [piece async for piece in pieces]

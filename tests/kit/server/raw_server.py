@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+
+from exo_kit.kit.server.client import Client
 
 Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -85,3 +87,12 @@ def http(body: bytes, status: str = "200 OK", *headers: str, close: bool = False
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     lines += ["Connection: close"] if close else []
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+OK = http(b'{"fine": 1}')
+
+
+async def lines_of(client: Client) -> list[bytes]:
+    """The lines that a client reads of a stream."""
+    async with aclosing(client.lines("/x", {})) as lines:
+        return [line async for line in lines if line.strip()]

@@ -1,17 +1,23 @@
-"""A Hugging Face hub on loopback: what exo's downloader asks of one, for repositories on disk."""
+"""A Hugging Face hub on loopback: what its library, and exo's downloader, ask of one."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+COMMIT = "0" * 40
+
 
 @contextmanager
-def serve(repositories: dict[str, Path]) -> Iterator[str]:
-    """The address of a hub that has these folders, by "owner/name"."""
+def serve(repositories: dict[str, Path], fetched: list[str] | None = None) -> Iterator[str]:
+    """The address of a hub that has these folders, by "owner/name".
+
+    fetched: it gets the name of each file that is read.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -21,12 +27,19 @@ def serve(repositories: dict[str, Path]) -> Iterator[str]:
             self.answer(*self.reply(), body=True)
 
         def reply(self) -> tuple[int, bytes]:
-            for repository, folder in repositories.items():
-                if self.path == f"/api/models/{repository}/tree/main":
+            path = self.path.partition("?")[0]
+            for name, folder in repositories.items():
+                if re.fullmatch(rf"/api/models/{name}(/revision/[^/]+)?", path):
+                    files = [{"rfilename": file["path"]} | file for file in listing(folder)]
+                    info = {"id": name, "sha": COMMIT, "siblings": files}
+                    return 200, json.dumps(info).encode()
+                if path.startswith(f"/api/models/{name}/tree/"):
                     return 200, json.dumps(listing(folder)).encode()
-                name = self.path.removeprefix(f"/{repository}/resolve/main/")
-                if name != self.path and (folder / name).is_file():
-                    return 200, (folder / name).read_bytes()
+                match = re.fullmatch(rf"/{name}/resolve/[^/]+/(.+)", path)
+                if match and (folder / match[1]).is_file():
+                    if fetched is not None and self.command == "GET":
+                        fetched.append(match[1])
+                    return 200, (folder / match[1]).read_bytes()
             return 404, b"Entry not found"
 
         def answer(self, status: int, content: bytes, body: bool) -> None:
@@ -34,6 +47,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[str]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if body:
                 self.wfile.write(content)
@@ -42,7 +56,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
@@ -53,4 +67,6 @@ def serve(repositories: dict[str, Path]) -> Iterator[str]:
 def listing(folder: Path) -> list[dict[str, object]]:
     """A repository's files, as the hub lists them."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    return [{"type": "file", "path": f.name, "size": f.stat().st_size} for f in files]
+    return [
+        {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": COMMIT} for f in files
+    ]
