@@ -66,7 +66,7 @@ def test_and_on_exo_0_3_itself(plugin_of: Callable[[str], Path], name: str) -> N
 
 def test_an_engine_with_exos_own_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What resolve_tokenizer() gives is exo's business: none of the checks wants another one."""
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     report = check(plugin(tmp_path, "borrowed"), Options())
     assert report.faults == []
     passed = {result.id for result in report.with_state("passed")}

@@ -24,7 +24,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = config.read_text(encoding="utf-8") + '\n[tool.exo-engine.cannot]\nsampling = "a toy"\n'
     config.write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+        patch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
         assert run(copy, "--report", copy / "CAPABILITIES.md")[0] == 0
     return copy / "CAPABILITIES.md"
 
@@ -79,7 +79,7 @@ def test_what_was_not_run_is_no_word_against_the_table(tmp_path: Path) -> None:
 
 
 def test_such_a_table_fails_the_command(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("exo_engine_check.processes.ANSWER_SECONDS", 1.5)
     text = table.read_text(encoding="utf-8")
     more = table.with_name("MORE.md")
     more.write_text(text.replace("sampling | no", "sampling | yes"), encoding="utf-8")
