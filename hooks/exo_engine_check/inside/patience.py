@@ -7,6 +7,7 @@ from typing import Any
 
 STEP = 0.05  # seconds
 QUIET = 24  # steps: what has not come after so many in which nobody works does not come
+ALONE = 8  # the same where no other task is there that may wake up
 WORK = 0.001  # seconds of this process in a step; less is a timer that looks around
 
 
@@ -29,7 +30,7 @@ async def comes(
     """
     task, quiet, end = asyncio.ensure_future(work), 0, time.monotonic() + seconds
     try:
-        while time.monotonic() < end and quiet < QUIET:
+        while time.monotonic() < end and quiet < (QUIET if _others(task) else ALONE):
             start, used, before = time.monotonic(), time.process_time(), progress()
             if (await asyncio.wait({task}, timeout=STEP))[0]:
                 return True
@@ -39,6 +40,11 @@ async def comes(
         return False
     finally:
         task.cancel()
+
+
+def _others(task: "asyncio.Future[Any]") -> set[Any]:
+    """The tasks of this loop but one, and the one that waits for it."""
+    return asyncio.all_tasks() - {task, asyncio.current_task()}
 
 
 async def settle(seconds: float, done: Callable[[], bool]) -> bool:
