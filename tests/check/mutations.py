@@ -42,7 +42,7 @@ def apply(plugin: Path, change: Mutation) -> None:
 ENTRY = 'steps = "exo_steps.engine:StepsInferenceEngine"'
 IN_MODELS, IN_ENGINE = '"""The models."""\n', "import asyncio\n"
 DETECT = "def detect_device() -> str | None:"
-ASK = "    try:\n        found ="
+ASK = "    try:\n        text ="
 SDK = "    try:\n        import steps_sdk\n\n        return str(steps_sdk.name())\n    except Exception:\n        pass\n"
 STEP = "            output = self.step(request_id, shard, input_data)\n"
 REQUIRES = "dependencies = [\n"
@@ -193,7 +193,7 @@ DRIVEN = [
     row("an input that grows", "EX804", "read-only", (ENGINE, STEP, f"            input_data += 0\n{STEP}")),
     row("an answer of one node alone", "EX804", "an answer on two nodes", (ENGINE, "        if not shard.is_last_layer():\n", "        if not (shard.is_first_layer() and shard.is_last_layer()):\n            raise ValueError('whole models only')\n        if not shard.is_last_layer():\n")),
     row("another answer of two nodes", "EX804", "two nodes give", (ENGINE, "shard.get_layer_count() / shard.n_layers", "1.0")),
-    row("requests that mix", "EX805", "among others", (ENGINE, "kept = self.requests.setdefault(request_id, [])", "self.requests.setdefault(request_id, [])\n        kept = ALL\n        if x.shape[1] > 1:\n            kept.clear()"), (ENGINE, "MAX_REQUESTS = 32", "ALL = []\nMAX_REQUESTS = 32"), (ENGINE, "        try:\n            output", "        await asyncio.sleep(0)\n        try:\n            output")),
+    row("requests that mix", "EX805", "among others", (ENGINE, "inputs = self.requests.setdefault(request_id, [])", "self.requests.setdefault(request_id, [])\n        inputs = ALL\n        if x.shape[1] > 1:\n            inputs.clear()"), (ENGINE, "MAX_REQUESTS = 32", "ALL = []\nMAX_REQUESTS = 32"), (ENGINE, "        try:\n            output", "        await asyncio.sleep(0)\n        try:\n            output")),
     row("an end token of 0 is none", "EX806", "not 0", (ENGINE, "vocabulary[end]", "vocabulary[end] or None")),
     row("a sleep on the loop", "EX807", "time.sleep", (ENGINE, STEP, f"            __import__('time').sleep(0.05)\n{STEP}")),
     row("work on the loop", "EX807", "the event loop waits", (ENGINE, STEP, f"            t = __import__('time')\n            end = t.thread_time() + 1.1\n            while not self.requests and t.thread_time() < end:\n                pass\n{STEP}")),
@@ -201,12 +201,12 @@ DRIVEN = [
     row("an error without a word", "EX808", "no text", (ENGINE, 'raise EngineError(f"the step failed: {error}") from error', "raise EngineError from error")),
     row("an engine that an error ends", "EX808", "after", (ENGINE, "            self.forget(request_id)\n", "            self.forget(request_id)\n            self.shard_downloader = self.shard = None\n")),
     row("requests that are never dropped", "EX809", "grows", (ENGINE, "MAX_REQUESTS = 32", "MAX_REQUESTS = 10**9")),
-    row("a backend that leaks", "EX809", "a list of ndarray", (ENGINE, "        kept.append(hidden)\n", "        kept.append(hidden)\n        LEAK.append(hidden)\n"), (ENGINE, "MAX_REQUESTS = 32", "LEAK = [None] * 60\nMAX_REQUESTS = 32")),
+    row("a backend that leaks", "EX809", "a list of ndarray", (ENGINE, "        inputs.append(hidden)\n", "        inputs.append(hidden)\n        LEAK.append(hidden)\n"), (ENGINE, "MAX_REQUESTS = 32", "LEAK = [None] * 60\nMAX_REQUESTS = 32")),
     row("a label for each request", "EX810", "label", (METRICS, '("phase",)', '("request_id",)'), (ENGINE, 'labels("decode")', "labels(request_id)")),
     row("a limit that is none", "EX004", "and it can", (CONFIG, "[tool.exo-engine]", '[tool.exo-engine.cannot]\nstreaming = "x"\n\n[tool.exo-engine]')),
     row("a buffer that is used again", "EX813", "used again", (ENGINE, "        logits = np.zeros((1, 1, 257), dtype=np.float32)\n", "        logits = LOGITS\n        logits[:] = 0\n"), (ENGINE, "MAX_REQUESTS = 32", "LOGITS = np.zeros((1, 1, 257), dtype=np.float32)\nMAX_REQUESTS = 32")),
     row("a step that swallows errors", "EX808", "swallowed", (ENGINE, 'raise EngineError(f"the step failed: {error}") from error', "output = np.zeros((1, 1, 257), dtype=np.float32)")),
-    row("states of arrays alone that are never dropped", "EX809", "grows", (ENGINE, "        kept.append(hidden)\n", "        kept.append(hidden)\n        STATES[request_id] = np.ones(9)\n"), (ENGINE, "MAX_REQUESTS = 32", "STATES = {f'{n}': np.ones(9) for n in range(60)}\nMAX_REQUESTS = 32")),
+    row("states of arrays alone that are never dropped", "EX809", "grows", (ENGINE, "        inputs.append(hidden)\n", "        inputs.append(hidden)\n        STATES[request_id] = np.ones(9)\n"), (ENGINE, "MAX_REQUESTS = 32", "STATES = {f'{n}': np.ones(9) for n in range(60)}\nMAX_REQUESTS = 32")),
     row("a plain call that the loop waits in", "EX807", "exo_steps/engine.py:", (ENGINE, STEP, f"            if not self.requests:\n                __import__('select').select([], [], [], 0.8)\n{STEP}")),
     row("a label by another name", "EX810", "label", (ENGINE, 'labels("decode")', "labels(request_id)")),
 ]  # fmt: skip

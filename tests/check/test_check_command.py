@@ -137,7 +137,9 @@ def broken_steps(folder: Path) -> Path:
         "output = call(self.step, request_id, shard, input_data)",
     )
     engine.write_text(
-        text.replace("        kept = self", "        raise KeyError('boom')\n        kept = self")
+        text.replace(
+            "        inputs = self", "        raise KeyError('boom')\n        inputs = self"
+        )
     )
     return copy
 
