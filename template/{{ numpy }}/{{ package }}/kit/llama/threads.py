@@ -2,7 +2,8 @@
 
 Its threads wait for each other. Where another program has one of two cores, two threads are many
 times slower than one; where none has, they are faster. So the number is measured at the load, again
-when steps have become slow, and now and then while it is less than all. The number is the
+when steps have become slow, and now and then while it is less than all. A measuring takes less time
+than a burst of another program, so a second one has to agree, or a third decides. The number is the
 process's, as the BLAS has it: sums depend on it in their last bits.
 """
 
@@ -22,6 +23,7 @@ DECODE, PREFILL = 1, 32  # rows of the two products that are measured
 NUMBERS = {DECODE: 1 << 25, PREFILL: 1 << 22}  # of matrices in one pass: some 10 ms each
 SMALL = 1 << 17  # numbers of a matrix that threads don't make faster
 ROUNDS = 4
+MEASURINGS = 3  # of which most count, where two in a row don't agree
 HOPELESS = 4.0  # times the best pass: such a number of threads is measured no further
 ALIKE = 1.05  # fewer threads win where they take no longer than this
 SLOW = 1.5  # times the best steps: something else has come
@@ -46,6 +48,7 @@ class Threads:
         self._limit, self._use, self._clock = limit, use, clock
         self._setting, self._fixed = fixed, fixed or (1 if limit == 1 else None)
         self._chosen: dict[int, int] = {}  # threads by rows
+        self._results: list[dict[int, int]] = []  # of the last measurings
         self._recent: deque[float] = deque(maxlen=STEPS)
         self._best = float("inf")  # of STEPS decode steps since the last measuring
         self._measured = self._worked = self._cost = 0.0
@@ -73,10 +76,12 @@ class Threads:
             self._recent.append(took)
 
     def _stale(self) -> bool:
-        """Whether steps have become slow, or more threads may be faster by now."""
+        """Whether a choice is not sure, steps have become slow, or more threads may be faster."""
         if self._worked < WORK * self._cost:
             return False
-        if max(self._chosen.values()) < self._limit:
+        if not self._is_sure():
+            return True
+        if min(self._chosen.values()) < self._limit:
             return self._clock() - self._measured > AGAIN
         if len(self._recent) < STEPS:
             return False
@@ -84,9 +89,18 @@ class Threads:
         self._best = min(self._best, total)
         return total > SLOW * self._best
 
+    def _is_sure(self) -> bool:
+        """Whether two measurings in a row agreed, or so many were made."""
+        return len(self._results) == MEASURINGS or self._results[-2:] == 2 * self._results[-1:]
+
     def _measure(self, some: Iterator[Array]) -> None:
         begun = self._clock()
-        self._chosen = {rows: self._fastest(calls) for rows, calls in passes(some).items()}
+        if self._results and self._is_sure():
+            self._results = [dict(self._chosen)]  # it may be so no longer
+        self._results.append({rows: self._fastest(calls) for rows, calls in passes(some).items()})
+        for rows in NUMBERS:
+            numbers = [result[rows] for result in reversed(self._results)]
+            self._chosen[rows] = max(numbers, key=numbers.count)  # of as many, the newest
         self._recent.clear()
         self._best, self._worked = float("inf"), 0.0
         self._measured = self._clock()
