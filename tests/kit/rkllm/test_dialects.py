@@ -1,5 +1,6 @@
 """Which server it is, and what it is asked."""
 
+import asyncio
 import json
 from contextlib import aclosing, asynccontextmanager
 
@@ -49,10 +50,22 @@ async def test_an_unknown_server_is_told_by_what_each_probe_answered(server):
             pass
 
 
-async def test_a_path_that_hangs_does_not_hide_the_others(server):
+async def test_a_path_that_hangs_does_not_hide_the_others(server, monkeypatch):
+    """By a clock that goes on once the others have answered."""
     server.kind, server.hanging = "openai", {"/", "/current_model"}
-    async with probed(server.url, connect_seconds=0.1) as dialect:
+    loop, get, answered = asyncio.get_running_loop(), Client.get, set()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + (100 if len(answered) == 2 else 0))
+
+    async def noted(self, path):
+        reply = await get(self, path)
+        answered.add(path)
+        return reply
+
+    monkeypatch.setattr(Client, "get", noted)
+    async with probed(server.url, connect_seconds=30) as dialect:
         assert dialect.name == "openai"
+    assert answered == {"/api/version", "/v1/models"}
 
 
 async def test_no_error_shows_the_password(server):
