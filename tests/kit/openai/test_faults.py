@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 from hosting import Host, nobody_is_connected, within
@@ -53,8 +54,9 @@ async def test_what_servers_put_between_events_is_passed_over(host, server, kind
 
 
 async def test_silence_is_an_error(host, server, kind, monkeypatch):
-    monkeypatch.setenv(f"{SETTINGS}SILENCE_SECONDS", "0.1")
     await host.load()
+    for holder in (host.backend._connection, host.backend._client):
+        monkeypatch.setattr(holder, "settings", replace(holder.settings, silence_seconds=0.1))
     server.fault = "silence"
     with pytest.raises(ServerError, match="silent"):
         await within(30, host.answer("a"))

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from hosting import within
@@ -85,8 +86,9 @@ async def test_what_only_looks_like_padding_is_an_answer(host, server):
 
 
 async def test_silence_in_the_middle_is_an_error(host, server, kind, monkeypatch):
-    monkeypatch.setenv("RKLLM_SILENCE_SECONDS", "0.05")
     await host.load()
+    short = replace(host.backend._settings, silence_seconds=0.05)
+    monkeypatch.setattr(host.backend, "_settings", short)
     server.fault = "silence"
     with pytest.raises(ServerError, match="silent"):
         await within(30, host.answer("a"))
