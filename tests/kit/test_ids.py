@@ -14,7 +14,7 @@ from exo_kit.kit.contract import Layers, Piece, RequestError
 class Foreign(ToyBackend):
     """An author's own device, which counts what it was given, and looks at no id itself."""
 
-    given = 0
+    steps = 0
 
     def step(self, request_id, x):
         self.steps += 1
