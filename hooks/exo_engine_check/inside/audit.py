@@ -16,6 +16,20 @@ _hooks: list[Hook] = []  # an audit hook can't be taken away again: one stays, a
 
 
 @contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Let a module's or a class's attribute have another value in the block."""
+    own = {key: value for key, value in vars(owner).items() if key == name}
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, own[name])
+        else:
+            delattr(owner, name)
+
+
+@contextmanager
 def auditing(hook: Hook) -> Iterator[None]:
     """Let a function see every audit event; what it raises, the audited call raises."""
     _hooks.append(hook)
@@ -68,9 +82,5 @@ def blocking(waits: dict[str, None]) -> Iterator[None]:
             waits[f"time.sleep({seconds:g})"] = None
         sleep(seconds)
 
-    setattr(time, "sleep", noted_sleep)  # noqa: B010 - mypy knows its type
-    try:
-        with auditing(hook):
-            yield
-    finally:
-        setattr(time, "sleep", sleep)  # noqa: B010
+    with replaced(time, "sleep", noted_sleep), auditing(hook):
+        yield

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from .audit import PROGRAMS, auditing
+from .audit import PROGRAMS, auditing, replaced
 from .check import BrokenError, NotRunError
 from .events import Events
 from .patience import clock
@@ -71,14 +71,15 @@ def observe(events: Events, imported: Imported, module: str) -> None:
         made.add("makes an event loop")
         return new_loop()
 
-    asyncio.new_event_loop = counted
     try:
-        with auditing(note), events.step(f"importing {module}"):
+        with (
+            replaced(asyncio, "new_event_loop", counted),
+            auditing(note),
+            events.step(f"importing {module}"),
+        ):
             importlib.import_module(module)
     except (BrokenError, NotRunError) as error:
         imported.errors[module] = error
-    finally:
-        asyncio.new_event_loop = new_loop
     made |= {text for trace, text in _traces().items() if trace not in before}
     imported.left += [f"importing {module} {text}" for text in sorted(made)]
 

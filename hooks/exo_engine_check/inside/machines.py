@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from .audit import PROGRAMS, auditing
+from .audit import PROGRAMS, auditing, replaced
 
 _FILES = {"open", "os.listdir", "os.scandir"}
 _PYTHONS = {sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), *filter(None, sys.path)}
@@ -81,11 +81,8 @@ def _garbage(root: str) -> Iterator[None]:
             return data
         return io.TextIOWrapper(data, named.get("encoding") or "utf-8", named.get("errors"))
 
-    io.open = builtins.open = opened
-    try:
+    with replaced(io, "open", opened), replaced(builtins, "open", opened):
         yield
-    finally:
-        io.open = builtins.open = plain
 
 
 @contextlib.contextmanager
@@ -96,11 +93,8 @@ def _hanging_programs() -> Iterator[None]:
         named |= {"shell": False, "executable": None}
         plain(self, [sys.executable, "-c", "import time; time.sleep(600)"], *rest, **named)
 
-    setattr(subprocess.Popen, "__init__", __init__)  # noqa: B010 - mypy knows its type
-    try:
+    with replaced(subprocess.Popen, "__init__", __init__):
         yield
-    finally:
-        setattr(subprocess.Popen, "__init__", plain)  # noqa: B010
 
 
 class _Sdk(ModuleType):

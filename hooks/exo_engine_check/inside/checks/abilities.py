@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from ..audit import replaced
 from ..check import CannotError, Check, NotRunError, Share
 from ..driver import Driver
 from ..nodes import Listener, make_node, start
@@ -103,11 +104,11 @@ class EX826(Check, row="batching"):
         once."""
         backend, most = await _backend(driver), [0]
         if hasattr(backend, "step_batch"):
-            around = wrapped(backend, "step_batch", lambda plain: _counted_steps(plain, most))
+            around = replaced(backend, "step_batch", _counted_steps(backend.step_batch, most))
         elif getattr(backend, "blocking", False):
             raise CannotError("the backend is driven by one thread, one answer after the other")
         elif hasattr(backend, "answer"):
-            around = wrapped(backend, "answer", lambda plain: _counted_answers(plain, most))
+            around = replaced(backend, "answer", _counted_answers(backend.answer, most))
         else:
             raise CannotError("the backend has no step_batch()")
         engine = driver.make()
@@ -176,7 +177,7 @@ async def _twice(driver: Driver, make: Callable[[Any], Any]) -> list[Listener]:
     if not hasattr(backend, "reuse"):
         raise CannotError("the backend has no reuse()")
     node, answers = await make_node(driver, limit=4), list[Listener]()
-    with wrapped(backend, "reuse", make):
+    with replaced(backend, "reuse", make(backend.reuse)):
         for _ in range(2):
             answers.append(await start(driver, node, driver.device.prompt * 8))
             await answers[-1].within()
@@ -201,20 +202,6 @@ def _shares(driver: Driver, backend: Any, reuse: Callable[[str, str, int], None]
             backend.forget(name)
     most = float(driver.np.abs(outputs[0]).max())
     return bool(driver.np.abs(outputs[0] - outputs[1]).max() > 1e-3 * most)
-
-
-@contextlib.contextmanager
-def wrapped(owner: type, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """A class with another method, made from its own."""
-    own = vars(owner).get(name)
-    setattr(owner, name, make(getattr(owner, name)))
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
 
 
 async def _backend(driver: Driver) -> Any:
