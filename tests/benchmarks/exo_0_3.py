@@ -68,10 +68,10 @@ class Bench:
             command += ["--at-once", "4", "--json", figures]
             env = os.environ | self.settings
             subprocess.run([str(c) for c in command], env=env, check=True, capture_output=True)
-            found = json.loads(figures.read_text(encoding="utf-8"))
+            figures_read = json.loads(figures.read_text(encoding="utf-8"))
         return (
-            found["decode_tokens_per_second"]["median"],
-            found["at_once"]["tokens_per_second"],
+            figures_read["decode_tokens_per_second"]["median"],
+            figures_read["at_once"]["tokens_per_second"],
         )
 
 

@@ -113,8 +113,8 @@ def show(name: str, kind: str, steps: Steps, limit: float) -> None:
     slow = steps.whole > limit or (kind == "warm" and steps.tests > TESTS_SECONDS)
     verdict = f"at most {limit:.0f} s, tests {TESTS_SECONDS:.0f} s: {'TOO SLOW' if slow else 'ok'}"
     parts = f"{steps.render:5.2f} render {steps.install:6.2f} install {steps.tests:6.2f} tests"
-    asked = "" if name == "cookie" else verdict
-    print(f"{name:8} {kind}  {steps.whole:6.2f} s  = {parts}   {asked}", flush=True)
+    verdict_before = "" if name == "cookie" else verdict
+    print(f"{name:8} {kind}  {steps.whole:6.2f} s  = {parts}   {verdict_before}", flush=True)
 
 
 def main() -> None:

@@ -32,10 +32,10 @@ SENTENCE = "The quick brown fox jumps over the lazy dog, and the dog looks on. "
 Messages = list[dict[str, str]]
 
 
-def first_token(node: Node, asked: str | Messages) -> tuple[float, str]:
+def first_token(node: Node, question: str | Messages) -> tuple[float, str]:
     """The seconds until an answer's first token, and the answer."""
     begun = time.perf_counter()
-    client = node.client(asked, stream=True)
+    client = node.client(question, stream=True)
     client.read(1)
     return time.perf_counter() - begun, client.rest().text
 

@@ -74,9 +74,9 @@ def rounds(title: str, backend, ids, count: int) -> None:
     for n, what in enumerate(("first token", "decode")):
         median = {k: statistics.median(t[n] for t in v[1:]) for k, v in taken.items()}
         best = min(seconds for name, seconds in median.items() if name != "measured")
-        shown = ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in median.items())
+        listing = ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in median.items())
         late = 1e3 * taken["measured"][0][n]
-        print(f"  {what:12} ratio {best / median['measured']:.2f}  {shown}, first {late:.0f} ms")
+        print(f"  {what:12} ratio {best / median['measured']:.2f}  {listing}, first {late:.0f} ms")
 
 
 def main() -> None:

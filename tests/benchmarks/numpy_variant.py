@@ -177,16 +177,16 @@ def speed(folder: Path, threads: int, rounds: int) -> dict[str, float]:
         "prefill": prefill,
     }
     took = alternate(works | torch_works(folder, ids[:, :PROMPT], threads), rounds)
-    found = {
+    outputs = {
         "ms a token": took["decode"] / TOKENS * 1e3,
         "decode": took["bound"] / took["decode"],
         "2000/100": took["late"] / took["decode"],
         "prefill tokens/s": PROMPT / took["prefill"],
     }
     if "torch decode" in took:
-        found["decode/torch"] = took["torch decode"] / took["decode"]
-        found["prefill/torch"] = took["torch prefill"] / took["prefill"]
-    return found
+        outputs["decode/torch"] = took["torch decode"] / took["decode"]
+        outputs["prefill/torch"] = took["torch prefill"] / took["prefill"]
+    return outputs
 
 
 def status(key: str) -> int:
@@ -264,8 +264,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder:
-        found = WORKS[options.work[0]](options.folder, options.threads[0], options.rounds)
-        print(json.dumps(found))
+        figures = WORKS[options.work[0]](options.folder, options.threads[0], options.rounds)
+        print(json.dumps(figures))
         return
     for shape in options.shape or SHAPES:
         with tempfile.TemporaryDirectory() as name:
@@ -275,8 +275,8 @@ def main() -> None:
             for threads in options.threads or (1, 2):
                 print(f"{shape}, {threads} threads, {options.dtype}")
                 for work in options.work or WORKS:
-                    found = in_a_process(work, folder, threads, options.rounds)
-                    for title, value in found.items():
+                    figures = in_a_process(work, folder, threads, options.rounds)
+                    for title, value in figures.items():
                         print(f"  {title:20} {value:8.3f}", flush=True)
 
 

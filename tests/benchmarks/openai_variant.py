@@ -126,15 +126,15 @@ def at_once(loop, url: str, kind: str, most: int = MOST) -> str:
             await asyncio.gather(*(ask() for _ in range(many)))
             return time.perf_counter() - begun
 
-        told, numbers = [], count()
+        outcomes, numbers = [], count()
         for ask in (
             lambda: through_engine(engine, shard, str(next(numbers)), PROMPT),
             lambda: raw_stream(url, kind, ids, most),
         ):
             loop.run_until_complete(ask())
             one, eight = (loop.run_until_complete(timed(many, ask)) for many in (1, 8))
-            told.append(f"{eight / one:.2f}")
-    return f"8 at once take {told[0]} times one of {one:.2f} s, of the raw stream {told[1]}"
+            outcomes.append(f"{eight / one:.2f}")
+    return f"8 at once take {outcomes[0]} times one of {one:.2f} s, of the raw stream {outcomes[1]}"
 
 
 def closing(loop, url: str, rounds: int = 9) -> str:

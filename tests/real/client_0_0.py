@@ -114,12 +114,12 @@ class Later(threading.Thread):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(daemon=True)
-        self._given = args
+        self._arguments = args
         self._reply: Reply | None = None
         self.start()
 
     def run(self) -> None:
-        self._reply = ask(*self._given)
+        self._reply = ask(*self._arguments)
 
     def get(self, seconds: float = 60.0) -> Reply:
         """The answer."""

@@ -119,8 +119,8 @@ def missing(wheel: Path, extra: str) -> list[str]:
 def environment(**settings: str) -> dict[str, str]:
     """This process's environment without settings that would reach into exo or the plugin."""
     foreign = ("PYTHON", "VIRTUAL_ENV", "RKLLM_", "EXO_", "PYTEST_", "HF_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return kept | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"} | settings
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return own | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"} | settings
 
 
 @contextmanager

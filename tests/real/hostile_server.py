@@ -39,13 +39,13 @@ class HostileServer(ThreadingHTTPServer):
 
     def ids(self, text: str) -> list[int]:
         """A text's ids."""
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return found
+        ids_read: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids_read
 
     def events(self, prompt: str) -> Iterator[dict[str, Any]]:
         """Those of an answer."""
-        if asked := re.search(r"(halves|letters) (\d+) (\d+)", prompt):
-            kind, ids, events = asked[1], int(asked[2]), int(asked[3])
+        if match := re.search(r"(halves|letters) (\d+) (\d+)", prompt):
+            kind, ids, events = match[1], int(match[2]), int(match[3])
             one, text = (self.half, "") if kind == "halves" else (self.ids("a")[0], "a")
             for _ in range(events):
                 yield choice(text * (ids // events), [one] * (ids // events))

@@ -53,7 +53,7 @@ def function(value):
 
 def members(cls):
     """A class's own and inherited methods and properties, without Python's and pydantic's."""
-    found = {}
+    names_read = {}
     for base in reversed(cls.__mro__):
         if base.__module__.partition(".")[0] != "exo":
             continue
@@ -62,10 +62,10 @@ def members(cls):
                 continue
             raw = value.__func__ if isinstance(value, staticmethod | classmethod) else value
             if isinstance(raw, types.FunctionType):
-                found[name] = function(raw)
+                names_read[name] = function(raw)
             elif isinstance(raw, property):
-                found[name] = {"is": "property"}
-    return found
+                names_read[name] = {"is": "property"}
+    return names_read
 
 
 def described(value):
@@ -89,7 +89,7 @@ def described(value):
 def main():
     roots = sys.argv[1:]
     sys.path[:0] = roots
-    found = {}
+    names_read = {}
     noise = io.StringIO()
     for name in json.load(sys.stdin):
         try:
@@ -100,14 +100,14 @@ def main():
                     if path not in sys.modules["exo"].__path__:
                         sys.modules["exo"].__path__.append(path)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
+            names_read[name] = f"{type(error).__name__}: {error}"
             continue
-        found[name] = {
+        names_read[name] = {
             key: described(value) | {"from": getattr(value, "__module__", None)}
             for key, value in vars(module).items()
             if not key.startswith("__") and not isinstance(value, types.ModuleType)
         }
-    json.dump(found, sys.stdout)
+    json.dump(names_read, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -256,8 +256,8 @@ class Node:
                 previews = (self.get(query) or {"previews": []})["previews"]
                 return next((p["instance"] for p in previews if p["instance"]), None)
 
-            found = self.wait_for("placement on that node", placement)
-            status, reply = self.request("POST", "/instance", {"instance": found})
+            instances = self.wait_for("placement on that node", placement)
+            status, reply = self.request("POST", "/instance", {"instance": instances})
         assert status == 200, reply
 
         def ready() -> str | None:
@@ -282,7 +282,7 @@ class Node:
 
     def runners(self) -> list[int]:
         """The process ids of its runners."""
-        found = []
+        events = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
@@ -290,8 +290,8 @@ class Node:
             except OSError:
                 continue  # it has just ended
             if int(fields[1]) == self.process.pid and b"spawn_main" in command:
-                found.append(int(stat.parent.name))
-        return found
+                events.append(int(stat.parent.name))
+        return events
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, and wait for that."""

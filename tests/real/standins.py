@@ -26,8 +26,8 @@ def read(python: str | Path, names: list[str], *folders: Path) -> dict[str, Any]
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    members: dict[str, Any] = json.loads(done.stdout)
+    return members
 
 
 def differences(python: str | Path, folders: list[Path], ours: dict[str, str]) -> list[str]:
@@ -38,12 +38,12 @@ def differences(python: str | Path, folders: list[Path], ours: dict[str, str]) -
     """
     names = ["exo", *(name for folder in folders for name in modules(folder) if name != "exo")]
     standin, real = read(sys.executable, names, *folders), read(python, names)
-    found = []
+    faults = []
     for module, content in standin.items():
         if module in ours:
             continue
         if isinstance(content, str) or isinstance(real[module], str):
-            found.append(f"{module}: {content if isinstance(content, str) else real[module]}")
+            faults.append(f"{module}: {content if isinstance(content, str) else real[module]}")
             continue
         for name, about in content.items():
             where = f"{module}:{name}"
@@ -51,10 +51,10 @@ def differences(python: str | Path, folders: list[Path], ours: dict[str, str]) -
                 continue
             if name not in real[module]:
                 if about["from"] == module:  # else it is imported there for its own use
-                    found.append(f"{where} is not in exo")
+                    faults.append(f"{where} is not in exo")
                 continue
-            found += compared(where, about, real[module][name], ours)
-    return found
+            faults += compared(where, about, real[module][name], ours)
+    return faults
 
 
 def compared(where: str, own: Described, real: Described, ours: dict[str, str]) -> list[str]:
@@ -70,7 +70,7 @@ def compared(where: str, own: Described, real: Described, ours: dict[str, str]) 
         return calls(where, own, real)
     if own["is"] != "class":
         return []
-    found = record(where, own.get("fields"), real.get("fields"))
+    faults = record(where, own.get("fields"), real.get("fields"))
     for name, member in own["members"].items():
         inner = f"{where}.{name}"
         if f"{where.partition(':')[2]}.{name}" in ours or (
@@ -79,37 +79,37 @@ def compared(where: str, own: Described, real: Described, ours: dict[str, str]) 
             continue
         if name not in real["members"]:
             if name != "__init__" and name not in (real.get("fields") or {}):
-                found.append(f"{inner} is not in exo")
+                faults.append(f"{inner} is not in exo")
             continue
-        found += compared(inner, member, real["members"][name], ours)
-    return found
+        faults += compared(inner, member, real["members"][name], ours)
+    return faults
 
 
 def calls(where: str, own: Described, real: Described) -> list[str]:
     """A call of the stand-in's is one of exo's, and one of exo's without options is ours."""
-    found = []
+    lines = []
     kinds = {own["gives"], real["gives"]}
     if len(kinds) > 1 and not ("plain" in kinds and kinds & {"generator", "asyncgen"}):
-        found.append(f"{where} gives a {own['gives']}, exo's a {real['gives']}")
+        lines.append(f"{where} gives a {own['gives']}, exo's a {real['gives']}")
     if own["parameters"] is None or real["parameters"] is None:
-        return found
+        return lines
     mine = [p[0] for p in own["parameters"] if "VAR" not in p[1]]
     theirs = {name: optional for name, kind, optional in real["parameters"] if "VAR" not in kind}
     open_ended = any("VAR" in kind for _, kind, _ in real["parameters"])
     if unknown := [name for name in mine if name not in theirs and not open_ended]:
-        found.append(f"{where} takes {', '.join(unknown)}, and exo's {', '.join(theirs) or 'none'}")
+        lines.append(f"{where} takes {', '.join(unknown)}, and exo's {', '.join(theirs) or 'none'}")
     open_ended = any("VAR" in kind for _, kind, _ in own["parameters"])
     lacks = [n for n, optional in theirs.items() if n not in mine and not optional]
     if lacks and not open_ended:
-        found.append(f"{where} lacks {', '.join(lacks)}, which exo's must be given")
+        lines.append(f"{where} lacks {', '.join(lacks)}, which exo's must be given")
     shared = [name for name in mine if name in theirs]
     if shared != [name for name in theirs if name in shared]:
-        found.append(f"{where} has its parameters in another order than exo's")
+        lines.append(f"{where} has its parameters in another order than exo's")
     optional = {name: default for name, _, default in own["parameters"]}
     for name in shared:
         if optional[name] and not theirs[name]:
-            found.append(f"{where} can be called without {name}, and exo's can't")
-    return found
+            lines.append(f"{where} can be called without {name}, and exo's can't")
+    return lines
 
 
 def record(where: str, own: Described | None, real: Described | None) -> list[str]:
@@ -119,5 +119,5 @@ def record(where: str, own: Described | None, real: Described | None) -> list[st
     unknown = [name for name in own if name not in real]
     lacks = [name for name, required in real.items() if required and name not in own]
     other = [n for n in own if n in real and own[n] != real[n]]
-    said = (("has no field", unknown), ("must be given", lacks), ("requires otherwise", other))
-    return [f"{where}: exo {what} {', '.join(names)}" for what, names in said if names]
+    sentences = (("has no field", unknown), ("must be given", lacks), ("requires otherwise", other))
+    return [f"{where}: exo {what} {', '.join(names)}" for what, names in sentences if names]

@@ -46,8 +46,8 @@ def one_node(
 def reused(node: Node, question: str, guess: str) -> float:
     """Tokens that a stranger's prompt takes over, by the node's counter."""
     before = node.metrics()["reused_tokens_total"]
-    said = ("user", question), ("assistant", guess), ("user", "Go on.")
-    reply = node.ask([{"role": role, "content": text} for role, text in said])
+    turns = ("user", question), ("assistant", guess), ("user", "Go on.")
+    reply = node.ask([{"role": role, "content": text} for role, text in turns])
     assert reply.status == 200, reply
     return node.metrics()["reused_tokens_total"] - before
 

@@ -52,8 +52,8 @@ def python(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def space() -> Iterator[Namespace]:
     """A network of their own."""
-    with namespace() as found:
-        yield found
+    with namespace() as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,11 @@ def test_nobody_learns_a_token_of_another_s_answer(
 
         def reused(question: str, guess: str) -> int:
             """Tokens that a stranger's prompt takes over, by its own counts."""
-            said = ("user", question), ("assistant", guess), ("user", "Go on.")
-            messages = [{"role": role, "content": text} for role, text in said]
-            found = started.stream(model, "", messages=messages, max_tokens=1)
-            assert found.usage is not None, found.events
-            return int(found.usage["prompt_tokens_details"]["cached_tokens"])
+            turns = ("user", question), ("assistant", guess), ("user", "Go on.")
+            messages = [{"role": role, "content": text} for role, text in turns]
+            stream = started.stream(model, "", messages=messages, max_tokens=1)
+            assert stream.usage is not None, stream.events
+            return int(stream.usage["prompt_tokens_details"]["cached_tokens"])
 
         for right_first in (True, False):
             question = f"{right_first}: {QUESTION}"
@@ -178,8 +178,8 @@ def start(started: Node, model: str) -> str:
 def wait_for_failure(started: Node, words: str) -> None:
     """Wait until exo tells of a runner that failed in these words."""
 
-    def told() -> bool | None:
+    def is_told() -> bool | None:
         runners = started.get("/state")["runners"].values()
         return any("RunnerFailed" in each and words in str(each) for each in runners) or None
 
-    started.wait_for("sentence", told)
+    started.wait_for("sentence", is_told)

@@ -48,8 +48,8 @@ def records(python: str, *path: Path) -> dict[str, dict[str, bool]]:
     command = [python, "-c", RECORDS, str(STAND_IN)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, bool]] = json.loads(done.stdout)
-    return found
+    result: dict[str, dict[str, bool]] = json.loads(done.stdout)
+    return result
 
 
 def test_every_record_of_the_stand_in_is_exo_s() -> None:
@@ -67,8 +67,8 @@ def test_every_record_of_the_stand_in_is_exo_s() -> None:
 
 @pytest.fixture(scope="module")
 def space() -> Iterator[Namespace]:
-    with namespace() as found:
-        yield found
+    with namespace() as own:
+        yield own
 
 
 def test_two_nodes_find_each_other_and_elect_another_master(

@@ -110,21 +110,21 @@ def test_chat_completions(on: Any, family: str, count: int) -> None:
 @FAMILIES
 def test_responses(on: Any, family: str, count: int) -> None:
     tools = [{"type": "function"} | FUNCTION]
-    given: list[Any] = [{"role": "user", "content": family}]
+    conversation: list[Any] = [{"role": "user", "content": family}]
 
     def ask(client: Any, model: str) -> Any:
-        return client.responses.create(model=model, input=given, tools=tools)
+        return client.responses.create(model=model, input=conversation, tools=tools)
 
     def stream(client: Any, model: str) -> Any:
-        with client.responses.stream(model=model, input=given, tools=tools) as events:
+        with client.responses.stream(model=model, input=conversation, tools=tools) as events:
             return [event for event in events if event.type.endswith("arguments.done")]
 
     calls = [item for item in on(ask).output if item.type == "function_call"]
     assert [(c.name, c.arguments) for c in calls] == [("weather", ARGUMENTS)] * count
     assert [event.arguments for event in on(stream)] == [ARGUMENTS] * count
-    given += [call.model_dump(exclude_none=True) for call in calls]
+    conversation += [call.model_dump(exclude_none=True) for call in calls]
     kind = "function_call_output"
-    given += [{"type": kind, "call_id": c.call_id, "output": "sunny"} for c in calls]
+    conversation += [{"type": kind, "call_id": c.call_id, "output": "sunny"} for c in calls]
     assert on(ask).output_text == "Done: sunny"
 
 

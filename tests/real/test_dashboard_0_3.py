@@ -42,9 +42,9 @@ def test_just_start_typing_gets_an_answer_of_the_plugin_s_model(
             line = space.command("node", SCRIPT, url, f"exo_numpy/{MODEL}", "Hi 🙂", tmp_path)
             done = subprocess.run(line, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr
-            said = json.loads(done.stdout)
+            result = json.loads(done.stdout)
             exo.wait_for("end of its process", lambda: not exo.runners() or None)
-    assert f"exo_numpy/{MODEL}" in said["first"]
-    assert "Hi 🙂" in said["answer"]
-    assert MODEL in said["answer"]
-    assert f"exo_numpy/{MODEL}" not in said["deleted"]
+    assert f"exo_numpy/{MODEL}" in result["first"]
+    assert "Hi 🙂" in result["answer"]
+    assert MODEL in result["answer"]
+    assert f"exo_numpy/{MODEL}" not in result["deleted"]

@@ -80,8 +80,8 @@ def host(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
     ]
     python = install(folder / "venv", *plugins, needs=("onnxruntime",))
     if model := os.environ.get("EXO_REAL_MODEL"):
-        told = json.loads(Path(os.environ["EXO_REAL_ANSWERS"]).read_text(encoding="utf-8"))
-        return Host(python, Path(model), {each["prompt"]: each["text"] for each in told})
+        answers = json.loads(Path(os.environ["EXO_REAL_ANSWERS"]).read_text(encoding="utf-8"))
+        return Host(python, Path(model), {each["prompt"]: each["text"] for each in answers})
     model_folder = folder / "random-model"
     return Host(python, model_folder, _random_model(python, model_folder))
 
@@ -89,8 +89,8 @@ def host(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
 @pytest.fixture(scope="module")
 def space() -> Iterator[Namespace]:
     """A network of their own."""
-    with namespace() as found:
-        yield found
+    with namespace() as own:
+        yield own
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -258,8 +258,8 @@ def test_an_unmodified_node_is_the_master_of_a_plugin_s(
         model = host.model("numpy")
         plugin.place(model, where=plugin)
         for prompt, text in host.answers.items():
-            for asked in (plain, plugin):
-                assert asked.stream(model, prompt, max_tokens=TOKENS).text == text
+            for started_node in (plain, plugin):
+                assert started_node.stream(model, prompt, max_tokens=TOKENS).text == text
         assert not plain.runners()
         plain.stop()
         plugin.wait_for("another master", lambda: _master_of(plugin))

@@ -50,10 +50,10 @@ class Ring:
         """The nodes that compute a part of an answer."""
         return self.nodes if self.split else [self.nodes[LAST]]
 
-    def running(self, asked: Node) -> list[Later]:
+    def running(self, node: Node) -> list[Later]:
         """Answers that run: one is streamed, one is not."""
         self.slow()
-        running = [asked.later(QUESTION, stream) for stream in (False, True)]
+        running = [node.later(QUESTION, stream) for stream in (False, True)]
         assert wait(lambda: all(n.in_flight() == 2 for n in self.computing()), WHOLE_SECONDS)
         time.sleep(0.3)  # and the stream has begun
         return running
@@ -138,13 +138,13 @@ def test_a_step_that_fails_is_told(ring: Ring, bad: int, stream: bool) -> None:
 
 @rounds
 @streams
-@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize("index", [0, 1])
 def test_a_client_that_goes_away_is_counted_once_where_it_is_computed(
-    ring: Ring, stream: bool, asked: int, round: int
+    ring: Ring, stream: bool, index: int, round: int
 ) -> None:
     before = [node.outcomes() for node in ring.nodes]
     ring.slow()
-    client = ring.nodes[asked].client(QUESTION, stream)
+    client = ring.nodes[index].client(QUESTION, stream)
     if stream:
         client.read(3)
     else:

@@ -36,9 +36,9 @@ HELD_BYTES = str(200 << 20)  # of ended answers: reached on the way, so that mem
 class Load:
     """Clients that ask, one request after the other; every third one leaves in the middle."""
 
-    def __init__(self, nodes: list[Node], asked: list[Node], answers: dict[str, str]) -> None:
+    def __init__(self, nodes: list[Node], apis: list[Node], answers: dict[str, str]) -> None:
         """asked: those of the nodes that are not killed."""
-        self._nodes, self._asked, self._answers = nodes, asked, answers
+        self._nodes, self._apis, self._answers = nodes, apis, answers
         self._next, self._lock = count(), threading.Lock()
         self._over = threading.Event()
         self.kills: list[float] = []
@@ -71,7 +71,7 @@ class Load:
 
     def _client(self) -> None:
         while (n := next(self._next)) < REQUESTS:
-            node = self._asked[n % len(self._asked)]
+            node = self._apis[n % len(self._apis)]
             question = QUESTIONS[n // 2 % len(QUESTIONS)]
             if n % 3 == 2:
                 self._leave(node, question, n % 2 == 0)
@@ -80,7 +80,7 @@ class Load:
             with self._lock:
                 self.done += 1
                 if self.done % (REQUESTS // WARM) == 0:
-                    self.memory.append([each.memory() for each in self._asked])
+                    self.memory.append([each.memory() for each in self._apis])
 
     def _leave(self, node: Node, question: str, stream: bool) -> None:
         client = node.client(question, stream)
@@ -113,12 +113,12 @@ def test_many_requests_are_answered_and_nothing_grows(world: World, size: int) -
         for node in nodes:
             for question in QUESTIONS:
                 assert node.ask(question, True).text == answers[question]
-        asked = nodes[:-1] if size > 1 else nodes
-        before = [(len(node.metrics()), node.sockets()) for node in asked]
-        load = Load(nodes, asked, answers)
+        apis = nodes[:-1] if size > 1 else nodes
+        before = [(len(node.metrics()), node.sockets()) for node in apis]
+        load = Load(nodes, apis, answers)
         load.run(kill=5.0 * min(SOAK, 20) if size > 1 else 0.0)
         assert not load.wrong, load.wrong[:3]
-        for n, node in enumerate(asked):
+        for n, node in enumerate(apis):
             check_flat(node, before[n], [each[n] for each in load.memory])
             ended = sum(node.outcomes().values())
             assert ended <= REQUESTS + len(QUESTIONS) * (1 + size), node.outcomes()

@@ -55,19 +55,19 @@ def started(
 
 def wrong(node: Node, n: int) -> str | None:
     """Ask once; what is wrong with it. A third leaves, a sixth has a limit, half are streamed."""
-    asked = question(n, long=n % 3 == 2 or n % 6 == 0)
+    prompt = question(n, long=n % 3 == 2 or n % 6 == 0)
     if n % 3 == 2:
-        client = node.client(asked, stream=True)
+        client = node.client(prompt, stream=True)
         client.read(3)
         client.leave()
         text = "".join(client.texts)
-        return None if asked.startswith(text) else f"{n} cut: {text!r}"
-    reply = node.ask(asked, stream=bool(n % 2))
+        return None if prompt.startswith(text) else f"{n} cut: {text!r}"
+    reply = node.ask(prompt, stream=bool(n % 2))
     if n % 6 == 0:
-        is_right = 0 < len(reply.text) < len(asked) and asked.startswith(reply.text)
+        is_right = 0 < len(reply.text) < len(prompt) and prompt.startswith(reply.text)
         is_right = is_right and reply.finish == "length"
     else:
-        is_right = (reply.text, reply.finish) == (asked, "stop")
+        is_right = (reply.text, reply.finish) == (prompt, "stop")
     return None if is_right else f"{n}: {reply}"
 
 

@@ -43,8 +43,8 @@ def python(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def space() -> Iterator[Namespace]:
     """A network of their own."""
-    with namespace() as found:
-        yield found
+    with namespace() as own:
+        yield own
 
 
 @pytest.fixture(params=GROUPS)
@@ -65,20 +65,20 @@ def placed(
 def wrong(started: Node, n: int) -> str | None:
     """Ask once; what is wrong with it. A third leaves, a sixth has a limit, half are streamed."""
     if n % 3 == 2:
-        asked = question(n, long=True)
-        answer = started.stream(MODEL, asked, most=3, max_tokens=1500)
-        return None if asked.startswith(answer.text) else f"{n} cut: {answer.text!r}"
-    asked, most = question(n), 20 if n % 6 == 0 else 400
+        prompt = question(n, long=True)
+        answer = started.stream(MODEL, prompt, most=3, max_tokens=1500)
+        return None if prompt.startswith(answer.text) else f"{n} cut: {answer.text!r}"
+    prompt, most = question(n), 20 if n % 6 == 0 else 400
     if n % 2:
-        choice = started.chat(MODEL, asked, max_tokens=most)["choices"][0]
+        choice = started.chat(MODEL, prompt, max_tokens=most)["choices"][0]
         text, finish = choice["message"]["content"], choice["finish_reason"]
     else:
-        streamed = started.stream(MODEL, asked, max_tokens=most)
+        streamed = started.stream(MODEL, prompt, max_tokens=most)
         text, finish = streamed.text, streamed.finish
     if most == 20:
-        is_right = 0 < len(text) < len(asked) and asked.startswith(text) and finish == "length"
+        is_right = 0 < len(text) < len(prompt) and prompt.startswith(text) and finish == "length"
     else:
-        is_right = (text, finish) == (asked, "stop")
+        is_right = (text, finish) == (prompt, "stop")
     return None if is_right else f"{n}: {text!r} ({finish})"
 
 

@@ -57,8 +57,8 @@ class Server:
         """What it says to each prompt."""
         if self.variant == "rkllm":
             return dict.fromkeys(PROMPTS, os.environ["RKLLAMA_TEXT"])
-        told = json.loads(Path(os.environ["EXO_REAL_ANSWERS"]).read_text(encoding="utf-8"))
-        return {each["prompt"]: each["text"] for each in told[:ANSWERS]}
+        entries = json.loads(Path(os.environ["EXO_REAL_ANSWERS"]).read_text(encoding="utf-8"))
+        return {each["prompt"]: each["text"] for each in entries[:ANSWERS]}
 
     @contextmanager
     def running(self, space: Namespace) -> Iterator[None]:
@@ -93,18 +93,18 @@ SERVERS = (
 )
 
 
-def check(asked: Node, model: str, answers: dict[str, str]) -> None:
+def check(node: Node, model: str, answers: dict[str, str]) -> None:
     """Streamed and not, the texts are the server's to the letter."""
     for prompt, text in answers.items():
-        assert asked.text(model, prompt, max_tokens=TOKENS) == text
-        answer = asked.stream(model, prompt, max_tokens=TOKENS)
+        assert node.text(model, prompt, max_tokens=TOKENS) == text
+        answer = node.stream(model, prompt, max_tokens=TOKENS)
         assert (answer.text, answer.error) == (text, None)
         assert answer.finish in ("stop", "length")
 
 
-def listed(asked: Node, name: str) -> str | None:
+def listed(node: Node, name: str) -> str | None:
     """A model's id as the node lists it, whatever its case."""
-    ids = [model["id"] for model in asked.get("/v1/models")["data"]]
+    ids = [model["id"] for model in node.get("/v1/models")["data"]]
     return next((each for each in ids if each.lower() == name.lower()), None)
 
 

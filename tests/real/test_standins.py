@@ -86,7 +86,7 @@ def test_a_tokenizer_gives_what_exos_gives(template: Path, tmp_path: Path) -> No
     write = "from pathlib import Path; from exo_myengine.kit.llama.random_checkpoint import *; "
     write += "write_checkpoint(Path('model'))"
     subprocess.run([sys.executable, "-c", write], cwd=plugin, check=True)
-    found = []
+    faults = []
     for python, path in ((sys.executable, str(STAND_IN)), (EXO_PYTHON, "")):
         done = subprocess.run(
             [python, "-c", TOKENIZER, str(plugin / "model")],
@@ -97,8 +97,8 @@ def test_a_tokenizer_gives_what_exos_gives(template: Path, tmp_path: Path) -> No
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    assert found[0] == found[1]
+        faults.append(json.loads(done.stdout.splitlines()[-1]))
+    assert faults[0] == faults[1]
 
 
 def test_each_stand_in_has_modules() -> None:

@@ -123,13 +123,13 @@ def test_an_answer_of_ours_that_fails_whole_has_its_status(monkeypatch, model, k
         yield "text"
 
     async def ask():
-        said = []
+        lines = []
         assert await exo.API()._validate_model_has_instance(model) == model
         try:
-            await exo.StreamingResponse(content(), media_type=kind).stream_response(said.append)
+            await exo.StreamingResponse(content(), media_type=kind).stream_response(lines.append)
         except ValueError:
-            said.append("exo's")
-        return said
+            lines.append("exo's")
+        return lines
 
     status, text = asyncio.run(ask())
     assert [status, json.loads(text)["error"]["message"] if status == 500 else text] == sent
