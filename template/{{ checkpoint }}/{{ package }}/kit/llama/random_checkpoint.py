@@ -138,9 +138,9 @@ def _write_tokenizer(folder: Path) -> None:
     # Byte-level tokenizers spell bytes as characters that can be seen, as GPT-2 does.
     seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
     unseen = sorted(set(range(256)) - seen)
-    spelled = {chr(byte): byte for byte in seen}
-    spelled |= {chr(256 + n): byte for n, byte in enumerate(unseen)}
-    fast = Tokenizer(models.BPE(vocab=spelled, merges=[]))
+    vocabulary = {chr(byte): byte for byte in seen}
+    vocabulary |= {chr(256 + n): byte for n, byte in enumerate(unseen)}
+    fast = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.decoder = decoders.ByteLevel()
     fast.add_special_tokens([AddedToken("<|im_end|>", special=True, normalized=False)])

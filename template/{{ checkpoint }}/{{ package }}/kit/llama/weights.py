@@ -145,7 +145,7 @@ class Checkpoint:
         # A name with a folder in it could lead out of the checkpoint.
         if not home or not isinstance(home, str) or Path(home).name != home:
             raise RepositoryError(
-                f"{self._folder / INDEX} names no file for {name} {_spelled(shape)}"
+                f"{self._folder / INDEX} names no file for {name} {_text_of(shape)}"
             )
         if home not in self._files and not (self._folder / home).is_file():
             raise FileNotFoundError(f"{self._folder / home} is not there; {name} is in it")
@@ -234,12 +234,12 @@ class _File:
         """Where a tensor begins, and its dtype."""
         entry = self.header.get(name)
         if not isinstance(entry, dict):
-            raise RepositoryError(f"{self.path} has no tensor {name} {_spelled(shape)}")
+            raise RepositoryError(f"{self.path} has no tensor {name} {_text_of(shape)}")
         dtype, held = entry.get("dtype"), entry.get("shape")
         if held != list(shape):
             raise RepositoryError(
-                f"{self.path}: {name} has the shape {_spelled(held)}, "
-                f"but by config.json it should have {_spelled(shape)}"
+                f"{self.path}: {name} has the shape {_text_of(held)}, "
+                f"but by config.json it should have {_text_of(shape)}"
             )
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             known = ", ".join(_DTYPES)
@@ -295,6 +295,6 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return homes
 
 
-def _spelled(shape: Any) -> str:
+def _text_of(shape: Any) -> str:
     """A shape as (2, 3)."""
     return f"({', '.join(map(str, shape))})" if isinstance(shape, list | tuple) else str(shape)

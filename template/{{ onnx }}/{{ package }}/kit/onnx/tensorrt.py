@@ -37,15 +37,15 @@ def profiles(
 
     shapes: the inputs', where a text is a dynamic size; lengths: what it can be.
     """
-    versions = {}
+    options = {}
     for n, bound in enumerate(("min", "opt", "max")):
-        spelt = []
+        texts = []
         for name, shape in shapes.items():
             if any(isinstance(size, str) for size in shape):
                 sizes = [size if isinstance(size, int) else lengths[size][n] for size in shape]
-                spelt.append(f"{name}:{'x'.join(map(str, sizes))}")
-        versions[f"trt_profile_{bound}_shapes"] = ",".join(spelt)
-    return versions
+                texts.append(f"{name}:{'x'.join(map(str, sizes))}")
+        options[f"trt_profile_{bound}_shapes"] = ",".join(texts)
+    return options
 
 
 def _tensorrt() -> str:

@@ -143,7 +143,9 @@ class Dialect:
         fields = {field for field in optional if _names(field, words)}
         if fields := fields or optional & {USAGE}:
             self.refused |= fields
-            _log.warning("%s does not take %s: left out", self.name, ", ".join(sorted(fields)))
+            _log.warning(
+                "%s does not take %s: they are left out", self.name, ", ".join(sorted(fields))
+            )
         return fields
 
     def _body(self, request: ServerRequest, by_ids: bool = True) -> Event:

@@ -1,10 +1,10 @@
-"""Turn the text that a server streams back into token ids.
+"""Token ids for the text that a server streams.
 
 The host wants ids, the server gives text in arbitrary pieces. Encoding a piece alone is wrong in
 many ways: it can add BOS, a leading space or normal forms, and it turns text that looks like a
-special token into that token. So the text is spelled instead, byte for byte, with the pieces of
-the base vocabulary. The decoding of all ids handed out is then exactly all the text, for any cut,
-and no text is ever held back.
+special token into that token. So the text is put together, byte for byte, of the pieces of the
+base vocabulary. The decoding of all ids handed out is then exactly all the text, for any cut, and
+no text is ever held back.
 """
 
 import logging
@@ -28,10 +28,9 @@ class SpellingError(ValueError):
 
 
 class Retokenizer:
-    """Spells text with the ids of one tokenizer.
+    """Puts text together of the ids of one tokenizer.
 
-    Raises:
-        TokenizerError: the tokenizer's decoder or vocabulary can't spell plain text.
+    Raises TokenizerError where the tokenizer's decoder or vocabulary can't give plain text.
     """
 
     def __init__(self, fast: FastTokenizer) -> None:
@@ -43,11 +42,11 @@ class Retokenizer:
         self._check()
 
     def start(self) -> "Spelling":
-        """Start spelling one answer."""
+        """Start with one answer."""
         return Spelling(self)
 
     def spell(self, text: str, first: bool) -> list[int]:
-        """Return ids for the text; `first` says that no id was handed out before it.
+        """Ids for the text; first: no id was handed out before it.
 
         Raises SpellingError where no ids of this vocabulary decode to it.
         """
@@ -80,7 +79,7 @@ class Retokenizer:
         return ids
 
     def _spell_otherwise(self, data: bytes) -> list[int]:
-        """Spell bytes where the longest pieces lead to a byte that has no piece of its own."""
+        """Ids for bytes where the longest pieces lead to a byte that has no piece of its own."""
         pieces, longest = self._table.pieces, self._table.longest
         # Of each place that can be reached: from which one, and by what id.
         ways: list[tuple[int, int] | None] = [None] * (len(data) + 1)
@@ -107,7 +106,7 @@ class Retokenizer:
         return ids[::-1]
 
     def _spell_character(self, character: bytes) -> list[int]:
-        """Spell one character that has no piece of its own."""
+        """Ids for one character that has no piece of its own."""
         single = self._table.singles
         try:
             return [single[byte] for byte in character]
@@ -123,18 +122,18 @@ class Retokenizer:
         return list(self._fast.encode(character.decode(), add_special_tokens=False).ids)
 
     def _decode(self, ids: list[int]) -> str:
-        """Decode as the engine does: nothing is skipped."""
+        """The text of ids, as the engine decodes them: nothing is skipped."""
         return self._fast.decode(ids, skip_special_tokens=False)
 
     def _find_lead(self) -> list[int]:
-        """Return what to put before a first space: one more, where the decoder drops the first."""
+        """The ids before a first space: one more, where the decoder drops the first."""
         space, letter = self._space_id, self._table.single(ord("a"))
         assert space is not None  # the table has all of ASCII
         assert letter is not None
         return [space] if self._decode([space, letter]) == "a" else []
 
     def _check(self) -> None:
-        """Spell a probe in one piece and by character, and decode it again."""
+        """Refuse a tokenizer whose ids for a probe, whole or by character, are another text."""
         probe = "".join(char for char in PROBE if self._has(char))
         whole = self.start().feed(probe)
         spelling = self.start()
@@ -154,14 +153,14 @@ class Retokenizer:
 
 
 class Spelling:
-    """The spelling of one answer: feed it text, in any pieces."""
+    """The ids of one answer: feed it text, in any pieces."""
 
     def __init__(self, retokenizer: Retokenizer) -> None:
         self._retokenizer = retokenizer
         self._first = True
 
     def feed(self, text: str) -> list[int]:
-        """Return the ids of this text; those of all feeds together decode to all the text."""
+        """The ids of this text; those of all feeds together decode to all the text."""
         ids = self._retokenizer.spell(text, self._first)
         if ids:
             self._first = False
@@ -173,7 +172,7 @@ class Spelling:
 
 
 def _character_length(lead: int) -> int:
-    """Return how many bytes the UTF-8 character with this first byte has."""
+    """How many bytes the UTF-8 character with this first byte has (RFC 3629)."""
     if lead < 0x80:
         return 1
     if lead < 0xE0:

@@ -28,7 +28,7 @@ class Table:
     longest: list[int] = field(default_factory=lambda: [0] * 256)  # by first byte
 
     def add(self, piece: bytes, token_id: int) -> None:
-        """Take a piece in, unless it is too long or empty."""
+        """Enter a piece, unless it is too long or empty."""
         if not 0 < len(piece) <= MAX_PIECE_BYTES:
             return
         self.pieces[piece] = token_id
@@ -41,10 +41,9 @@ class Table:
 
 
 def build_table(fast: FastTokenizer) -> Table:
-    """Read what every id of the base vocabulary decodes to.
+    """What every id of the base vocabulary decodes to.
 
-    Raises:
-        TokenizerError: the decoder is of an unknown kind, or bytes have no piece.
+    Raises TokenizerError where the decoder is of an unknown kind, or bytes have no piece.
     """
     steps = _decoder_steps(fast)
     kinds = [str(step.get("type")) for step in steps]
@@ -54,7 +53,7 @@ def build_table(fast: FastTokenizer) -> Table:
     vocab = {piece: token_id for piece, token_id in everything.items() if token_id not in added}
     table = _table(steps, kinds, vocab)
     if any(table.single(byte) is None for byte in NEEDED):
-        # An end token may be the one piece of a letter: then it is spelt by that all the same.
+        # An end token may be the one piece of a letter: then that piece stands for it all the same.
         letters = {piece: token_id for piece, token_id in everything.items() if len(piece) == 1}
         table = _table(steps, kinds, vocab | letters)
     if missing := sum(table.single(byte) is None for byte in NEEDED):
@@ -77,7 +76,7 @@ def _table(steps: list[dict[str, Any]], kinds: list[str], vocab: dict[str, int])
 
 
 def _decoder_steps(fast: FastTokenizer) -> list[dict[str, Any]]:
-    """Return the decoder's settings, with sequences laid out flat."""
+    """The decoder's settings, with sequences laid out flat."""
     if fast.decoder is None:
         return []
     # Its pickled state is its JSON; writing the whole tokenizer as JSON takes 100 times longer.
@@ -85,17 +84,16 @@ def _decoder_steps(fast: FastTokenizer) -> list[dict[str, Any]]:
 
 
 def _flatten(decoder: dict[str, Any]) -> list[dict[str, Any]]:
-    """Lay a decoder's nested sequences out flat."""
+    """A decoder's steps, of nested sequences too."""
     if decoder.get("type") != "Sequence":
         return [decoder]
     return [step for inner in decoder["decoders"] for step in _flatten(inner)]
 
 
 def _replacements(steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the literal replacements that the decoder makes in each piece.
+    """The literal replacements that the decoder makes in each piece: texts, and what they become.
 
-    Raises:
-        TokenizerError: a replacement is a regular expression.
+    Raises TokenizerError where one is a regular expression.
     """
     replacements: list[tuple[str, str]] = []
     for step in steps:
@@ -113,7 +111,7 @@ def _replacements(steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _byte_level_table(vocab: dict[str, int]) -> Table:
-    """Read a vocabulary whose characters stand for bytes, as GPT-2 began it."""
+    """Of a vocabulary whose characters stand for bytes, as in GPT-2 (bytes_to_unicode)."""
     table = Table(bytewise=True)
     characters = _byte_characters()
     for piece, token_id in vocab.items():
@@ -126,7 +124,7 @@ def _byte_level_table(vocab: dict[str, int]) -> Table:
 
 
 def _byte_characters() -> dict[int, str]:
-    """Map the characters of byte-level pieces to the bytes (as Latin-1) that they stand for."""
+    """The bytes (as Latin-1) that the characters of byte-level pieces stand for."""
     printable = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
     hidden = [byte for byte in range(256) if byte not in printable]
     characters = dict.fromkeys(hidden, "\uffff")  # these never stand for themselves
@@ -137,7 +135,7 @@ def _byte_characters() -> dict[int, str]:
 def _piecewise_table(
     vocab: dict[str, int], replacements: list[tuple[str, str]], byte_fallback: bool
 ) -> Table:
-    """Read a vocabulary whose pieces are text with a mark for the space."""
+    """Of a vocabulary whose pieces are text with a mark for the space, as SentencePiece's."""
     table = Table(bytewise=False)
     marks_space = any(content == " " for _, content in replacements)
     for piece, token_id in vocab.items():
