@@ -59,7 +59,7 @@ async def test_a_field_that_it_refuses_is_left_out_from_then_on_and_said_once(
         {"min_p", "top_k"}, set(), set(),
     ]  # fmt: skip
     assert played.bodies[-1]["seed"] == 1
-    assert caplog.text.count("does not take min_p, top_k: left out") == 1
+    assert caplog.text.count("does not take min_p, top_k: they are left out") == 1
 
 
 STREAMS = {
