@@ -1,7 +1,7 @@
 """exo 0.3's runner drives the plugin: many answers, their ends, and the end of the process."""
 
 import pytest
-from toy_plugin import SLOW
+from toy_plugin import SLOW, begin
 
 
 def test_an_answer_has_its_text_its_end_and_its_counts(shared):
@@ -52,15 +52,11 @@ def test_logprobs_come_a_token_a_chunk(shared):
 
 def test_answers_at_once_each_have_their_own_text(shared):
     exo = shared(SLOW)
-    exo.send(ask="first", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+    begin(exo, "first")
     exo.wait_for("TokenChunk")
     tasks = {f"task {letter}": letter for letter in "aeim"}
     for task, letter in tasks.items():
-        messages = [{"role": "user", "content": letter}]
-        exo.send(
-            ask=task, chat_template_messages=messages, temperature=0.0, max_output_tokens=4,
-            stream=True,
-        )  # fmt: skip
+        begin(exo, task, letter, max_output_tokens=4)
     answers = exo.answers(*tasks)
     assert [answers[task].text for task in tasks] == ["bcde", "fghi", "jklm", "nopq"]
     exo.send(cancel="first")  # one after the other, it would have come first
@@ -69,7 +65,7 @@ def test_answers_at_once_each_have_their_own_text(shared):
 
 def test_a_cancel_ends_an_answer_and_the_device_forgets_it(shared):
     exo = shared(SLOW)
-    exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+    begin(exo, "long")
     exo.wait_for("TokenChunk")
     exo.send(cancel="long")
     assert exo.answers("long")["long"].end == "CancelledResponse"
@@ -80,7 +76,7 @@ def test_a_cancel_ends_an_answer_and_the_device_forgets_it(shared):
 def test_a_cancel_that_is_faster_than_its_task_ends_it(shared):
     exo = shared(SLOW)
     exo.send(cancel="early")
-    exo.send(ask="before", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+    begin(exo, "before")
     exo.wait_for("TokenChunk")
     exo.send(cancel="before")  # it comes behind the other
     assert exo.answers("before")["before"].end == "CancelledResponse"
@@ -91,7 +87,7 @@ def test_a_cancel_that_is_faster_than_its_task_ends_it(shared):
 def test_cancel_all_ends_all_and_no_later_one(shared):
     exo = shared(SLOW)
     for task in "ab":
-        exo.send(ask=task, chat_template_messages=[{"role": "user", "content": task}], stream=True)
+        begin(exo, task, task)
     exo.until(lambda event: event["what"] == "TokenChunk" and event["task"] == "b")
     exo.send(cancel="CANCEL_ALL_TASKS")
     assert {answer.end for answer in exo.answers("a", "b").values()} == {"CancelledResponse"}

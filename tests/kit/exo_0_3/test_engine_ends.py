@@ -6,7 +6,7 @@ import time
 
 import pytest
 from node_0_3 import node
-from toy_plugin import MODEL, SLOW, make, python_path
+from toy_plugin import MODEL, SLOW, begin, make, python_path
 
 
 def test_a_load_that_fails_says_why(tmp_path, monkeypatch):
@@ -63,7 +63,7 @@ def test_a_deleted_instance_gives_the_device_back(started):
 def test_sigterm_gives_the_device_back_and_ends_the_process_at_once(started, busy):
     exo = started(SLOW)
     if busy:
-        exo.send(ask="long", chat_template_messages=[{"role": "user", "content": "a"}], stream=True)
+        begin(exo, "long")
         exo.wait_for("TokenChunk")
     begun = time.monotonic()
     os.kill(exo.pid, signal.SIGTERM)

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from node_0_3 import path
+from node_0_3 import Node, path
 from toy import write_tokenizer
 
 import exo_kit
@@ -73,6 +73,12 @@ def make(folder: Path, backend: str = "", package: str = "exo_kit", models: str 
         points.write_text(points.read_text().replace("exo_kit", package))
     write_tokenizer("organization/toy")
     return root
+
+
+def begin(exo: Node, task: str, content: str = "a", **params: object) -> None:
+    """Ask for a streamed answer; of the likeliest tokens, as one drawn by chance may end soon."""
+    messages = [{"role": "user", "content": content}]
+    exo.send(ask=task, chat_template_messages=messages, temperature=0.0, stream=True, **params)
 
 
 def python_path(*plugins: Path) -> str:
