@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -146,3 +147,14 @@ def plugin_of(hosted: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
 def rkllm_plugin(plugin_of: Callable[[str], Path]) -> Path:
     """The RKLLM plugin with every default; tests must not write into it."""
     return plugin_of("rkllm")
+
+
+@pytest.fixture(scope="session")
+def checker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this repository, which has the checker."""
+    from test_rendered_plugin import run, uv  # it imports this module
+
+    folder = tmp_path_factory.mktemp("checker")
+    run(uv(), "build", "--quiet", "--wheel", "--python", sys.executable, "-o", folder, REPOSITORY)
+    [wheel] = folder.glob("*.whl")
+    return wheel

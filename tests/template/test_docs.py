@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import variants
 from test_rendered_plugin import make_venv, run
-from test_workflows import BASH, ELSEWHERE, bash, build_checker, here
+from test_workflows import BASH, ELSEWHERE, bash, here
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/operating.md")
 # What a command may need that is not here. A comment says so (`# needs GitHub`), or it shows.
@@ -79,11 +79,12 @@ def shows(output: list[str]) -> str:
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not here")
-def test_every_command_works_or_says_what_it_needs(plugin: Path, tmp_path: Path) -> None:
+def test_every_command_works_or_says_what_it_needs(
+    plugin: Path, checker: Path, tmp_path: Path
+) -> None:
     folder, venv = shutil.copytree(plugin, tmp_path / plugin.name), tmp_path / "venv"
     make_venv(venv)
     prepare(folder)
-    checker = build_checker(tmp_path / "checker")
     done: dict[str, str] = {}
     pages = PAGES if folder.name == "exo-numpy" else PAGES[:1]  # the others are the same
     for command in (c for page in pages for c in commands(text_of(folder, page))):

@@ -170,19 +170,11 @@ def bash(venv: Path, command: str, folder: Path) -> str:
     return run(BASH, "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=folder)
 
 
-def build_checker(folder: Path) -> Path:
-    """The wheel of this repository."""
-    run(uv(), "build", "--quiet", "--wheel", "--python", sys.executable, "-o", folder, REPOSITORY)
-    [wheel] = folder.glob("*.whl")
-    return wheel
-
-
 @pytest.mark.skipif(BASH is None, reason="bash is not here")
 def test_the_commands_of_ci_and_release_work(
-    plugin_of: Callable[[str], Path], tmp_path: Path
+    plugin_of: Callable[[str], Path], checker: Path, tmp_path: Path
 ) -> None:
     plugin = shutil.copytree(plugin_of("numpy"), tmp_path / "exo-numpy")
-    checker = build_checker(tmp_path / "checker")
     every = set(jobs(plugin))
     installed = (
         "ci.yml/test",
