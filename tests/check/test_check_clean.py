@@ -1,5 +1,6 @@
 """No false alarm: what is right in another way than the template's has no fault."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -8,11 +9,13 @@ import sysconfig
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import guide_plugin as guide
 import pytest
 from checking import SHORT, faults, plugin
 from conftest import variants
+from exo_engine_check.inside.leaks import containers
 from exo_engine_check.run import Options, check
 
 EXO_PYTHON = os.environ.get("EXO_PYTHON")
@@ -31,6 +34,21 @@ def test_a_rendered_plugin_is_clean_and_says_what_it_can(
     short = {"EX854"} if name in {"openai", "rkllm"} else set()
     assert {result.id for result in report.with_state("not run")} <= short
     assert copy.read_text() == table.read_text(), "python tests/check/capabilities.py"
+
+
+def test_a_look_for_what_is_held_asks_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12.5 the collector would never end from then on."""
+    kinds = []
+    referents = gc.get_referents
+
+    def get_referents(*objects: object) -> list[object]:
+        kinds.extend(map(type, objects))
+        return referents(*objects)
+
+    monkeypatch.setattr("gc.get_referents", get_referents)
+    assert list(containers())
+    assert dict in kinds
+    assert ModuleType not in kinds
 
 
 @pytest.fixture(scope="module")
