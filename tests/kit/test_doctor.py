@@ -152,7 +152,7 @@ def test_a_name_that_exo_has_itself_is_told(doctor, use_backend, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (ModuleNotFoundError(name="exo"), "exo: Install exo with: pip install"),
+        (ModuleNotFoundError(name="exo"), "exo: https://github.com/exo-explore/exo says"),
         (ModuleNotFoundError(name="exo.inference"), "exo: This 'exo' has no plugin support"),
         (ModuleNotFoundError(name="grpc"), "exo: Install what exo needs, or exo again with: pip"),
         (RuntimeError("exo is broken"), "exo: exo is broken. Install it with: pip"),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...names import PACKAGE, PROJECT
 from .. import settings
+from ..hosts.exo_0_3.compatibility import GET_EXO as GET_EXO_0_3
 from ..plugin import Plugin
 from .output import CommandError, printable, sentence
 
@@ -17,6 +18,7 @@ GROUPS = ("exo.inference_engines", "exo.models", "exo.device_detectors")
 # Not the newest: this commit was tested, and nobody can make another of it.
 EXO_COMMIT = "0c831d39a0c42772aa68df9bacd6af8c8bd3cd84"
 GET_EXO = f'pip install "exo @ git+https://github.com/jfreed-dev/exo-rkllama@{EXO_COMMIT}"'
+GET_EITHER = f"{GET_EXO_0_3}, on Python 3.13; `{PROJECT} exo` starts it. exo 0.0: {GET_EXO}"
 DISCOVERY = "exo.inference.plugin_discovery"  # exo 0.0's
 OK, NOTE, FAIL = "ok", "note", "fail"
 _COLOURS = {OK: "green", NOTE: "yellow", FAIL: "red"}
@@ -67,10 +69,10 @@ def check_exo(_: Plugin) -> Result:
         import_module(DISCOVERY)
     except ModuleNotFoundError as error:
         if error.name == "exo":
-            return Result("not installed", FAIL, f"Install exo with: {GET_EXO}")
+            return Result("not installed", FAIL, GET_EITHER)
         if (error.name or "").startswith("exo."):
             advice = "This 'exo' has no plugin support (the one on PyPI is another project). "
-            advice += f"Remove it with `pip uninstall exo`, then: {GET_EXO}"
+            advice += f"Remove it with `pip uninstall exo`. {GET_EITHER}"
             return Result("a wrong 'exo'", FAIL, advice)
         advice = f"Install what exo needs, or exo again with: {GET_EXO}"
         return Result(f"incomplete: {sentence(error)}", FAIL, advice)
