@@ -146,5 +146,5 @@ def round_rows(rows: Numbers, bits: int) -> tuple[Numbers, Numbers]:
     np.minimum(whole, 2 * middle - 1, out=whole)
     small = whole.astype(np.uint8)
     if bits == 4:
-        small = small[..., 0::2] | small[..., 1::2] << 4  # [R, blocks, block/2]
+        small = small[..., 0::2] | small[..., 1::2] << np.uint8(4)  # [R, blocks, block/2]
     return small, scale
