@@ -21,23 +21,27 @@ class Heartbeat:
     def __init__(self, root: str, waits: dict[str, None]) -> None:
         self.root, self.waits = root, waits
         self.loop_thread, self.last = threading.get_ident(), time.monotonic()
-        self.place, self.ended = "", threading.Event()
+        self.place, self.ended, self.before = "", threading.Event(), clock()
 
     def __enter__(self) -> None:
         self.task = asyncio.ensure_future(self._beat())
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
+        self._note()  # from Python 3.12 on, wait_for() starts no task: there may have been no beat
         self.ended.set()
         self.task.cancel()
 
     async def _beat(self) -> None:
         while True:
-            before = clock()
             await asyncio.sleep(BEAT)
-            if (gap := clock() - before) > STILL:
-                self.waits[f"{self.place or 'something'}, for {gap:.1f} s"] = None
-            self.last, self.place = time.monotonic(), ""
+            self._note()
+
+    def _note(self) -> None:
+        """The loop beats: note where it has stood still, if it has."""
+        if (gap := clock() - self.before) > STILL:
+            self.waits[f"{self.place or 'something'}, for {gap:.1f} s"] = None
+        self.last, self.place, self.before = time.monotonic(), "", clock()
 
     def _watch(self) -> None:
         """Note where the loop stands when it has not beaten for half of the time."""
